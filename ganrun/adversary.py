@@ -1,0 +1,79 @@
+"""The discriminator and all that acts through it; the only place that evaluates it."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ganrun.game import Losses, Verdict
+from ganrun.losses import AdversarialLoss
+
+
+class Judge:
+    """Maps x (batch, ...) to the discriminator's verdict under one condition and the augmentations.
+
+    Lives for one move and remembers its verdicts per tensor object, so that losses, terms and penalties share passes.
+    """
+
+    def __init__(self, adversary: "Adversary", condition: Tensor | None):
+        self._adversary = adversary
+        self._condition = condition
+        self._verdicts: dict[int, tuple[Tensor, Verdict]] = {}  # the tensor is kept so that its id stays its own
+
+    def __call__(self, x: Tensor) -> Verdict:
+        if id(x) not in self._verdicts:
+            self._verdicts[id(x)] = x, self._evaluate(self._adversary.discriminator, x)
+        return self._verdicts[id(x)][1]
+
+    def critic(self, x: Tensor) -> Tensor:
+        """Logits for penalties: through `forward` itself, since a compiled call cannot be differentiated twice."""
+        return self._evaluate(self._adversary.discriminator.forward, x).logits
+
+    def _evaluate(self, discriminator: Callable[..., Verdict], x: Tensor) -> Verdict:
+        for augment in self._adversary.augment.values():
+            x = augment(x)
+        verdict = discriminator(x, self._condition)
+        return verdict._replace(logits=verdict.logits.float())
+
+
+class Adversary(nn.Module):
+    """Turns a discriminator, a loss, penalties and augmentations into the two players' adversarial losses.
+
+    augment: modules with forward(x) and, if they adapt, observe(real_logits).
+    presentations: callables (real, fake) -> (real, fake) that choose what the discriminator is shown.
+    """
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        loss: AdversarialLoss,
+        *,
+        penalties: dict[str, nn.Module] | None = None,
+        augment: dict[str, nn.Module] | None = None,
+        presentations: dict[str, nn.Module] | None = None,
+    ):
+        super().__init__()
+        self.discriminator = discriminator
+        self.loss = loss
+        self.penalties = nn.ModuleDict(penalties or {})
+        self.augment = nn.ModuleDict(augment or {})
+        self.presentations = nn.ModuleDict(presentations or {})
+
+    def judge(self, condition: Tensor | None = None) -> Judge:
+        return Judge(self, condition)
+
+    def discriminator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
+        for presentation in self.presentations.values():
+            real, fake = presentation(real, fake)
+        real_logits, fake_logits = judge(real).logits, judge(fake).logits
+        terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
+        for name, penalty in self.penalties.items():
+            if penalty.due:
+                terms[name] = penalty(judge.critic, real, fake)
+        for augment in self.augment.values():
+            augment.observe(real_logits.detach())
+        stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
+        return Losses(terms, stats)
+
+    def generator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
+        real_logits = judge(real).logits if self.loss.needs_real else None
+        return Losses({"adversarial": self.loss.generator(real_logits, judge(fake).logits)})

@@ -1,0 +1,75 @@
+"""A GAN as a differentiable game: named players, each with networks it moves and a loss it minimises.
+
+The vocabulary of the core. A recipe owns the networks and says what is generated and what each player loses;
+it knows no optimizer, trainer or logger.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]  # named tensors, each (batch, ...): real, label, z, fake, ...
+
+
+class Verdict(NamedTuple):
+    """What every discriminator returns."""
+
+    logits: Tensor  # (batch, *patches)
+    features: Tensor  # (batch, F) before the last layer
+    classes: Tensor | None = None  # (batch, num_classes)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One player's losses on one batch: it minimises the sum of `terms`; `stats` are detached and only logged."""
+
+    terms: dict[str, Tensor]
+    stats: dict[str, Tensor] = field(default_factory=dict)
+
+    def total(self) -> Tensor:
+        return sum(self.terms.values())
+
+
+@dataclass(frozen=True)
+class Player:
+    """`losses(batch, generated)` is what the player minimises by moving `networks`.
+
+    `generates` says that its move needs the graph of `Recipe.generate`.
+    """
+
+    networks: tuple[nn.Module, ...]
+    losses: Callable[[Batch, Batch], Losses]
+    generates: bool = False
+
+
+class Recipe(nn.Module, ABC):
+    """Owns the networks of one topology and the rules of its game."""
+
+    @abstractmethod
+    def players(self) -> dict[str, Player]:
+        """The players by name; a schedule names the same."""
+
+    @abstractmethod
+    def generate(self, batch: Batch) -> Batch:
+        """The named outputs that the players fight over."""
+
+    def show(self, batch: Batch) -> Batch:
+        """What sample grids and scores see."""
+        return batch | self.generate(batch)
+
+
+class Now(NamedTuple):
+    """Where training stands, as host integers."""
+
+    step: int  # rounds finished before this move
+    move: int  # moves made in this round
+    images: int  # images that one player has seen, over all devices
+
+
+class Timed(nn.Module):
+    """Something that changes with time. The training module sets `now` before each move; it is never saved."""
+
+    now = Now(0, 0, 0)

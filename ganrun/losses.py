@@ -1,0 +1,151 @@
+"""Adversarial losses: pure functions of logits first, then the classes that hold their settings.
+
+Logits are (batch, *patches) in `real, fake` order; every loss is a scalar to minimise. Logits, not probabilities:
+log sigmoid(x) = -softplus(-x).
+"""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+
+def cross_entropy(logits: Tensor, target: float) -> Tensor:
+    """Mean binary cross-entropy of logits against one target probability in [0, 1]."""
+    return (target * softplus(-logits) + (1 - target) * softplus(logits)).mean()
+
+
+def logistic(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
+    """-E log D(x) - E log(1 - D(G(z))): Goodfellow et al. 2014, arXiv 1406.2661, eq. 1.
+
+    One-sided label smoothing puts the real target at 1 - smoothing: Salimans et al. 2016, arXiv 1606.03498, 3.4.
+    """
+    return cross_entropy(real, 1 - smoothing) + cross_entropy(fake, 0.0)
+
+
+def least_squares(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
+    """1/2 E(D(x) - b)^2 + 1/2 E D(G(z))^2, b = 1 - smoothing: Mao et al. 2017, arXiv 1611.04076, eq. 9."""
+    return ((real - (1 - smoothing)).square().mean() + fake.square().mean()) / 2
+
+
+def hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))): Lim and Ye 2017, arXiv 1705.02894; Miyato et al. 2018, eq. 16."""
+    return relu(1 - real).mean() + relu(1 + fake).mean()
+
+
+def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+    """E D(G(z)) - E D(x), the critic's loss: Arjovsky et al. 2017, arXiv 1701.07875, eq. 3."""
+    return fake.mean() - real.mean()
+
+
+def relativistic_pairing(real: Tensor, fake: Tensor) -> Tensor:
+    """E softplus(-(D(x) - D(G(z)))) over pairs: Jolicoeur-Martineau 2018, arXiv 1807.00734; R3GAN, arXiv 2501.05441."""
+    return softplus(fake - real).mean()
+
+
+def relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
+    """Each side against the other's mean logit: Jolicoeur-Martineau 2018, arXiv 1807.00734, eq. 14 and 15."""
+    return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()
+
+
+class AdversarialLoss(ABC):
+    """`discriminator(real, fake)` and `generator(real, fake)`, each the scalar that its player minimises.
+
+    discriminator_factor: multiplies the discriminator's loss (0.5 slows it relative to the generator).
+    """
+
+    needs_real = False  # may the generator's loss read D(real)?
+
+    def __init__(self, discriminator_factor: float = 1.0):
+        if discriminator_factor <= 0:
+            raise ValueError(f"discriminator_factor={discriminator_factor}; expected more than 0 (1 = off)")
+        self.discriminator_factor = discriminator_factor
+
+    @abstractmethod
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss."""
+
+    @abstractmethod
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
+        """The generator's loss; `real` is None unless `needs_real`."""
+
+
+class Smoothed(AdversarialLoss):
+    """A loss with a target for real logits, which one-sided label smoothing lowers to 1 - smoothing."""
+
+    def __init__(self, smoothing: float = 0.0, discriminator_factor: float = 1.0):
+        super().__init__(discriminator_factor)
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing={smoothing}; expected 0 <= smoothing < 1 (0 = off)")
+        self.smoothing = smoothing
+
+
+class NonSaturating(Smoothed):
+    """Generator maximises log D(G(z)): Goodfellow et al. 2014, section 3."""
+
+    def discriminator(self, real, fake):
+        return self.discriminator_factor * logistic(real, fake, self.smoothing)
+
+    def generator(self, real, fake):
+        return cross_entropy(fake, 1.0)
+
+
+class Minimax(NonSaturating):
+    """Generator minimises log(1 - D(G(z))), which saturates where D is sure: Goodfellow et al. 2014, eq. 1."""
+
+    def generator(self, real, fake):
+        return -cross_entropy(fake, 0.0)
+
+
+class LeastSquares(Smoothed):
+    """LSGAN: 1/2 E(D(G(z)) - 1)^2 for the generator."""
+
+    def discriminator(self, real, fake):
+        return self.discriminator_factor * least_squares(real, fake, self.smoothing)
+
+    def generator(self, real, fake):
+        return (fake - 1).square().mean() / 2
+
+
+class Hinge(AdversarialLoss):
+    """Hinge for the discriminator, -E D(G(z)) for the generator."""
+
+    def discriminator(self, real, fake):
+        return self.discriminator_factor * hinge(real, fake)
+
+    def generator(self, real, fake):
+        return -fake.mean()
+
+
+class Wasserstein(AdversarialLoss):
+    """WGAN; the critic's Lipschitz bound comes from weight clipping or a gradient penalty, not from here."""
+
+    def discriminator(self, real, fake):
+        return self.discriminator_factor * wasserstein(real, fake)
+
+    def generator(self, real, fake):
+        return -fake.mean()
+
+
+class RelativisticPairing(AdversarialLoss):
+    """RpGAN: a real and a fake are judged as a pair."""
+
+    needs_real = True
+
+    def discriminator(self, real, fake):
+        return self.discriminator_factor * relativistic_pairing(real, fake)
+
+    def generator(self, real, fake):
+        return relativistic_pairing(fake, real)
+
+
+class RelativisticAverage(AdversarialLoss):
+    """RaGAN: each logit is judged against the other side's mean."""
+
+    needs_real = True
+
+    def discriminator(self, real, fake):
+        return self.discriminator_factor * relativistic_average(real, fake)
+
+    def generator(self, real, fake):
+        return relativistic_average(fake, real)

@@ -1,0 +1,100 @@
+"""Penalties on the critic's gradient at its input: formulas first, then the classes that weigh and time them.
+
+A critic maps (batch, ...) to logits (batch, *patches). Gradients are per sample, (batch, F); a network that mixes
+the samples of a batch (batch norm) has no per-sample gradient, so critics under a penalty should not use it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ganrun.game import Timed
+
+Critic = Callable[[Tensor], Tensor]
+
+
+def input_gradient(critic: Critic, x: Tensor) -> Tensor:
+    """Gradient of each sample's summed logits at `x`, (batch, F), differentiable in the critic's weights."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.flatten(1)
+
+
+def unit_norm(gradient: Tensor) -> Tensor:
+    """E (|g| - 1)^2 over samples: Gulrajani et al. 2017, arXiv 1704.00028, eq. 3."""
+    return (gradient.norm(dim=1) - 1).square().mean()
+
+
+def zero_centred(gradient: Tensor) -> Tensor:
+    """1/2 E |g|^2 over samples: Mescheder et al. 2018, arXiv 1801.04406, eq. 9 without gamma."""
+    return gradient.square().sum(1).mean() / 2
+
+
+def per_sample_uniform(like: Tensor) -> Tensor:
+    """One number in [0, 1) a sample, shaped to broadcast over `like` (batch, ...)."""
+    return torch.rand(len(like), *[1] * (like.dim() - 1), device=like.device, dtype=like.dtype)
+
+
+class Penalty(Timed, ABC):
+    """A penalty added to the discriminator's loss.
+
+    weight: coefficient. every: it acts in every so manieth step, multiplied by `every` so that its mean strength
+    stays (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1); 1 = each step.
+    """
+
+    def __init__(self, weight: float, every: int = 1):
+        super().__init__()
+        if weight <= 0:
+            raise ValueError(f"weight={weight}; expected more than 0; to do without, leave the penalty out")
+        if every < 1:
+            raise ValueError(f"every={every}; expected at least 1 step (1 = each step)")
+        self.weight = weight
+        self.every = every
+
+    @property
+    def due(self) -> bool:
+        return self.now.step % self.every == 0
+
+    def forward(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+        """(batch, ...) reals and fakes -> scalar."""
+        return self.weight * self.every * self.penalty(critic, real, fake)
+
+    @abstractmethod
+    def penalty(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+        """The formula, unweighted."""
+
+
+class GradientPenalty(Penalty):
+    """WGAN-GP: unit gradient norm between reals and fakes, one epsilon a sample (Gulrajani et al. 2017)."""
+
+    def penalty(self, critic, real, fake):
+        epsilon = per_sample_uniform(real)
+        return unit_norm(input_gradient(critic, epsilon * real + (1 - epsilon) * fake))
+
+
+class Dragan(Penalty):
+    """Unit gradient norm around the data: Kodali et al. 2017, arXiv 1705.07215.
+
+    Noise as in the authors' code, x + 0.5 std(x) U[0, 1) in each coordinate, evaluated at the noisy point; the
+    paper's text has Gaussian noise.
+    """
+
+    def penalty(self, critic, real, fake):
+        noise = 0.5 * real.std() * torch.rand_like(real)
+        return unit_norm(input_gradient(critic, real + noise))
+
+
+class R1(Penalty):
+    """gamma/2 E |grad D(real)|^2, weight = gamma (Mescheder et al. 2018, eq. 9)."""
+
+    def penalty(self, critic, real, fake):
+        return zero_centred(input_gradient(critic, real))
+
+
+class R2(Penalty):
+    """gamma/2 E |grad D(fake)|^2, weight = gamma (Mescheder et al. 2018, eq. 10)."""
+
+    def penalty(self, critic, real, fake):
+        return zero_centred(input_gradient(critic, fake))

@@ -1,0 +1,53 @@
+"""The classic game: a generator maps noise to data, a discriminator tells it from real data."""
+
+from torch import nn
+
+from ganrun.adversary import Adversary, Judge
+from ganrun.game import Batch, Losses, Player, Recipe
+
+
+class GAN(Recipe):
+    """Generator against discriminator (Goodfellow et al. 2014, arXiv 1406.2661).
+
+    condition: the batch key that both networks are given, None for an unconditional game.
+    terms: further losses by name, each with the `players` it belongs to.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        adversary: Adversary,
+        *,
+        condition: str | None = None,
+        terms: dict[str, nn.Module] | None = None,
+    ):
+        super().__init__()
+        self.generator = generator
+        self.adversary = adversary
+        self.condition = condition
+        self.terms = nn.ModuleDict(terms or {})
+
+    def players(self) -> dict[str, Player]:
+        return {
+            "discriminator": Player((self.adversary.discriminator,), self._discriminator_losses),
+            "generator": Player((self.generator,), self._generator_losses, generates=True),
+        }
+
+    def generate(self, batch: Batch) -> Batch:
+        return {"fake": self.generator(batch["z"], batch.get(self.condition))}
+
+    def _discriminator_losses(self, batch: Batch, generated: Batch) -> Losses:
+        judge = self.adversary.judge(batch.get(self.condition))
+        losses = self.adversary.discriminator_losses(judge, batch["real"], generated["fake"])
+        return self._with_terms(losses, "discriminator", judge, batch, generated)
+
+    def _generator_losses(self, batch: Batch, generated: Batch) -> Losses:
+        judge = self.adversary.judge(batch.get(self.condition))
+        losses = self.adversary.generator_losses(judge, batch["real"], generated["fake"])
+        return self._with_terms(losses, "generator", judge, batch, generated)
+
+    def _with_terms(self, losses: Losses, player: str, judge: Judge, batch: Batch, generated: Batch) -> Losses:
+        terms = {
+            name: term(self, judge, batch, generated) for name, term in self.terms.items() if player in term.players
+        }
+        return Losses(losses.terms | terms, losses.stats)

@@ -1,0 +1,59 @@
+"""Who moves how often, and which generation each move sees."""
+
+from typing import NamedTuple
+
+from ganrun.errors import UserError, one_of
+
+
+class Move(NamedTuple):
+    """One player's move within a round."""
+
+    player: str
+    batch: int  # which of the round's fresh batches
+    generate: bool  # generate anew before it
+    graph: bool  # ... with a graph, because a generating player will use this generation
+
+
+class Schedule:
+    """Moves per round, in order: {"discriminator": 5, "generator": 1} is WGAN's n_critic = 5.
+
+    Each move takes a fresh batch, except that the first move of the next player keeps the previous move's batch and
+    generation. After a generating player has moved, its outputs are generated again, unless `reuse_stale`.
+    """
+
+    def __init__(self, moves: dict[str, int], *, reuse_stale: bool = False):
+        wrong = {name: count for name, count in moves.items() if not isinstance(count, int) or count < 1}
+        if wrong:
+            raise UserError(f"schedule={wrong}; expected at least 1 move a player")
+        self.moves = dict(moves)
+        self.reuse_stale = reuse_stale
+
+    @property
+    def num_batches(self) -> int:
+        """Fresh batches that one round takes."""
+        return sum(self.moves.values()) - len(self.moves) + 1
+
+    def plan(self, generates: dict[str, bool]) -> list[Move]:
+        """The moves of one round. `generates` says of each player whether its move needs the generation's graph."""
+        for name in self.moves.keys() ^ generates.keys():
+            raise UserError(f"schedule.{name}: every player moves and no other; {one_of(generates, name)}")
+        players = [name for name, count in self.moves.items() for _ in range(count)]
+        moves, batch = [], -1
+        for i, player in enumerate(players):
+            shared = i > 0 and players[i - 1] != player
+            stale = shared and generates[players[i - 1]] and not self.reuse_stale
+            batch += not shared
+            moves.append(Move(player, batch, generate=not shared or stale, graph=False))
+        return [move._replace(graph=self._feeds_generating(moves[i:], generates)) for i, move in enumerate(moves)]
+
+    @staticmethod
+    def _feeds_generating(moves: list[Move], generates: dict[str, bool]) -> bool:
+        """Does the generation made before moves[0] reach the move of a generating player?"""
+        if not moves[0].generate:
+            return False
+        users = [moves[0].player]
+        for move in moves[1:]:
+            if move.generate:
+                break
+            users.append(move.player)
+        return any(generates[player] for player in users)

@@ -1,0 +1,34 @@
+"""Terms: what a player also minimises that is neither a loss on logits nor a penalty on the critic.
+
+A term is called as (recipe, judge, batch, generated) -> scalar; `players` names those whose loss it joins.
+"""
+
+from torch import Tensor
+
+from ganrun.adversary import Judge
+from ganrun.game import Batch, Recipe, Timed
+
+
+def feature_distance(real: Tensor, fake: Tensor) -> Tensor:
+    """|E f(x) - E f(G(z))|^2 of features (batch, F): Salimans et al. 2016, arXiv 1606.03498, eq. in section 3.1."""
+    return (real.mean(0) - fake.mean(0)).square().sum()
+
+
+class FeatureMatching(Timed):
+    """The generator matches the mean features of the layer before the discriminator's last one.
+
+    weight: coefficient. key: the generated output that is compared with batch["real"].
+    """
+
+    players = ("generator",)
+
+    def __init__(self, weight: float = 1.0, key: str = "fake"):
+        super().__init__()
+        if weight <= 0:
+            raise ValueError(f"weight={weight}; expected more than 0; to do without, leave the term out")
+        self.weight = weight
+        self.key = key
+
+    def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
+        real, fake = judge(batch["real"]).features, judge(generated[self.key]).features
+        return self.weight * feature_distance(real.float(), fake.float())
