@@ -1,0 +1,1 @@
+"""Data sets: each reads samples by index into a batch {"real": ..., "label": ...}."""

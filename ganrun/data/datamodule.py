@@ -1,0 +1,105 @@
+"""Feeds rounds of batches: round k is the same whatever process reads it and wherever a run was resumed."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ganrun.data.base import Data
+from ganrun.errors import UserError
+from ganrun.game import Batch
+from ganrun.seeding import generator
+
+
+class Rounds(Dataset):
+    """Maps a round's number to this rank's rows of all its batches, stacked: (num_batches * rows, ...).
+
+    The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another; the permutation
+    of epoch e depends on (seed, e), augmentation on (seed, position).
+    """
+
+    def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int, rank: int = 0, world_size: int = 1):
+        if batch_size % world_size:
+            raise UserError(f"batch_size={batch_size} is over all devices; it must be a multiple of {world_size}")
+        self.data = data
+        self.seed = seed
+        self.per_round = batch_size * num_batches
+        rows = batch_size // world_size
+        own = np.arange(rows) + rank * rows
+        self.offsets = (np.arange(num_batches)[:, None] * batch_size + own).reshape(-1)
+
+    def __getitem__(self, index: int) -> Batch:
+        positions = index * self.per_round + self.offsets
+        epochs, places = np.divmod(positions, len(self.data))
+        indices = torch.empty(len(positions), dtype=torch.int64)
+        for epoch in np.unique(epochs):
+            there = torch.from_numpy(epochs == epoch)
+            indices[there] = permutation(len(self.data), self.seed, int(epoch))[places[there.numpy()]]
+        return self.data.augment(self.data.read(indices), positions, self.seed)
+
+
+@lru_cache(maxsize=2)  # a batch can straddle two epochs
+def permutation(num: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of `num` samples in one epoch."""
+    return torch.randperm(num, generator=generator(seed, "epoch", epoch))
+
+
+class From(Sampler):
+    """start, start + 1, ... without end, and so without a length."""
+
+    def __init__(self, start: int):
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self.start)
+
+
+def worker_init(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+class GANDataModule(pl.LightningDataModule):
+    """Loads rounds from wherever the trainer stands, and maps reals to the value range on the device."""
+
+    def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int):
+        super().__init__()
+        self.data = data
+        self.batch_size = batch_size
+        self.num_batches = num_batches
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader:
+        rounds = Rounds(
+            self.data,
+            batch_size=self.batch_size,
+            num_batches=self.num_batches,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        return DataLoader(
+            rounds,
+            batch_size=None,
+            sampler=From(self.trainer.global_step),
+            num_workers=self.data.num_workers,
+            worker_init_fn=worker_init,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        real = self.data.to_range(batch["real"])
+        if real.dim() == 4:
+            real = real.contiguous(memory_format=torch.channels_last)
+        return batch | {"real": real}
+
+    def reals(self, num: int) -> Batch:
+        """The first `num` samples of a fixed shuffle, in the value range: for scores and pictures."""
+        order = torch.randperm(len(self.data), generator=generator("reals"))[:num]
+        batch = self.data.read(order)
+        return batch | {"real": self.data.to_range(batch["real"])}
+
+

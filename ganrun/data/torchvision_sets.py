@@ -1,0 +1,85 @@
+"""The classic image sets through torchvision: found under data_dir, else downloaded to it."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganrun.data.base import as_labels
+from ganrun.data.images import DecodedImages, ImagesInMemory
+from ganrun.errors import UserError
+
+
+def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str, Any]):
+    """The torchvision set of that class name, from the files under data_dir or by download.
+
+    Raises UserError when the files are not there and cannot be downloaded.
+    """
+    cls: Callable = getattr(import_module("torchvision.datasets"), dataset)
+    try:
+        return cls(root=data_dir, download=False, **arguments)
+    except (RuntimeError, FileNotFoundError):
+        pass  # not there yet
+    print(f"{name} is not in {data_dir}; downloading it")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return cls(root=data_dir, download=True, **arguments)
+    except Exception as error:  # whatever the network, the disk or the archive raises: the advice is the same
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"dataset={name}: not in data_dir={data_dir}, and the download failed ({reason}); point data_dir= or "
+            "$GANRUN_DATA at the files, or use dataset=digits, which needs no network"
+        ) from error
+
+
+def to_uint8(data: Tensor | np.ndarray) -> Tensor:
+    """torchvision's arrays, (num, H, W), (num, H, W, C) or (num, C, H, W), -> uint8 (num, C, H, W)."""
+    images = torch.as_tensor(data)
+    if images.dim() == 3:
+        return images[:, None]
+    return images if images.shape[1] in (1, 3) else images.permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(kw_only=True)
+class TorchvisionImages(ImagesInMemory):
+    """A set that torchvision holds as an array.
+
+    dataset: class name in torchvision.datasets. arguments: of that class, such as {train: true} or {split: test}.
+    """
+
+    dataset: str
+    data_dir: str
+    arguments: dict[str, Any]
+
+    def load(self):
+        found = open_torchvision(self.dataset, self.name, self.data_dir, self.arguments)
+        labels = getattr(found, "targets", getattr(found, "labels", None))
+        labels = None if labels is None or np.min(np.asarray(labels)) < 0 else as_labels(labels)
+        classes = [] if labels is None else getattr(found, "classes", None) or map(str, range(int(labels.max()) + 1))
+        return to_uint8(found.data), labels, [str(name) for name in classes]
+
+
+@dataclass(kw_only=True)
+class CelebA(DecodedImages):
+    """202,599 aligned faces of 178x218 (Liu et al. 2015); read file by file, without attributes.
+
+    arguments: of torchvision.datasets.CelebA, such as {split: train}.
+    """
+
+    data_dir: str
+    arguments: dict[str, Any]
+
+    def find(self):
+        found = open_torchvision("CelebA", self.name, self.data_dir, self.arguments)
+        self._folder = f"{found.root}/{found.base_folder}/img_align_celeba"
+        return list(found.filename), None, []
+
+    def content(self, name: str) -> bytes:
+        with open(f"{self._folder}/{name}", "rb") as file:
+            return file.read()

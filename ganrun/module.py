@@ -1,0 +1,149 @@
+"""The only LightningModule: plays any game by manual optimization. One training step is one round of the schedule."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer, do_nothing_closure
+from torch import Tensor, nn
+
+from ganrun.ema import EMA
+from ganrun.game import Batch, Now, Recipe, Timed
+from ganrun.noise import Noise
+from ganrun.optim import PlayerOptimizer
+from ganrun.schedule import Move, Schedule
+from ganrun.seeding import derive, generator, seed_default_generators
+
+
+class GANModule(pl.LightningModule):
+    """Walks the schedule: generate, freeze the others, sum the player's terms, backward, step; then average.
+
+    optimizers: for each player, a callable from its parameters to a PlayerOptimizer.
+    batch_size: images a move, over all devices. A training batch holds all fresh batches of a round, stacked.
+    seed: with the step it determines everything drawn. ema: callable from networks to an EMA, or None.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        noise: Noise,
+        schedule: Schedule,
+        optimizers: dict[str, Callable[..., PlayerOptimizer]],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        ema: Callable[..., EMA] | None = None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe = recipe
+        self.noise = noise
+        self.batch_size = batch_size
+        self.seed = seed
+        self.attempt = 0  # rollbacks so far; part of every seed, so that the same path is not replayed
+        self.num_batches = schedule.num_batches
+        self.players = recipe.players()
+        self.moves = schedule.plan({name: player.generates for name, player in self.players.items()})
+        self._trainable = {
+            name: [p for network in player.networks for p in network.parameters() if p.requires_grad]
+            for name, player in self.players.items()
+        }
+        self.ema = ema(self.generating_networks) if ema else None
+        self.player_optimizers = {name: optimizers[name](self._trainable[name]) for name in self.players}
+        self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
+        self.terms: dict[str, Tensor] = {}  # last value of each `<player>/<term>`, on the device
+
+    @property
+    def generating_networks(self) -> tuple[nn.Module, ...]:
+        """What the EMA averages and the generator file holds."""
+        return tuple(network for player in self.players.values() if player.generates for network in player.networks)
+
+    def configure_optimizers(self):
+        return [player.optimizer for player in self.player_optimizers.values()]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        step = self.global_step
+        noise = self._noise(step)
+        batches = [self._fresh(batch, noise, i) for i in range(self.num_batches)]
+        seed_default_generators(derive(self.seed, "step", step, self.global_rank, self.attempt))
+        generated: Batch = {}
+        for i, move in enumerate(self.moves):
+            for timed in self._timed:
+                timed.now = Now(step, i, step * self.batch_size)
+            if move.generate:
+                generated = self._generate(move, batches[move.batch])
+            self._move(move, batches[move.batch], generated, step, last=i == len(self.moves) - 1)
+        if self.ema:
+            self.ema.update(step)
+
+    def _noise(self, step: int) -> Tensor:
+        """This rank's rows of the noise that the whole round draws over all ranks, (num_batches, rows, ...)."""
+        drawn = self.noise(self.num_batches * self.batch_size, generator(self.seed, "noise", step, self.attempt))
+        rows = self.batch_size // self.trainer.world_size
+        first = self.global_rank * rows
+        return {
+            key: value.unflatten(0, (self.num_batches, -1))[:, first : first + rows].to(self.device, non_blocking=True)
+            for key, value in drawn.items()
+        }
+
+    def _fresh(self, batch: Batch, noise: Batch, index: int) -> Batch:
+        """The round's `index`-th batch of data with its noise."""
+        rows = len(next(iter(noise.values()))[index])
+        data = {key: value[index * rows : (index + 1) * rows] for key, value in batch.items()}
+        return data | {key: value[index] for key, value in noise.items()}
+
+    def _generate(self, move: Move, batch: Batch) -> Batch:
+        if not move.graph:
+            with torch.no_grad():
+                return self.recipe.generate(batch)
+        generating = [p for name, player in self.players.items() if player.generates for p in self._trainable[name]]
+        with self._only(generating):
+            return self.recipe.generate(batch)
+
+    def _move(self, move: Move, batch: Batch, generated: Batch, step: int, *, last: bool) -> None:
+        player, optimizer = self.players[move.player], self.player_optimizers[move.player]
+        if not player.generates:
+            generated = {key: value.detach() for key, value in generated.items()}
+        with self._only(self._trainable[move.player]):
+            losses = player.losses(batch, generated)
+            optimizer.optimizer.zero_grad(set_to_none=True)
+            self.manual_backward(losses.total())
+        optimizer.before_step(step)
+        self._step_optimizer(move.player, counts=last)
+        optimizer.after_step()
+        for name, value in (losses.terms | losses.stats).items():
+            self.terms[f"{move.player}/{name}"] = value.detach()
+
+    def _step_optimizer(self, player: str, *, counts: bool) -> None:
+        """Lightning's `global_step` counts optimizer steps: only the round's last one may count."""
+        optimizers = self.optimizers()
+        optimizer: LightningOptimizer = (optimizers if isinstance(optimizers, list) else [optimizers])[
+            list(self.players).index(player)
+        ]
+        if not counts:
+            optimizer._on_before_step = optimizer._on_after_step = do_nothing_closure
+        optimizer.step()
+
+    @contextmanager
+    def _only(self, parameters: list[nn.Parameter]) -> Iterator[None]:
+        """Freezes every player's parameters but these; gradients for the others would be computed and thrown away."""
+        mine = {id(p) for p in parameters}
+        others = [p for ps in self._trainable.values() for p in ps if id(p) not in mine]
+        for p in others:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in others:
+                p.requires_grad_(True)
+
+    @torch.no_grad()
+    def show(self, batch: Batch) -> Batch:
+        """What grids and scores see: averaged weights, eval mode. Changes nothing."""
+        training = self.recipe.training
+        self.recipe.eval()
+        with self.ema.applied() if self.ema else nullcontext():
+            shown = self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
+        self.recipe.train(training)
+        return shown

@@ -1,0 +1,1 @@
+"""Networks only map tensors: generator(z, label=None) -> x, discriminator(x, condition=None) -> Verdict."""

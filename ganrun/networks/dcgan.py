@@ -1,0 +1,133 @@
+"""DCGAN: Radford et al. 2016, arXiv 1511.06434, for any size of which both sides halve down to a 4- to 7-wide base.
+
+A side is base * 2^n with base 4, 5, 6 or 7: 8, 16, 32, 64, 128 (base 4), 28 or 56 (base 7), 24, 40, 48, ...
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ganrun.errors import UserError
+from ganrun.game import Verdict
+from ganrun.networks.layers import activation, append_label, norm_layers, squash
+
+
+def pyramid(resolution: int | Sequence[int] | None) -> tuple[int, tuple[int, int]]:
+    """(number of halvings, base size (H, W)) of a resolution. Raises UserError where there is none."""
+    if resolution is None:
+        raise UserError("dcgan builds images, but this dataset has vectors; try model=mlp")
+    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    halvings = 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 8:
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    if halvings == 0 or not 4 <= min(height, width) <= 7:
+        raise UserError(
+            f"resolution={resolution}: dcgan cannot build it; valid: base * 2^n with base 4 to 7 and n >= 1, such as "
+            "8, 16, 28, 32, 64, 128; try dataset.resolution=32"
+        )
+    return halvings, (height, width)
+
+
+def dcgan_init(module: nn.Module) -> None:
+    """Weights N(0, 0.02), batch norm's scale N(1, 0.02), biases 0 (section 4)."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """z (batch, z_dim) -> images (batch, channels, H, W) in value_range.
+
+    width: channels of the last hidden layer, doubled at each smaller size. kernel: of the transposed convolutions,
+    4 or 5. base_blocks: stride-1 blocks at the base size, before the first upsampling. slope: of LeakyReLU, 0 = ReLU.
+    """
+
+    def __init__(
+        self,
+        *,
+        z_dim: int,
+        channels: int,
+        resolution: int | Sequence[int] | None,
+        width: int = 64,
+        kernel: int = 4,
+        base_blocks: int = 0,
+        slope: float = 0.0,
+        norm: str = "batch",
+        value_range: Sequence[float] | None = (-1, 1),
+        num_classes: int = 0,
+    ):
+        super().__init__()
+        halvings, base = pyramid(resolution)
+        blocks = base_blocks + halvings
+        widths = [width * 2 ** (blocks - 1 - i) for i in range(blocks)]
+        self.num_classes = num_classes
+        self.stem = nn.Sequential(
+            nn.Linear(z_dim + num_classes, widths[0] * base[0] * base[1]),
+            nn.Unflatten(1, (widths[0], *base)),
+            *norm_layers(norm, widths[0]),
+            activation(slope),
+        )
+        layers: list[nn.Module] = []
+        for i in range(blocks - 1):
+            stride = 1 if i < base_blocks else 2
+            layers += [_up(widths[i], widths[i + 1], kernel, stride, bias=norm == "none")]
+            layers += [*norm_layers(norm, widths[i + 1]), activation(slope)]
+        self.blocks = nn.Sequential(*layers)
+        self.to_image = nn.Sequential(_up(widths[-1], channels, kernel, 2, bias=True), squash(value_range))
+        self.apply(dcgan_init)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        x = self.stem(append_label(z, label, self.num_classes))
+        return self.to_image(self.blocks(x))
+
+
+class Discriminator(nn.Module):
+    """Images (batch, channels, H, W) -> one logit each.
+
+    width: channels after the first stride-2 convolution, doubled at each smaller size. kernel: 4 or 5.
+    norm: batch, layer, instance or none; never after the first convolution. dropout: share of features dropped after
+    each convolution, 0 = off.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        resolution: int | Sequence[int] | None,
+        width: int = 64,
+        kernel: int = 4,
+        slope: float = 0.2,
+        norm: str = "batch",
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ):
+        super().__init__()
+        halvings, base = pyramid(resolution)
+        widths = [channels + num_classes, *(width * 2**i for i in range(halvings))]
+        self.num_classes = num_classes
+        layers: list[nn.Module] = []
+        for i in range(halvings):
+            normalise = norm if i > 0 else "none"
+            bias = normalise == "none"
+            layers += [nn.Conv2d(widths[i], widths[i + 1], kernel, 2, (kernel - 1) // 2, bias=bias)]
+            layers += [*norm_layers(normalise, widths[i + 1]), activation(slope)]
+            layers += [nn.Dropout(dropout)] if dropout else []
+        self.blocks = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1] * base[0] * base[1], 1)
+        self.apply(dcgan_init)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Verdict:
+        features = self.blocks(append_label(x, condition, self.num_classes)).flatten(1)
+        return Verdict(self.head(features).squeeze(1), features)
+
+
+def _up(channels_in: int, channels_out: int, kernel: int, stride: int, *, bias: bool) -> nn.ConvTranspose2d:
+    """Transposed convolution that multiplies the size by `stride` exactly."""
+    kernel -= stride == 1 and kernel % 2 == 0  # only an odd kernel keeps the size
+    padding = (kernel - 1) // 2
+    extra = stride - kernel + 2 * padding
+    return nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, padding, extra, bias=bias)

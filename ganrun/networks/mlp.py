@@ -1,0 +1,87 @@
+"""Multilayer perceptrons for vectors and small images: Goodfellow et al. 2014, arXiv 1406.2661, section 5."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ganrun.game import Verdict
+from ganrun.networks.layers import activation, append_label, squash
+
+
+def data_shape(channels: int, resolution: int | Sequence[int] | None) -> tuple[int, ...]:
+    """(channels,) for vectors, which have no resolution, else (channels, H, W)."""
+    if resolution is None:
+        return (channels,)
+    return (channels, resolution, resolution) if isinstance(resolution, int) else (channels, *resolution)
+
+
+def hidden_layers(sizes: Sequence[int], slope: float, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers between successive sizes, each followed by its activation (and dropout)."""
+    layers: list[nn.Module] = []
+    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(size_in, size_out), activation(slope)]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers)
+
+
+class Generator(nn.Module):
+    """z (batch, z_dim) -> (batch, channels) or (batch, channels, H, W), in value_range (None = unbounded).
+
+    Hidden sizes are width, width * growth, ... , `depth` of them. slope: of LeakyReLU, 0 = ReLU.
+    """
+
+    def __init__(
+        self,
+        *,
+        z_dim: int,
+        channels: int,
+        resolution: int | Sequence[int] | None,
+        width: int = 256,
+        depth: int = 3,
+        growth: int = 2,
+        slope: float = 0.2,
+        value_range: Sequence[float] | None = None,
+        num_classes: int = 0,
+    ):
+        super().__init__()
+        shape = data_shape(channels, resolution)
+        sizes = [z_dim + num_classes, *(width * growth**i for i in range(depth))]
+        self.num_classes = num_classes
+        self.hidden = hidden_layers(sizes, slope)
+        self.to_data = nn.Sequential(
+            nn.Linear(sizes[-1], math.prod(shape)), squash(value_range), nn.Unflatten(1, shape)
+        )
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.to_data(self.hidden(append_label(z, label, self.num_classes)))
+
+
+class Discriminator(nn.Module):
+    """(batch, channels) or (batch, channels, H, W) -> one logit each.
+
+    Hidden sizes mirror the generator's: width * growth^(depth - 1), ..., width. dropout: 0 = off.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        resolution: int | Sequence[int] | None,
+        width: int = 256,
+        depth: int = 3,
+        growth: int = 2,
+        slope: float = 0.2,
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ):
+        super().__init__()
+        features = math.prod(data_shape(channels, resolution))
+        sizes = [features + num_classes, *(width * growth**i for i in reversed(range(depth)))]
+        self.num_classes = num_classes
+        self.hidden = hidden_layers(sizes, slope, dropout)
+        self.head = nn.Linear(sizes[-1], 1)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Verdict:
+        features = self.hidden(append_label(x.flatten(1), condition, self.num_classes))
+        return Verdict(self.head(features).squeeze(1), features)

@@ -1,0 +1,62 @@
+"""Pictures of samples: grids of images, scatter plots with density for vectors."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+GAP = 2  # pixels between images
+
+
+def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Image.Image:
+    """(num, C, H, W) in [0, 1], row by row -> a picture; `names` head the columns. Small images are enlarged."""
+    pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (num, H, W, C)
+    scale = max(1, round(48 / pixels.shape[1]))
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    if pixels.shape[-1] == 1:
+        pixels = pixels.repeat(3, axis=-1)
+    num, height, width, _ = pixels.shape
+    rows = -(-num // columns)
+    head = 14 if names else 0
+    canvas = np.full((head + rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = head + GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        canvas[top : top + height, left : left + width] = image
+    picture = Image.fromarray(canvas)
+    if names:
+        draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
+        for i, name in enumerate(names[:columns]):
+            while len(name) > 1 and draw.textlength(name, font=font) > width:
+                name = name[:-1]
+            draw.text((GAP + i * (width + GAP), 1), name, fill=(0, 0, 0), font=font)
+    return picture
+
+
+def scatter(fake: Tensor, real: Tensor) -> Image.Image:
+    """Points (num, 1) or (num, 2): generated over real ones, and the generated density beside them."""
+    from matplotlib.figure import Figure
+
+    fake, real = fake.cpu().numpy(), real.cpu().numpy()
+    figure = Figure(figsize=(9, 4.5), dpi=90, layout="constrained")
+    points, density = figure.subplots(1, 2)
+    low, high = real.min(0), real.max(0)
+    low, high = low - 0.25 * (high - low), high + 0.25 * (high - low)
+    if fake.shape[1] == 1:
+        bins = np.linspace(low[0], high[0], 80)
+        for axis, cumulative in ((points, True), (density, False)):
+            for values, name in ((real, "real"), (fake, "generated")):
+                axis.hist(values[:, 0], bins, density=True, cumulative=cumulative, histtype="step", label=name)
+        points.set_title("cumulative")
+        points.legend(loc="upper left")
+    else:
+        points.scatter(*real[:, :2].T, s=4, alpha=0.3, linewidths=0, label="real")
+        points.scatter(*fake[:, :2].T, s=4, alpha=0.5, linewidths=0, label="generated")
+        points.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", title="samples")
+        points.legend(loc="upper right")
+        density.hist2d(*fake[:, :2].T, bins=80, range=[(low[0], high[0]), (low[1], high[1])])
+        density.set(aspect="equal")
+    density.set_title("generated density")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
