@@ -1,5 +1,6 @@
 """Feeds rounds of batches: round k is the same whatever process reads it and wherever a run was resumed."""
 
+import signal
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import count
@@ -59,7 +60,9 @@ class From(Sampler):
 
 
 def worker_init(_: int) -> None:
-    torch.set_num_threads(1)
+    """Signals are for the training process, which then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class GANDataModule(pl.LightningDataModule):

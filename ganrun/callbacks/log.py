@@ -1,0 +1,74 @@
+"""Scalars: the only place that reads losses to the host, every `log_every` steps."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from ganrun.run_dir import replacing
+
+
+class MetricsFile(Logger):
+    """metrics.jsonl: one line for each logged step and each evaluation.
+
+    start: the step a resumed run starts from; later lines are dropped, since they will be written again.
+    """
+
+    name = version = None
+
+    def __init__(self, path: Path, start: int):
+        super().__init__()
+        self.path = path
+        self._rewind(start)
+
+    @rank_zero_only
+    def _rewind(self, start: int) -> None:
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+        with replacing(self.path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run's config lies in .hydra/config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+class Log(pl.Callback):
+    """Logs every player's terms and the images/s: real images taken into training, over all devices."""
+
+    def __init__(self, every: int):
+        self.every = every
+        self.latest: dict[str, float] = {}
+        self.images_per_second = 0.0  # since the start
+        self._mark: tuple[float, int] | None = None
+        self._begin = (0.0, 0)
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self._mark = self._begin = time.perf_counter(), trainer.global_step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        step = trainer.global_step
+        if step % self.every and step != trainer.max_steps:
+            return
+        values = torch.stack([value.float() for value in pl_module.terms.values()]).tolist()
+        self.latest = dict(zip(pl_module.terms, values, strict=True))
+        self.latest["images_per_second"] = self._rate(pl_module, self._mark, step)
+        self.images_per_second = self._rate(pl_module, self._begin, step)
+        self._mark = time.perf_counter(), step
+        for logger in trainer.loggers:
+            logger.log_metrics(self.latest, step)
+
+    @staticmethod
+    def _rate(pl_module, since: tuple[float, int], step: int) -> float:
+        images = (step - since[1]) * pl_module.num_batches * pl_module.batch_size
+        return images / max(1e-9, time.perf_counter() - since[0])

@@ -1,0 +1,51 @@
+"""Sample pictures of one fixed noise through time, as PNG files and in TensorBoard."""
+
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganrun.data.datamodule import GANDataModule
+from ganrun.run_dir import RunDir, replacing
+from ganrun.seeding import generator
+
+POINTS = 2000  # generated vectors in a scatter plot
+
+
+class Samples(pl.Callback):
+    """Draws every `every` steps (0 = only at the end). num: images in a grid."""
+
+    def __init__(self, run: RunDir, datamodule: GANDataModule, *, every: int, num: int, conditional: bool):
+        self.run = run
+        self.data = datamodule.data
+        self.every = every
+        self.names = self.data.classes if conditional else None
+        self.real: Tensor = datamodule.reals(POINTS)["real"] if len(self.data.shape) == 1 else torch.empty(0)
+        self.columns = len(self.names) if self.names else max(1, round(num**0.5))
+        self.num = POINTS if len(self.data.shape) == 1 else max(1, num // self.columns) * self.columns
+        self.label = torch.arange(self.num) % self.columns if self.names else None  # a column a class
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if self.every and trainer.global_step % self.every == 0:
+            self._draw(trainer, pl_module, self.run.step_samples(trainer.global_step))
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._draw(trainer, pl_module, self.run.samples / "final.png")
+
+    def _draw(self, trainer, pl_module, path: Path) -> None:
+        if not trainer.is_global_zero:
+            return
+        noise = pl_module.noise(self.num, generator(pl_module.seed, "samples"), self.label)
+        fake = pl_module.show(noise)["fake"].cpu()
+        picture = self.data.picture(fake, self.real, columns=self.columns, names=self.names)
+        save_png(picture, path)
+        board = trainer.logger.experiment  # the first logger is TensorBoard's
+        board.add_image("samples", np.asarray(picture), trainer.global_step, dataformats="HWC")
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    with replacing(path) as file:
+        picture.save(file, format="PNG")

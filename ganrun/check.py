@@ -1,0 +1,219 @@
+"""Checks a composed config, so that no key is ignored in silence: names the wrong key, what was got and what is valid."""
+
+import inspect
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ganrun.configs import groups
+from ganrun.errors import UserError, one_of
+
+MULTI_SELECT = ("penalty", "augment", "term", "metric")
+PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only where another node reads them
+
+
+@dataclass
+class CheckpointSettings:
+    every: int
+    keep: int | None
+
+
+@dataclass
+class EvaluateSettings:
+    every: int
+    num_samples: int
+
+
+@dataclass
+class Settings:
+    """The top level of train.yaml, besides the groups. `minimum` holds the smallest valid values."""
+
+    seed: int
+    steps: int
+    batch_size: int
+    data_dir: str
+    run_dir: str
+    resume: str | None
+    init_from: str | None
+    debug: bool
+    log_every: int
+    sample_every: int
+    num_samples: int
+    channels_last: bool
+    checkpoint: CheckpointSettings
+    evaluate: EvaluateSettings
+
+
+MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "log_every": 1, "sample_every": 0, "num_samples": 1,
+           "checkpoint.every": 0, "checkpoint.keep": 0, "evaluate.every": 0, "evaluate.num_samples": 1}  # fmt: skip
+
+
+def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
+    """Raises UserError for the first thing wrong; drops presets' leftovers; returns warnings.
+
+    overrides: what the user typed, such as "optimizer.lr=1e-4".
+    """
+    typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    OmegaConf.set_struct(cfg, False)
+    drop_leftovers(cfg, typed)
+    check_settings(cfg)
+    for name in cfg:
+        if isinstance(cfg[name], DictConfig):
+            check_targets(cfg[name], name)
+    return check_unread(cfg, typed) + check_shadowed(cfg, typed)
+
+
+def drop_leftovers(cfg: DictConfig, typed: set[str]) -> None:
+    """A preset's values for a penalty that is no longer selected go; values that the user typed are refused."""
+    for group in MULTI_SELECT:
+        for name in [name for name, node in cfg[group].items() if "_target_" not in node]:
+            if any(key.startswith(f"{group}.{name}.") for key in typed):
+                raise UserError(f"{group}.{name}: {name} is not selected; add {group}=[{name}] to the command")
+            del cfg[group][name]
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """The top level: known keys, their types and smallest values."""
+    known = {field.name for field in fields(Settings)} | set(groups()) | set(MULTI_SELECT) | set(PLAIN)
+    for name in cfg:
+        if name not in known and not isinstance(cfg[name], DictConfig):
+            raise UserError(f"{name}: there is no such key; {one_of(known, str(name))}")
+        if name not in known and "_target_" not in cfg[name]:
+            raise UserError(f"{name}: there is no such key or group; {one_of(known, str(name))}")
+    _check_dataclass(cfg, Settings, "")
+    for key, least in MINIMUM.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < least:
+            raise UserError(f"{key}={value}; expected at least {least}")
+
+
+def _check_dataclass(node: DictConfig, schema: type, prefix: str) -> None:
+    types_by_name = get_type_hints(schema)
+    if prefix:
+        for name in node:
+            if name not in types_by_name:
+                raise UserError(f"{prefix}{name}: there is no such key; {one_of(types_by_name, str(name))}")
+    for name, annotation in types_by_name.items():
+        if name not in node:
+            raise UserError(f"{prefix}{name} is missing; it cannot be removed")
+        if is_dataclass(annotation):
+            _check_dataclass(node[name], annotation, f"{prefix}{name}.")
+        else:
+            check_type(f"{prefix}{name}", node[name], annotation)
+
+
+def check_targets(node: DictConfig, path: str) -> None:
+    """Every key of a node with `_target_` is a parameter of that class, of the right type."""
+    if "_target_" in node:
+        parameters, hints, any_key = signature(node._target_, path)
+        for key in node:
+            if str(key).startswith("_"):
+                continue
+            if key not in parameters and not any_key:
+                raise UserError(f"{path}.{key}: there is no such key; {one_of(parameters, str(key))}")
+            if OmegaConf.is_missing(node, key):
+                raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
+            if key in hints and not isinstance(node[key], DictConfig):
+                check_type(f"{path}.{key}", node[key], hints[key])
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            if isinstance(node[key], DictConfig):
+                check_targets(node[key], f"{path}.{key}")
+
+
+def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
+    """Parameter names and types of a `_target_`, and whether it takes any other keyword too."""
+    try:
+        found = get_object(target)
+        parameters = inspect.signature(found).parameters
+        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)
+    except (ImportError, AttributeError, ValueError, TypeError, NameError) as error:
+        raise UserError(f"{path}._target_={target} cannot be imported: {str(error).splitlines()[0]}") from error
+    names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return names, hints, any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+
+
+def check_type(key: str, value: Any, annotation: Any) -> None:
+    if not matches(value, annotation):
+        raise UserError(f"{key}={value}; expected {readable(annotation)}")
+
+
+def matches(value: Any, annotation: Any) -> bool:
+    """Is a config value of that type? Annotations that configs cannot hold, such as modules, match anything."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(matches(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if annotation is type(None):
+        return value is None
+    if origin in (list, tuple, Sequence):
+        element = args[0] if args else Any
+        return isinstance(value, (list, tuple, ListConfig)) and all(matches(v, element) for v in value)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (bool, str):
+        return isinstance(value, annotation)
+    if origin in (dict, Mapping):
+        return isinstance(value, (dict, DictConfig))
+    return True
+
+
+def readable(annotation: Any) -> str:
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    args = get_args(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(readable(arg) for arg in args)
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if get_origin(annotation) in (list, tuple, Sequence):
+        return f"a list of {readable(args[0]).removeprefix('a ').removeprefix('an ')}s" if args else "a list"
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def check_unread(cfg: DictConfig, typed: set[str]) -> list[str]:
+    """Values of plain nodes that nothing reads: refused if typed, else a preset's leftover worth a warning."""
+    warnings = []
+    read = _references(OmegaConf.to_container(cfg, resolve=False))
+    for group in PLAIN:
+        for key in [key for key, value in cfg[group].items() if not isinstance(value, DictConfig)]:
+            path = f"{group}.{key}"
+            if path in read:
+                continue
+            if path in typed:
+                siblings = [name for name in read if name.startswith(f"{group}.")]
+                raise UserError(f"{path}: nothing in this experiment reads it; {one_of(siblings, path)}")
+            if group == "optimizer":
+                warnings.append(f"{path}={cfg[group][key]} comes from a preset and does not act with this optimizer")
+    return warnings
+
+
+def _references(node: Any) -> set[str]:
+    """All keys that `${key}` or `${oc.select:key,default}` name somewhere in a raw config."""
+    if isinstance(node, dict):
+        return set().union(*map(_references, node.values()))
+    if isinstance(node, list):
+        return set().union(*map(_references, node))
+    if not isinstance(node, str) or "${" not in node:
+        return set()
+    return {part.split("}")[0].split(",")[0].removeprefix("oc.select:").strip() for part in node.split("${")[1:]}
+
+
+def check_shadowed(cfg: DictConfig, typed: set[str]) -> list[str]:
+    """An optimizer value that the user typed for both players but that a preset set for one of them."""
+    warnings = []
+    for key in (key.removeprefix("optimizer.") for key in typed if key.count(".") == 1 and key.startswith("optimizer.")):
+        for player, node in cfg.optimizer.items():
+            if isinstance(node, DictConfig) and f"optimizer.{player}.{key}" not in typed:
+                if key in node and node[key] != cfg.optimizer[key]:
+                    warnings.append(
+                        f"optimizer.{player}.{key}={node[key]} stays as its preset sets it; optimizer.{key}="
+                        f"{cfg.optimizer[key]} does not reach it: give optimizer.{player}.{key}="
+                    )
+    return warnings

@@ -1,0 +1,81 @@
+"""The console entry: picks the command and turns errors into one line. Imports neither torch nor Hydra by itself."""
+
+import ast
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from ganrun import __version__
+from ganrun.configs import MAIN_GROUPS, PACKAGE, defaults, groups, options
+from ganrun.errors import UserError, one_of
+
+EXAMPLES = """\
+  ganrun model=dcgan loss=wgan-gp                     train; the run lands in outputs/
+  ganrun -m loss=wgan-gp,hinge seed=1,2               a sweep over all combinations
+  ganrun resume=outputs/digits/... steps=4000         go on with a run, for longer"""
+
+FLAGS = """\
+  -m, --multirun        sweep over comma-separated values
+  --cfg job             print the composed config and stop
+  --config-dir DIR      add your own groups and options
+  --shell-completion    -sc install=bash|zsh|fish
+  --hydra-help          Hydra's own flags
+  --version             print the version"""
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Runs one command line and returns its exit code: 2 for a user's mistake, told in one line."""
+    try:
+        command, args = pick(argv)
+        if {"-h", "--help"} & set(args):
+            print(help_text(args))
+            return 0
+        if "--version" in args:
+            print(f"ganrun {__version__}")
+            return 0
+        return import_module(f"ganrun.commands.{command}").run(args)
+    except UserError as error:
+        if "debug=true" in (arg.lower() for arg in argv):
+            raise
+        print(f"ganrun: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def pick(argv: list[str]) -> tuple[str, list[str]]:
+    """The command, `train` unless the first word names another, and its arguments."""
+    if not argv or argv[0].startswith(("-", "+", "~")) or "=" in argv[0]:
+        return "train", argv
+    if argv[0] not in commands():
+        raise UserError(f"{argv[0]}: there is no such command; {one_of(commands(), argv[0])}; overrides are key=value")
+    return argv[0], argv[1:]
+
+
+def commands() -> dict[str, str]:
+    """Command -> first line of its docstring, without importing it."""
+    files = sorted((PACKAGE / "commands").glob("[!_]*.py"))
+    return {file.stem: (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0] for file in files}
+
+
+def help_text(args: list[str]) -> str:
+    """Commands, groups with all options, examples: read from the YAML files themselves."""
+    extra = [Path(args[i + 1]) for i, arg in enumerate(args[:-1]) if arg in ("--config-dir", "-cd")]
+    chosen = defaults()
+    lines = ["usage: ganrun [command] [group=option ...] [key=value ...]", "", "commands:"]
+    lines += [f"  {name:<20}{text}" for name, text in commands().items()]
+    for group in groups(extra):
+        if group == MAIN_GROUPS[0]:
+            lines += ["", "groups of every experiment (* is the default):"]
+        elif group == groups(extra)[len(MAIN_GROUPS)]:
+            lines += ["", "further groups; group=[a,b] selects several where the default is a list:"]
+        lines.append(f"  {group}=" + ("" if chosen.get(group, "null") != "[]" else "[...]"))
+        for name, text in options(group, extra).items():
+            star = "*" if name in chosen.get(group, "").strip("[]").split(",") else " "
+            lines.append(f"   {star} {name:<20} {text}")
+    lines += ["", "keys: ganrun --cfg job prints them all; each is explained in its YAML", "", "flags:", FLAGS]
+    return "\n".join([*lines, "", "examples:", EXAMPLES])

@@ -1,0 +1,39 @@
+"""Where configs lie, and what is in them: groups, options and their one-line descriptions. Imports nothing heavy."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+MAIN_GROUPS = ("dataset", "generator", "discriminator", "loss", "optimizer")  # named by every experiment
+
+
+def config_dir() -> Path:
+    """In a wheel the configs travel inside the package, in a checkout they lie beside it."""
+    return next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if (path / "train.yaml").exists())
+
+
+def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
+    """The options of a group and the first comment line of each one's YAML."""
+    files = [f for root in (config_dir(), *extra_dirs) for f in sorted((root / group).glob("*.yaml"))]
+    return {file.stem: description(file) for file in files}
+
+
+def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:
+    """All groups, those that every experiment names first."""
+    found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir() and d.name != "hydra"}
+    return [*MAIN_GROUPS, *sorted(found - set(MAIN_GROUPS))]
+
+
+def description(file: Path) -> str:
+    """The first comment line that is not a package header."""
+    for line in file.read_text().splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def defaults() -> dict[str, str]:
+    """Group -> the option that is chosen by default, read from train.yaml's defaults list."""
+    lines = (config_dir() / "train.yaml").read_text().split("defaults:")[1].splitlines()
+    pairs = [line.strip()[2:].split("#")[0].split(": ") for line in lines if line.strip().startswith("- ")]
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

@@ -1,0 +1,231 @@
+"""One fit: everything that watches training, the run directory it writes, and going on from a checkpoint."""
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import TensorBoardLogger
+
+import ganrun
+from ganrun.build import Parts, build, build_node, innermost
+from ganrun.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints
+from ganrun.callbacks.evaluate import Evaluate
+from ganrun.callbacks.log import Log, MetricsFile
+from ganrun.callbacks.progress import ProgressBar
+from ganrun.callbacks.samples import Samples
+from ganrun.callbacks.signals import Signals
+from ganrun.errors import UserError
+from ganrun.generator_file import SamplingGenerator, save_generator
+from ganrun.report import console, result_table, summary
+from ganrun.run_dir import RunDir, find_run
+
+log = logging.getLogger("ganrun")
+FORMAT = 1  # of checkpoints
+
+
+def train(parts: Parts, run: RunDir, *, checkpoint: Path | None = None, notes: list[str] | None = None) -> dict[str, Any]:
+    """Fits, writes the run directory and returns what result.json holds.
+
+    checkpoint: where to go on from; None starts anew. notes: warnings to show and to log.
+    """
+    cfg, screen = parts.cfg, console()
+    main = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    start = load(checkpoint)["global_step"] if checkpoint else 0
+    with logging_to(run.log if main else None):
+        if checkpoint is None and cfg.init_from:
+            init_from(parts, cfg.init_from)
+        fit = Fit(parts, run, screen, start)
+        if main:
+            for note in notes or []:
+                log.warning(note)
+                screen.print(f"warning: {note}", style="yellow")
+            screen.print(summary(parts, run.path, str(fit.trainer.strategy.root_device)))
+            log.info("start at step %d of %d", start, cfg.steps)
+        result = fit.run_to_end(checkpoint)
+        log.info("%s at step %d", result["status"], result["steps"])
+        if main:
+            screen.print(result_table(result, run.samples / "final.png", run.tensorboard))
+    return result
+
+
+class Fit:
+    """One Lightning fit with everything that watches it."""
+
+    def __init__(self, parts: Parts, run: RunDir, screen, start: int):
+        cfg, datamodule, self.module = parts.cfg, parts.datamodule, parts.module
+        self.parts, self.run, self.start = parts, run, start
+        self.scalars, self.signals = Log(cfg.log_every), Signals()
+        metrics = {name: build_node(cfg.metric, name) for name in cfg.metric}
+        self.evaluate = Evaluate(run, datamodule, metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
+        conditional = cfg.conditional.key is not None
+        self.module.on_save_checkpoint = self.describe
+        callbacks = [
+            self.scalars,
+            Samples(run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=conditional),
+            self.evaluate,
+            Checkpoints(run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export),
+            ProgressBar(self.scalars, screen),
+            self.signals,
+        ]
+        self.board = TensorBoardLogger(
+            run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
+            purge_step=start + 1 if start else None,
+        )  # fmt: skip
+        settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+        try:
+            self.trainer = pl.Trainer(
+                **settings,
+                max_steps=cfg.steps,
+                max_epochs=-1,
+                callbacks=callbacks,
+                logger=[self.board, MetricsFile(run.metrics, start)],
+                plugins=[AtomicCheckpointIO()],
+                default_root_dir=run.path,
+                use_distributed_sampler=False,
+                enable_progress_bar=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+            )
+        except (ValueError, TypeError, RuntimeError) as error:  # Lightning's exceptions for bad devices and the like
+            raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+
+    def run_to_end(self, checkpoint: Path | None) -> dict[str, Any]:
+        before = self.run.read_result().get("seconds", 0.0) if checkpoint else 0.0
+        began = time.perf_counter()
+        flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
+        self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.evaluate.metrics})
+        self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=checkpoint)
+        result = self.result(before + time.perf_counter() - began)
+        if self.trainer.is_global_zero:
+            finals = {f"hp/{name}": score["final"] for name, score in result["scores"].items()}
+            self.board.log_metrics(finals, self.trainer.global_step)
+            self.board.finalize("success")
+            self.run.write_result(result)
+        return result
+
+    def result(self, seconds: float) -> dict[str, Any]:
+        received = self.signals.received
+        scores = {
+            name: {
+                "final": self.evaluate.last[name],
+                "step": self.evaluate.last["step"],
+                "best": self.evaluate.best[name],
+                "best_step": self.evaluate.best["step"],
+                "protocol": protocol | {"ema": self.module.ema is not None, "seed": self.module.seed},
+            }
+            for name, protocol in self.evaluate.protocol.items()
+            if self.evaluate.last
+        }
+        return {
+            "status": f"stopped by signal {received}" if received else "finished",
+            "signal": received,
+            "steps": self.trainer.global_step,
+            "scores": scores,
+            "seconds": round(seconds, 2),
+            "images_per_second": round(self.scalars.images_per_second, 1),
+            "versions": versions(),
+        }
+
+    def describe(self, checkpoint: dict[str, Any]) -> None:
+        """What a resume must know besides the state: plain containers only."""
+        checkpoint["ganrun"] = {"format": FORMAT, "steps": self.trainer.max_steps, "attempt": self.module.attempt}
+        checkpoint["ganrun"]["data"] = fingerprint(self.parts)
+
+    def export(self) -> None:
+        """generator.safetensors and generator.yaml, from the averaged weights."""
+        cfg, data = self.parts.cfg, self.parts.data
+        classes = data.classes if cfg.conditional.key else []
+        with self.module.ema.applied() if self.module.ema else nullcontext():
+            sampling = SamplingGenerator(
+                self.module.recipe.generator, self.module.noise, value_range=data.value_range, classes=classes
+            )
+            description = {
+                "generator": OmegaConf.to_container(cfg.generator, resolve=True),
+                "noise": OmegaConf.to_container(cfg.noise, resolve=True),
+                "trained": {"dataset": data.name, "steps": self.trainer.global_step, "seed": cfg.seed},
+            }
+            save_generator(self.run.generator, sampling, description)
+
+
+@contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """train.log gets ganrun's own lines, Lightning's, and Python warnings; the terminal gets none of them."""
+    loggers = [logging.getLogger(name) for name in ("ganrun", "pytorch_lightning", "lightning", "py.warnings")]
+    handler = logging.FileHandler(path) if path else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.captureWarnings(True)
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate, level in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        logging.captureWarnings(False)
+        handler.close()
+
+
+def load(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU; nothing in it can run code."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle each raise their own on a damaged file
+        raise UserError(f"{checkpoint}: cannot be read as a checkpoint: {innermost(error)[:200]}") from error
+    got = content.get("ganrun", {}).get("format")
+    if got != FORMAT:
+        raise UserError(f"{checkpoint}: checkpoint format {got}; this ganrun reads format {FORMAT}")
+    return content
+
+
+def init_from(parts: Parts, source: str) -> None:
+    """Starts from another run's weights, averages included; optimizers and step start anew."""
+    state = load(find_run(source, "init_from")[1])["state_dict"]
+    if parts.module.ema and not any(key.startswith("ema.") for key in state):  # that run kept no average
+        live = parts.module.state_dict()
+        state |= {key: value for key, value in live.items() if key.startswith("ema.")}
+    if not parts.module.ema:
+        state = {key: value for key, value in state.items() if not key.startswith("ema.")}
+    try:
+        parts.module.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise UserError(f"init_from={source}: its networks differ from these: {lines[0]}") from error
+
+
+def fingerprint(parts: Parts) -> dict[str, Any]:
+    """What the data must still be on a resume."""
+    return {"num": len(parts.data), "shape": list(parts.data.shape), "classes": list(parts.data.classes)}
+
+
+def check_same_data(parts: Parts, content: dict[str, Any], run: RunDir) -> None:
+    got, had = fingerprint(parts), content["ganrun"]["data"]
+    if got != had:
+        raise UserError(f"resume={run.path}: the data set has changed: got {got}, had {had}")
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested config -> {"optimizer.lr": ...}, for TensorBoard's hparams."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def versions() -> dict[str, str]:
+    return {
+        "ganrun": ganrun.__version__,
+        "torch": torch.__version__,
+        "pytorch-lightning": pl.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,110 @@
+"""Runs Hydra, and turns what it refuses into one line that names the nearest valid choice."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganrun.configs import config_dir, groups, options
+from ganrun.errors import UserError, one_of
+
+
+def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], None]) -> None:
+    """Composes the config that `args` ask for and calls `task` with it: once, or for each job of a sweep.
+
+    Raises UserError for what cannot be composed; whatever `task` raises passes through.
+    """
+    _refuse_hydra_dirs(args)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through as they are
+    argv, sys.argv = sys.argv, [sys.argv[0], *args]
+    raised: list[Exception] = []
+
+    def guarded(cfg: DictConfig) -> None:
+        try:
+            task(cfg)
+        except Exception as error:  # kept from Hydra, which would print about it; raised again below
+            raised.append(error)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, config_name, args)) from error
+    except SystemExit as stop:  # argparse has printed what it did not know
+        if stop.code not in (0, None):
+            raise UserError("see ganrun --help") from stop
+    finally:
+        sys.argv = argv
+        GlobalHydra.instance().clear()
+    if raised:
+        raise raised[0]
+
+
+def _refuse_hydra_dirs(args: list[str]) -> None:
+    for arg in args:
+        if arg.startswith(("hydra.run.dir=", "hydra.job.chdir=")):
+            raise UserError(f"{arg}: ganrun makes the run directory itself; use run_dir=<directory>")
+
+
+def extra_config_dirs(args: list[str]) -> list[Path]:
+    """What --config-dir names."""
+    pairs = zip(args, [*args[1:], ""], strict=True)
+    return [
+        Path(arg.partition("=")[2] or following)
+        for arg, following in pairs
+        if arg.split("=")[0] in ("--config-dir", "-cd")
+    ]
+
+
+def explain(error: Exception, config_name: str, args: list[str]) -> str:
+    """One line: what was got, what is valid, nearest first."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        valid = options(group, extra_config_dirs(args)) or error.options or []
+        return f"{group}={option}: there is no such option; {one_of(valid, option)}"
+    if isinstance(error, OverrideParseException):
+        advice = "" if "=" in error.override else "; expected key=value or group=option"
+        return f"{error.override}: not an override{advice}; {str(error).splitlines()[0]}"
+    text = str(error)
+    override = re.search(r"Could not (?:override|append|delete|set) '([^']+)'", text)
+    key = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text)
+    if key:
+        return _unknown(key[2], config_name)
+    if override:
+        return _unknown(override[1].split("=")[0].split("@")[0], config_name)
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unknown(key: str, config_name: str) -> str:
+    """A key that does not exist: the nearest ones of the default config and the groups."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        known = set(groups()) | set(flat_keys(compose(config_name)))
+    head, _, leaf = key.rpartition(".")
+    siblings = {name for name in known if name.startswith(f"{head}.")} if head else {k for k in known if "." not in k}
+    same_leaf = {name for name in known if name.rpartition(".")[2] == leaf}
+    nearest = f"did you mean {' or '.join(sorted(same_leaf)[:3])}? " if same_leaf and key not in same_leaf else ""
+    return f"{key}: there is no such key; {nearest}{one_of(siblings or known, key)}"
+
+
+def flat_keys(node: DictConfig, prefix: str = "") -> list[str]:
+    """All dotted keys below a node."""
+    keys = []
+    for key in node:
+        keys.append(f"{prefix}{key}")
+        if OmegaConf.is_dict(node._get_node(key)):
+            keys += flat_keys(node[key], f"{prefix}{key}.")
+    return [key for key in keys if not key.rpartition(".")[2].startswith("_")]
+
+

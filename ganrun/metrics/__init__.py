@@ -1,0 +1,1 @@
+"""Scores of generated samples against real ones: metric(real, fake) -> float, lower is better."""

@@ -1,0 +1,64 @@
+"""What a user reads on the terminal: the summary before a run and the table after it."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from ganrun.build import Parts
+
+
+def console() -> Console:
+    """Standard output; without a terminal plain and wide enough to keep a line a line."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=140)
+
+
+def summary(parts: Parts, run_dir: Path, device: str) -> Table:
+    """What is about to be trained."""
+    cfg, data, module = parts.cfg, parts.data, parts.module
+    table = Table.grid(padding=(0, 2))
+    classes = f", {data.num_classes} classes" if data.num_classes else ""
+    table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")
+    for name, player in module.players.items():
+        networks = ", ".join(short(cfg.get(name, {}).get("_target_", name)) for _ in player.networks)
+        table.add_row(name, f"{networks}, {sum(p.numel() for n in player.networks for p in n.parameters()):,} parameters")
+    conditional = cfg.conditional.key or "none"
+    table.add_row("loss", short(cfg.loss._target_) + (f", conditional on {conditional}" if cfg.conditional.key else ""))
+    for group in ("penalty", "augment", "term"):
+        if cfg[group]:
+            table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))
+    moves = ", then ".join(f"{count} {name}" for name, count in cfg.schedule.items())
+    table.add_row("schedule", f"{moves}; ema {values(cfg.ema) or 'none'}")
+    for name in module.players:
+        node = cfg.optimizer[name]
+        table.add_row(f"  {name}", f"{short(node.optimizer)} {values(node, skip=('optimizer', 'decay_steps'))}")
+    table.add_row("steps", f"{cfg.steps:,} of batch {cfg.batch_size}, seed {cfg.seed}")
+    table.add_row("device", f"{device}, precision {cfg.trainer.precision}")
+    table.add_row("run", str(run_dir))
+    return table
+
+
+def short(target: str) -> str:
+    """ganrun.networks.dcgan.Generator -> dcgan.Generator"""
+    return ".".join(target.split(".")[-2:]) if "networks" in target else target.rpartition(".")[2]
+
+
+def values(node: DictConfig, skip: tuple[str, ...] = ()) -> str:
+    items = {k: v for k, v in node.items() if not str(k).startswith("_") and k not in skip and v is not None}
+    return " ".join(f"{k}={OmegaConf.to_container(v) if OmegaConf.is_config(v) else v}" for k, v in items.items())
+
+
+def result_table(result: dict[str, Any], sample: Path, tensorboard: Path) -> Table:
+    """How the run ended and where to look."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("status", f"{result['status']} after {result['steps']:,} steps")
+    table.add_row("time", f"{result['seconds']:.0f} s, {result['images_per_second']:,.0f} images/s")
+    for name, score in result["scores"].items():
+        best = f" (best {score['best']:.5f} at step {score['best_step']:,})" if "best" in score else ""
+        table.add_row(name, f"{score['final']:.5f}{best}, lower is better")
+    table.add_row("samples", str(sample))
+    table.add_row("curves", f"tensorboard --logdir {tensorboard.parent}")
+    return table

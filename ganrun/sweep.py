@@ -1,0 +1,93 @@
+"""Sweeps: one directory of runs, a table of how they ended, and no job that takes the others down."""
+
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from ganrun.errors import UserError
+from ganrun.hydra_main import run_hydra
+from ganrun.run_dir import RunDir, make_named, make_unique, replacing
+
+
+def run(args: list[str], job: Callable[[DictConfig], None]) -> int:
+    """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 130 if it was interrupted."""
+    named = [arg.removeprefix("run_dir=") for arg in args if arg.startswith("run_dir=")]
+    args = [arg for arg in args if not arg.startswith("run_dir=")]
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    directory = make_named(Path(named[-1])) if named else make_unique(Path("outputs/sweeps") / stamp)
+    interrupted = False
+    try:
+        run_hydra("train", [*args, f"hydra.sweep.dir={_quoted(directory)}"], job)
+    except UserError:
+        if not any(path.is_dir() for path in directory.iterdir()):  # refused before its first job
+            shutil.rmtree(directory)
+        raise
+    except KeyboardInterrupt:
+        interrupted = True
+    rows = collect(directory)
+    write_csv(rows, directory / "results.csv")
+    print_table(rows)
+    print(directory)
+    failed = any(row["status"] != "finished" for row in rows)
+    return 130 if interrupted else int(failed)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def collect(directory: Path) -> list[dict[str, Any]]:
+    """A row for each job, in order, read from the job directories alone."""
+    rows = []
+    jobs = [path.parent for path in directory.glob("*/.hydra")]
+    for path in sorted(jobs, key=lambda p: (len(p.name), p.name)):
+        run = RunDir(path)
+        result = run.read_result() or {"status": "died", "reason": "no result.json; see train.log"}
+        overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text())
+        scores = {name: score["final"] for name, score in result.get("scores", {}).items()}
+        rows.append(
+            {"overrides": " ".join(overrides), "status": result["status"], **scores}
+            | {"seconds": result.get("seconds"), "path": str(path), "reason": result.get("reason")}
+        )
+    return rows
+
+
+def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    columns = _columns(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    fixed = ("overrides", "status", "seconds", "path", "reason")
+    scores = dict.fromkeys(key for row in rows for key in row if key not in fixed)
+    return ["overrides", "status", *scores, "seconds", "path", "reason"]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from ganrun.report import console
+
+    columns = [column for column in _columns(rows) if column not in ("path", "reason")]
+    table = Table(*columns)
+    for row in rows:
+        cells = [row.get(column) for column in columns]
+        table.add_row(*(f"{c:.5g}" if isinstance(c, float) else "" if c is None else str(c) for c in cells))
+    screen = console()
+    screen.print(table)
+    for row in rows:
+        if row.get("reason"):
+            print(f"{row['overrides']}: {row['status']}: {row['reason']}", file=sys.stderr)
