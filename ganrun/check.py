@@ -9,10 +9,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ganrun.configs import groups
+from ganrun.configs import config_dir, groups, options
 from ganrun.errors import UserError, one_of
 
 MULTI_SELECT = ("penalty", "augment", "term", "metric")
+NEEDED = ("dataset", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule", "conditional",
+          "ema", "trainer", *MULTI_SELECT)  # fmt: skip
 PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only where another node reads them
 
 
@@ -57,8 +59,13 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
 
     overrides: what the user typed, such as "optimizer.lr=1e-4".
     """
-    typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    overrides = list(overrides)
+    typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
     OmegaConf.set_struct(cfg, False)
+    for name in NEEDED:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise UserError(f"{name} is missing: {name}={cfg.get(name)}; {one_of(options(name), '')}")
+    refuse_lists(overrides)
     drop_leftovers(cfg, typed)
     check_settings(cfg)
     for name in cfg:
@@ -67,7 +74,15 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
     return check_unread(cfg, typed) + check_shadowed(cfg, typed)
 
 
-def drop_leftovers(cfg: DictConfig, typed: set[str]) -> None:
+def refuse_lists(overrides: Iterable[str]) -> None:
+    """Hydra would take loss=[hinge,wgan] and merge the two."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in set(groups()) - set(MULTI_SELECT) and value.startswith("["):
+            raise UserError(f"{override}: {group} takes one option; to sweep over several: -m {group}={value[1:-1]}")
+
+
+def drop_leftovers(cfg: DictConfig, typed: dict[str, str]) -> None:
     """A preset's values for a penalty that is no longer selected go; values that the user typed are refused."""
     for group in MULTI_SELECT:
         for name in [name for name, node in cfg[group].items() if "_target_" not in node]:
@@ -78,12 +93,11 @@ def drop_leftovers(cfg: DictConfig, typed: set[str]) -> None:
 
 def check_settings(cfg: DictConfig) -> None:
     """The top level: known keys, their types and smallest values."""
-    known = {field.name for field in fields(Settings)} | set(groups()) | set(MULTI_SELECT) | set(PLAIN)
+    known = {field.name for field in fields(Settings)} | set(NEEDED) | {"critic"}
+    read = _references(OmegaConf.to_container(cfg, resolve=False))
     for name in cfg:
-        if name not in known and not isinstance(cfg[name], DictConfig):
-            raise UserError(f"{name}: there is no such key; {one_of(known, str(name))}")
-        if name not in known and "_target_" not in cfg[name]:
-            raise UserError(f"{name}: there is no such key or group; {one_of(known, str(name))}")
+        if name not in known and not any(path.split(".")[0] == name for path in read):
+            raise UserError(f"{name}: there is no such key; {one_of(known | set(groups()), str(name))}")
     _check_dataclass(cfg, Settings, "")
     for key, least in MINIMUM.items():
         value = OmegaConf.select(cfg, key)
@@ -101,6 +115,8 @@ def _check_dataclass(node: DictConfig, schema: type, prefix: str) -> None:
         if name not in node:
             raise UserError(f"{prefix}{name} is missing; it cannot be removed")
         if is_dataclass(annotation):
+            if not isinstance(node[name], DictConfig):
+                raise UserError(f"{name}={node[name]}; expected its keys: {one_of(get_type_hints(annotation), '')}")
             _check_dataclass(node[name], annotation, f"{prefix}{name}.")
         else:
             check_type(f"{prefix}{name}", node[name], annotation)
@@ -177,7 +193,7 @@ def readable(annotation: Any) -> str:
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-def check_unread(cfg: DictConfig, typed: set[str]) -> list[str]:
+def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
     """Values of plain nodes that nothing reads: refused if typed, else a preset's leftover worth a warning."""
     warnings = []
     read = _references(OmegaConf.to_container(cfg, resolve=False))
@@ -188,7 +204,8 @@ def check_unread(cfg: DictConfig, typed: set[str]) -> list[str]:
                 continue
             if path in typed:
                 siblings = [name for name in read if name.startswith(f"{group}.")]
-                raise UserError(f"{path}: nothing in this experiment reads it; {one_of(siblings, path)}")
+                advice = f"; {one_of(siblings, path)}" if siblings else ""
+                raise UserError(f"{path}: nothing in this experiment reads it{advice}")
             if group == "optimizer":
                 warnings.append(f"{path}={cfg[group][key]} comes from a preset and does not act with this optimizer")
     return warnings
@@ -205,10 +222,18 @@ def _references(node: Any) -> set[str]:
     return {part.split("}")[0].split(",")[0].removeprefix("oc.select:").strip() for part in node.split("${")[1:]}
 
 
-def check_shadowed(cfg: DictConfig, typed: set[str]) -> list[str]:
-    """An optimizer value that the user typed for both players but that a preset set for one of them."""
+def check_shadowed(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
+    """Optimizer values that a preset holds against what the user typed."""
     warnings = []
-    for key in (key.removeprefix("optimizer.") for key in typed if key.count(".") == 1 and key.startswith("optimizer.")):
+    option = config_dir() / "optimizer" / f"{typed.get('optimizer')}.yaml"
+    if option.exists() and "optimizer.lr" not in typed and cfg.optimizer.lr != OmegaConf.load(option).lr:
+        warnings.append(
+            f"optimizer.lr={cfg.optimizer.lr} comes from a preset, not from optimizer={typed['optimizer']} "
+            f"({OmegaConf.load(option).lr}); give optimizer.lr= to choose"
+        )
+    for key in (
+        key.removeprefix("optimizer.") for key in typed if key.count(".") == 1 and key.startswith("optimizer.")
+    ):
         for player, node in cfg.optimizer.items():
             if isinstance(node, DictConfig) and f"optimizer.{player}.{key}" not in typed:
                 if key in node and node[key] != cfg.optimizer[key]:

@@ -8,6 +8,13 @@ class UserError(ValueError):
     """Bad input: the command prints its text as one line and ends with exit code 2."""
 
 
+def require(least: int, **values: int) -> None:
+    """Raises UserError for the first value below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise UserError(f"{name}={value}; expected at least {least}")
+
+
 def one_of(valid: Iterable[str], got: str) -> str:
     """Says what is valid, nearest to `got` first."""
     valid = sorted(map(str, valid))

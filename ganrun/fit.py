@@ -15,23 +15,26 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
 import ganrun
-from ganrun.build import Parts, build, build_node, innermost
+from ganrun.build import Parts, build_node, refusing
 from ganrun.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.callbacks.log import Log, MetricsFile
 from ganrun.callbacks.progress import ProgressBar
 from ganrun.callbacks.samples import Samples
 from ganrun.callbacks.signals import Signals
-from ganrun.errors import UserError
+from ganrun.errors import UserError, one_of
 from ganrun.generator_file import SamplingGenerator, save_generator
 from ganrun.report import console, result_table, summary
-from ganrun.run_dir import RunDir, find_run
+from ganrun.run_dir import RunDir
+from ganrun.state import FORMAT, fingerprint, load
 
 log = logging.getLogger("ganrun")
-FORMAT = 1  # of checkpoints
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # fp16 would need a loss scaler, which exact steps rule out
 
 
-def train(parts: Parts, run: RunDir, *, checkpoint: Path | None = None, notes: list[str] | None = None) -> dict[str, Any]:
+def train(
+    parts: Parts, run: RunDir, *, checkpoint: Path | None = None, notes: list[str] | None = None
+) -> dict[str, Any]:
     """Fits, writes the run directory and returns what result.json holds.
 
     checkpoint: where to go on from; None starts anew. notes: warnings to show and to log.
@@ -40,8 +43,6 @@ def train(parts: Parts, run: RunDir, *, checkpoint: Path | None = None, notes: l
     main = int(os.environ.get("LOCAL_RANK", 0)) == 0
     start = load(checkpoint)["global_step"] if checkpoint else 0
     with logging_to(run.log if main else None):
-        if checkpoint is None and cfg.init_from:
-            init_from(parts, cfg.init_from)
         fit = Fit(parts, run, screen, start)
         if main:
             for note in notes or []:
@@ -54,6 +55,24 @@ def train(parts: Parts, run: RunDir, *, checkpoint: Path | None = None, notes: l
         if main:
             screen.print(result_table(result, run.samples / "final.png", run.tensorboard))
     return result
+
+
+def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
+    """Lightning's trainer for a config. Raises UserError for devices or a precision that are not to be had."""
+    if cfg.trainer.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={cfg.trainer.precision}; {one_of(PRECISIONS, str(cfg.trainer.precision))}")
+    for name in ("pytorch_lightning", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    settings |= OmegaConf.to_container(cfg.trainer, resolve=True)
+    return refusing("trainer", pl.Trainer)(
+        max_steps=cfg.steps,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **settings,
+    )
 
 
 class Fit:
@@ -79,23 +98,13 @@ class Fit:
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=start + 1 if start else None,
         )  # fmt: skip
-        settings = OmegaConf.to_container(cfg.trainer, resolve=True)
-        try:
-            self.trainer = pl.Trainer(
-                **settings,
-                max_steps=cfg.steps,
-                max_epochs=-1,
-                callbacks=callbacks,
-                logger=[self.board, MetricsFile(run.metrics, start)],
-                plugins=[AtomicCheckpointIO()],
-                default_root_dir=run.path,
-                use_distributed_sampler=False,
-                enable_progress_bar=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-            )
-        except (ValueError, TypeError, RuntimeError) as error:  # Lightning's exceptions for bad devices and the like
-            raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+        self.trainer = make_trainer(
+            cfg,
+            callbacks=callbacks,
+            logger=[self.board, MetricsFile(run.metrics, start)],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run.path,
+        )
 
     def run_to_end(self, checkpoint: Path | None) -> dict[str, Any]:
         before = self.run.read_result().get("seconds", 0.0) if checkpoint else 0.0
@@ -105,9 +114,6 @@ class Fit:
         self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=checkpoint)
         result = self.result(before + time.perf_counter() - began)
         if self.trainer.is_global_zero:
-            finals = {f"hp/{name}": score["final"] for name, score in result["scores"].items()}
-            self.board.log_metrics(finals, self.trainer.global_step)
-            self.board.finalize("success")
             self.run.write_result(result)
         return result
 
@@ -174,44 +180,6 @@ def logging_to(path: Path | None) -> Iterator[None]:
             logger.setLevel(level)
         logging.captureWarnings(False)
         handler.close()
-
-
-def load(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU; nothing in it can run code."""
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and pickle each raise their own on a damaged file
-        raise UserError(f"{checkpoint}: cannot be read as a checkpoint: {innermost(error)[:200]}") from error
-    got = content.get("ganrun", {}).get("format")
-    if got != FORMAT:
-        raise UserError(f"{checkpoint}: checkpoint format {got}; this ganrun reads format {FORMAT}")
-    return content
-
-
-def init_from(parts: Parts, source: str) -> None:
-    """Starts from another run's weights, averages included; optimizers and step start anew."""
-    state = load(find_run(source, "init_from")[1])["state_dict"]
-    if parts.module.ema and not any(key.startswith("ema.") for key in state):  # that run kept no average
-        live = parts.module.state_dict()
-        state |= {key: value for key, value in live.items() if key.startswith("ema.")}
-    if not parts.module.ema:
-        state = {key: value for key, value in state.items() if not key.startswith("ema.")}
-    try:
-        parts.module.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise UserError(f"init_from={source}: its networks differ from these: {lines[0]}") from error
-
-
-def fingerprint(parts: Parts) -> dict[str, Any]:
-    """What the data must still be on a resume."""
-    return {"num": len(parts.data), "shape": list(parts.data.shape), "classes": list(parts.data.classes)}
-
-
-def check_same_data(parts: Parts, content: dict[str, Any], run: RunDir) -> None:
-    got, had = fingerprint(parts), content["ganrun"]["data"]
-    if got != had:
-        raise UserError(f"resume={run.path}: the data set has changed: got {got}, had {had}")
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,9 +31,7 @@ class SamplingGenerator(nn.Module):
     value_range: of the generator's output, None for vectors. classes: their names, empty if unconditional.
     """
 
-    def __init__(
-        self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str]
-    ):
+    def __init__(self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str]):
         super().__init__()
         self.generator = generator
         self.noise = noise

@@ -10,15 +10,16 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
-    HydraException,
     MissingConfigException,
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ganrun.configs import config_dir, groups, options
 from ganrun.errors import UserError, one_of
+
+FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-r", "--run", "--resolve", "-cd", "--config-dir", "-sc",
+         "--shell-completion", "-i", "--info", "--hydra-help", "--experimental-rerun")  # fmt: skip
 
 
 def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], None]) -> None:
@@ -26,7 +27,7 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
 
     Raises UserError for what cannot be composed; whatever `task` raises passes through.
     """
-    _refuse_hydra_dirs(args)
+    _refuse_flags(args)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through as they are
     argv, sys.argv = sys.argv, [sys.argv[0], *args]
     raised: list[Exception] = []
@@ -39,11 +40,8 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
 
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # Hydra's own: the task's are kept
         raise UserError(explain(error, config_name, args)) from error
-    except SystemExit as stop:  # argparse has printed what it did not know
-        if stop.code not in (0, None):
-            raise UserError("see ganrun --help") from stop
     finally:
         sys.argv = argv
         GlobalHydra.instance().clear()
@@ -51,8 +49,10 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         raise raised[0]
 
 
-def _refuse_hydra_dirs(args: list[str]) -> None:
+def _refuse_flags(args: list[str]) -> None:
     for arg in args:
+        if arg.startswith("-") and arg.partition("=")[0] not in FLAGS:
+            raise UserError(f"{arg}: there is no such flag; {one_of(FLAGS, arg)}; keys have no dashes: key=value")
         if arg.startswith(("hydra.run.dir=", "hydra.job.chdir=")):
             raise UserError(f"{arg}: ganrun makes the run directory itself; use run_dir=<directory>")
 
@@ -77,20 +77,28 @@ def explain(error: Exception, config_name: str, args: list[str]) -> str:
         advice = "" if "=" in error.override else "; expected key=value or group=option"
         return f"{error.override}: not an override{advice}; {str(error).splitlines()[0]}"
     text = str(error)
+    if "Config group override must be" in text:
+        wrong = [arg for arg in args if arg.partition("=")[0] in groups()] or [a for a in args if a.startswith("=")]
+        return f"{', '.join(wrong) or text}: a group takes the name of an option; see ganrun --help"
     override = re.search(r"Could not (?:override|append|delete|set) '([^']+)'", text)
     key = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text)
     if key:
-        return _unknown(key[2], config_name)
+        return _unknown(key[2], config_name, args)
     if override:
-        return _unknown(override[1].split("=")[0].split("@")[0], config_name)
+        return _unknown(override[1].split("=")[0].split("@")[0], config_name, args)
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _unknown(key: str, config_name: str) -> str:
-    """A key that does not exist: the nearest ones of the default config and the groups."""
+def _unknown(key: str, config_name: str, args: list[str]) -> str:
+    """A key that does not exist with the options that `args` choose: the nearest ones that do, and the groups."""
+    group, _, rest = key.partition(".")
+    if rest and rest.split(".")[0] in options(group):
+        name = rest.split(".")[0]
+        return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
+    chosen = [arg for arg in args if arg.partition("=")[0] in groups() and "," not in arg]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        known = set(groups()) | set(flat_keys(compose(config_name)))
+        known = set(groups()) | set(flat_keys(compose(config_name, chosen)))
     head, _, leaf = key.rpartition(".")
     siblings = {name for name in known if name.startswith(f"{head}.")} if head else {k for k in known if "." not in k}
     same_leaf = {name for name in known if name.rpartition(".")[2] == leaf}
@@ -106,5 +114,3 @@ def flat_keys(node: DictConfig, prefix: str = "") -> list[str]:
         if OmegaConf.is_dict(node._get_node(key)):
             keys += flat_keys(node[key], f"{prefix}{key}.")
     return [key for key in keys if not key.rpartition(".")[2].startswith("_")]
-
-

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor, nn
 
+from ganrun.errors import require
 from ganrun.game import Batch
 
 
@@ -13,6 +14,7 @@ class Noise(nn.Module, ABC):
 
     def __init__(self, z_dim: int):
         super().__init__()
+        require(1, z_dim=z_dim)
         self.z_dim = z_dim
 
     def forward(self, num: int, rng: Generator, label: Tensor | None = None) -> Batch:

@@ -24,7 +24,9 @@ def summary(parts: Parts, run_dir: Path, device: str) -> Table:
     table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")
     for name, player in module.players.items():
         networks = ", ".join(short(cfg.get(name, {}).get("_target_", name)) for _ in player.networks)
-        table.add_row(name, f"{networks}, {sum(p.numel() for n in player.networks for p in n.parameters()):,} parameters")
+        table.add_row(
+            name, f"{networks}, {sum(p.numel() for n in player.networks for p in n.parameters()):,} parameters"
+        )
     conditional = cfg.conditional.key or "none"
     table.add_row("loss", short(cfg.loss._target_) + (f", conditional on {conditional}" if cfg.conditional.key else ""))
     for group in ("penalty", "augment", "term"):

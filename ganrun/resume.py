@@ -22,7 +22,8 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     cfg = OmegaConf.load(run.hydra / "config.yaml")
     OmegaConf.resolve(cfg)  # what was derived from `steps`, such as decay_steps, keeps its first value
     choices = OmegaConf.load(run.hydra / "hydra.yaml").hydra.runtime.choices
-    from ganrun.fit import check_same_data, load, train
+    from ganrun.fit import train
+    from ganrun.state import check_same_data, load
 
     content = load(checkpoint)
     cfg.steps = max(cfg.steps, content["ganrun"]["steps"])  # an extended run that was killed goes on to its new end

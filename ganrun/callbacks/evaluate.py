@@ -47,6 +47,10 @@ class Evaluate(pl.Callback):
             self.best = dict(self.last)
             trainer.save_checkpoint(self.run.best)
 
+    def on_train_end(self, trainer, pl_module) -> None:
+        finals = {f"hp/{name}": self.last[name] for name in self.metrics if self.last}
+        trainer.logger.log_metrics(finals, trainer.global_step)  # TensorBoard's: the values beside the hparams
+
     def _scores(self, pl_module) -> dict[str, float]:
         real = self.datamodule.reals(self.num)
         noise = pl_module.noise(self.num, generator(pl_module.seed, "evaluate"), real.get("label"))

@@ -23,7 +23,9 @@ class ProgressBar(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         latest = self.scalars.latest
-        text = "  ".join(f"{k.split('/')[0][0].upper()} {v:.3f}" for k, v in latest.items() if k.endswith("adversarial"))
+        text = "  ".join(
+            f"{k.split('/')[0][0].upper()} {v:.3f}" for k, v in latest.items() if k.endswith("adversarial")
+        )
         rate = f"  {latest['images_per_second']:,.0f} images/s" if latest else ""
         self.bar.update(self.task, completed=trainer.global_step, text=text + rate)
 

@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +14,9 @@ from ganrun.check import check
 from ganrun.errors import UserError
 from ganrun.hydra_main import run_hydra
 from ganrun.run_dir import RunDir, make_named, make_unique
+
+if TYPE_CHECKING:
+    from ganrun.build import Parts
 
 CHILD = "GANRUN_RUN_DIR"  # tells the processes that Lightning starts which run they belong to
 
@@ -49,46 +52,54 @@ def _finish(result: dict[str, Any], run: RunDir) -> int:
 def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
     """One run in a directory of its own, which is made once the config has passed and everything is built."""
     overrides = list(HydraConfig.get().overrides.task)
-    notes = check(cfg, overrides)
-    from ganrun.build import build
-    from ganrun.fit import train
-
-    parts = build(cfg)
+    notes, parts = _build(cfg, overrides)
     named = any(override.startswith("run_dir=") for override in overrides)
     run = RunDir(make_named(Path(cfg.run_dir)) if named else make_unique(Path(cfg.run_dir)))
     _save_hydra(cfg, run)
-    os.environ[CHILD] = str(run.path.absolute())
-    try:
-        return train(parts, run, notes=notes), run
-    finally:
-        del os.environ[CHILD]
+    return _train(parts, run, notes), run
 
 
 def _job(cfg: DictConfig) -> None:
     """One job of a sweep, in the directory that Hydra made. A failure is written down and never raised."""
     run = RunDir(HydraConfig.get().runtime.output_dir)
-    cfg.run_dir = str(run.path)
     result: dict[str, Any] = {}
     _save_hydra(cfg, run)
     try:
-        notes = check(cfg, list(HydraConfig.get().overrides.task))
-        from ganrun.build import build
-        from ganrun.fit import train
-
-        parts = build(cfg)
+        notes, parts = _build(cfg, list(HydraConfig.get().overrides.task))
         _save_hydra(cfg, run)
-        os.environ[CHILD] = str(run.path.absolute())
-        result = train(parts, run, notes=notes)
+        result = _train(parts, run, notes)
     except Exception as error:  # the other jobs must go on, whatever this one died of
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         with run.log.open("a") as file:
             traceback.print_exc(file=file)
         print(f"failed: {reason}", file=sys.stderr)
         run.write_result({"status": "failed", "reason": reason})
-    finally:
-        os.environ.pop(CHILD, None)
     if result.get("signal"):
         raise KeyboardInterrupt  # a signal is meant for the whole sweep
+
+
+def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts"]:
+    """Checks and builds everything that can be refused. Returns warnings and the parts."""
+    notes = check(cfg, overrides)
+    from ganrun.build import build
+    from ganrun.fit import make_trainer
+    from ganrun.state import init_from
+
+    parts = build(cfg)
+    make_trainer(cfg, logger=False)
+    if cfg.init_from:
+        init_from(parts, cfg.init_from)
+    return notes, parts
+
+
+def _train(parts: "Parts", run: RunDir, notes: list[str]) -> dict[str, Any]:
+    from ganrun.fit import train
+
+    os.environ[CHILD] = str(run.path.absolute())
+    try:
+        return train(parts, run, notes=notes)
+    finally:
+        del os.environ[CHILD]
 
 
 def _child(run: RunDir) -> int:
@@ -110,6 +121,6 @@ def _save_hydra(cfg: DictConfig, run: RunDir) -> None:
     run.hydra.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, run.hydra / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(hydra.overrides.task)), run.hydra / "overrides.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": {"runtime": {"choices": dict(hydra.runtime.choices)}}}), run.hydra / "hydra.yaml")
-
-
+    OmegaConf.save(
+        OmegaConf.create({"hydra": {"runtime": {"choices": dict(hydra.runtime.choices)}}}), run.hydra / "hydra.yaml"
+    )

@@ -104,5 +104,3 @@ class GANDataModule(pl.LightningDataModule):
         order = torch.randperm(len(self.data), generator=generator("reals"))[:num]
         batch = self.data.read(order)
         return batch | {"real": self.data.to_range(batch["real"])}
-
-

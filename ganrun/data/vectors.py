@@ -115,5 +115,3 @@ class SwissRoll(Vectors):
 
         points, _ = make_swiss_roll(self.num, noise=self.noise, random_state=rng.initial_seed() % 2**32)
         return torch.from_numpy(points[:, [0, 2]].astype(np.float32) / 7.5), None
-
-

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.layers import activation, append_label, norm_layers, squash
 
@@ -61,6 +61,9 @@ class Generator(nn.Module):
         num_classes: int = 0,
     ):
         super().__init__()
+        require(1, z_dim=z_dim, width=width)
+        require(2, kernel=kernel)
+        require(0, base_blocks=base_blocks)
         halvings, base = pyramid(resolution)
         blocks = base_blocks + halvings
         widths = [width * 2 ** (blocks - 1 - i) for i in range(blocks)]
@@ -106,6 +109,8 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
     ):
         super().__init__()
+        require(1, width=width)
+        require(2, kernel=kernel)
         halvings, base = pyramid(resolution)
         widths = [channels + num_classes, *(width * 2**i for i in range(halvings))]
         self.num_classes = num_classes

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ganrun.errors import require
 from ganrun.game import Verdict
 from ganrun.networks.layers import activation, append_label, squash
 
@@ -45,6 +46,7 @@ class Generator(nn.Module):
         num_classes: int = 0,
     ):
         super().__init__()
+        require(1, z_dim=z_dim, width=width, depth=depth, growth=growth)
         shape = data_shape(channels, resolution)
         sizes = [z_dim + num_classes, *(width * growth**i for i in range(depth))]
         self.num_classes = num_classes
@@ -76,6 +78,7 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
     ):
         super().__init__()
+        require(1, width=width, depth=depth, growth=growth)
         features = math.prod(data_shape(channels, resolution))
         sizes = [features + num_classes, *(width * growth**i for i in reversed(range(depth)))]
         self.num_classes = num_classes
