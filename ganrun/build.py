@@ -55,8 +55,8 @@ def refusing(key: str, make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def innermost(error: BaseException) -> str:
-    """The first line of what a chain of exceptions began with."""
-    while error.__cause__ is not None:
+    """The first line of what a chain of exceptions began with, or of the first one that was written for the user."""
+    while error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
     return (str(error).splitlines() or [type(error).__name__])[0]
 

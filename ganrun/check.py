@@ -1,4 +1,4 @@
-"""Checks a composed config, so that no key is ignored in silence: names the wrong key, what was got and what is valid."""
+"""Checks a composed config, so that no key is ignored in silence: names the key, what was got and what is valid."""
 
 import inspect
 import types
@@ -123,22 +123,24 @@ def _check_dataclass(node: DictConfig, schema: type, prefix: str) -> None:
 
 
 def check_targets(node: DictConfig, path: str) -> None:
-    """Every key of a node with `_target_` is a parameter of that class, of the right type."""
+    """Every key of a node with `_target_`, and of the nodes below it, is a parameter of that class, of its type."""
     if "_target_" in node:
-        parameters, hints, any_key = signature(node._target_, path)
-        for key in node:
-            if str(key).startswith("_"):
-                continue
-            if key not in parameters and not any_key:
-                raise UserError(f"{path}.{key}: there is no such key; {one_of(parameters, str(key))}")
-            if OmegaConf.is_missing(node, key):
-                raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
-            if key in hints and not isinstance(node[key], DictConfig):
-                check_type(f"{path}.{key}", node[key], hints[key])
+        check_parameters(node, path)
     for key in node:
-        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-            if isinstance(node[key], DictConfig):
-                check_targets(node[key], f"{path}.{key}")
+        plain = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
+        if plain and isinstance(node[key], DictConfig):
+            check_targets(node[key], f"{path}.{key}")
+
+
+def check_parameters(node: DictConfig, path: str) -> None:
+    parameters, hints, any_key = signature(node._target_, path)
+    for key in (key for key in node if not str(key).startswith("_")):
+        if key not in parameters and not any_key:
+            raise UserError(f"{path}.{key}: there is no such key; {one_of(parameters, str(key))}")
+        if OmegaConf.is_missing(node, key):
+            raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
+        if key in hints and not isinstance(node[key], DictConfig):
+            check_type(f"{path}.{key}", node[key], hints[key])
 
 
 def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
@@ -170,15 +172,10 @@ def matches(value: Any, annotation: Any) -> bool:
     if origin in (list, tuple, Sequence):
         element = args[0] if args else Any
         return isinstance(value, (list, tuple, ListConfig)) and all(matches(v, element) for v in value)
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation in (bool, str):
-        return isinstance(value, annotation)
     if origin in (dict, Mapping):
         return isinstance(value, (dict, DictConfig))
-    return True
+    held = {float: (int, float), int: int, bool: bool, str: str}.get(annotation, object)
+    return isinstance(value, held) and not (isinstance(value, bool) and annotation in (int, float))
 
 
 def readable(annotation: Any) -> str:
@@ -231,14 +228,12 @@ def check_shadowed(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
             f"optimizer.lr={cfg.optimizer.lr} comes from a preset, not from optimizer={typed['optimizer']} "
             f"({OmegaConf.load(option).lr}); give optimizer.lr= to choose"
         )
-    for key in (
-        key.removeprefix("optimizer.") for key in typed if key.count(".") == 1 and key.startswith("optimizer.")
-    ):
-        for player, node in cfg.optimizer.items():
-            if isinstance(node, DictConfig) and f"optimizer.{player}.{key}" not in typed:
-                if key in node and node[key] != cfg.optimizer[key]:
-                    warnings.append(
-                        f"optimizer.{player}.{key}={node[key]} stays as its preset sets it; optimizer.{key}="
-                        f"{cfg.optimizer[key]} does not reach it: give optimizer.{player}.{key}="
-                    )
+    players = {name: node for name, node in cfg.optimizer.items() if isinstance(node, DictConfig)}
+    for key in [path.removeprefix("optimizer.") for path in typed if path.startswith("optimizer.")]:
+        for player in [name for name in players if key in players[name] and f"optimizer.{name}.{key}" not in typed]:
+            if players[player][key] != cfg.optimizer[key]:
+                warnings.append(
+                    f"optimizer.{player}.{key}={players[player][key]} is set by a preset; optimizer.{key}="
+                    f"{cfg.optimizer[key]} does not reach it: give optimizer.{player}.{key}="
+                )
     return warnings

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -29,6 +30,11 @@ from ganrun.run_dir import RunDir
 from ganrun.state import FORMAT, fingerprint, load
 
 log = logging.getLogger("ganrun")
+NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
+    ".*does not have many workers",
+    ".*dataloader is not resumable",
+    ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a deprecated check
+)
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # fp16 would need a loss scaler, which exact steps rule out
 
 
@@ -168,6 +174,8 @@ def logging_to(path: Path | None) -> Iterator[None]:
     handler = logging.FileHandler(path) if path else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
+    for text in NOT_FOR_US:
+        warnings.filterwarnings("ignore", text)
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False

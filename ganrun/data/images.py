@@ -1,6 +1,7 @@
 """Images as uint8 (channels, H, W): fitting to a size, value range, flips; sets in memory, folders and zip files."""
 
 import io
+import os
 import zipfile
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from ganrun.seeding import derive, uniform_at
 
 Fit = Literal["resize", "crop", "pad"]
 IN_MEMORY = 2**30  # bytes: decoded folders up to this size are kept after their first epoch
+NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
 
 
 def fit_images(images: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
@@ -50,7 +52,7 @@ def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 (num, c, H, W) -> (num, channels, H, W) for 1 or 3 channels: grey by ITU-R 601 luma, colour by repetition."""
+    """uint8 (num, c, H, W) -> (num, channels, H, W), 1 or 3 channels: grey by ITU-R 601 luma, colour by repetition."""
     if images.shape[1] == channels:
         return images
     if images.shape[1] == 3 and channels == 1:
@@ -180,17 +182,34 @@ class DecodedImages(Images):
         name = self._names[index]
         try:
             with Image.open(io.BytesIO(self.content(name))) as image:
-                pixels = np.array(image.convert("L" if self.channels == 1 else "RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                pixels = np.array(eight_bit(image).convert("L" if self.channels == 1 else "RGB"))
+        except Exception as error:  # decoders and zip files raise exceptions of every kind on damaged bytes
             raise UserError(f"dataset {self.name}: cannot read image {name}: {error}") from error
         pixels = torch.from_numpy(pixels)
         pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
         return fit_images(pixels[None], self.size, self.fit)[0]
 
 
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled to 8; Pillow's own conversion clips at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+
+
+def is_image(name: str) -> bool:
+    """By the ending; hidden files and what macOS adds to archives are none."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    suffix = path.suffix.lower()
+    return not hidden and suffix in Image.registered_extensions() and suffix not in NOT_DECODED
+
+
 @dataclass(kw_only=True)
 class ImageFolder(DecodedImages):
     """The images of a folder or a .zip, however deep. Folders at the first level are classes if all images are in one.
+
+    The one folder that a .zip has around everything is no level.
 
     path: the folder or zip file.
     """
@@ -200,10 +219,10 @@ class ImageFolder(DecodedImages):
     def find(self):
         if self.path is None:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images>")
-        self._root, self._zip = Path(self.path).expanduser(), None
+        self._root, self._zip, self._opened_by = Path(self.path).expanduser(), None, None
         if not self._root.exists():
             raise UserError(f"dataset.path={self.path}: there is no such folder or .zip")
-        names = sorted(name for name in self._list() if Path(name).suffix.lower() in Image.registered_extensions())
+        names = sorted(self._list())
         if not names:
             raise UserError(f"dataset.path={self.path}: no images in it; image files end in .png, .jpg, .webp, ...")
         folders = [PurePosixPath(name).parts[0] if "/" in name else None for name in names]
@@ -214,23 +233,23 @@ class ImageFolder(DecodedImages):
         return names, as_labels([index[folder] for folder in folders]), classes
 
     def _list(self) -> list[str]:
-        Image.init()  # registers every format's file endings
         if self._root.is_dir():
-            return [p.relative_to(self._root).as_posix() for p in self._root.rglob("*") if p.is_file()]
+            files = [p.relative_to(self._root).as_posix() for p in self._root.rglob("*") if p.is_file()]
+            return [name for name in files if is_image(name)]
         if not zipfile.is_zipfile(self._root):
             raise UserError(f"dataset.path={self.path} is neither a folder nor a .zip file")
         with zipfile.ZipFile(self._root) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            names = [info.filename for info in archive.infolist() if not info.is_dir() and is_image(info.filename)]
         top = {PurePosixPath(name).parts[0] for name in names}
         self._prefix = f"{top.pop()}/" if len(top) == 1 and all("/" in name for name in names) else ""
-        return [name.removeprefix(self._prefix) for name in names if not name.startswith("__MACOSX/")]
+        return [name.removeprefix(self._prefix) for name in names]
 
     def content(self, name: str) -> bytes:
         if self._root.is_dir():
             return (self._root / name).read_bytes()
-        if self._zip is None:  # opened where it is read: each worker has its own
-            self._zip = zipfile.ZipFile(self._root)
+        if self._opened_by != os.getpid():  # a forked worker would share its parent's place in the file
+            self._zip, self._opened_by = zipfile.ZipFile(self._root), os.getpid()
         return self._zip.read(self._prefix + name)
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_zip": None}
+        return self.__dict__ | {"_zip": None, "_opened_by": None}

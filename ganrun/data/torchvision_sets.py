@@ -31,7 +31,7 @@ def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str
         with contextlib.redirect_stdout(io.StringIO()):
             return cls(root=data_dir, download=True, **arguments)
     except Exception as error:  # whatever the network, the disk or the archive raises: the advice is the same
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"dataset={name}: not in data_dir={data_dir}, and the download failed ({reason}); point data_dir= or "
             "$GANRUN_DATA at the files, or use dataset=digits, which needs no network"

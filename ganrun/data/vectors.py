@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganrun.data.base import Data, limited
+from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.pictures import scatter
 from ganrun.seeding import generator
@@ -27,10 +28,11 @@ class Vectors(Data):
     value_range: None = None
 
     def open(self) -> None:
+        if self.num < 1:
+            raise UserError(f"dataset.num={self.num}; expected at least 1")
         points, labels = self.points(generator(self.name))
         points, self._labels = limited(self.limit, points, labels)
         self._points = points.float()
-        self.classes = [] if labels is None else [str(i) for i in range(int(labels.max()) + 1)]
 
     @abstractmethod
     def points(self, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
@@ -67,6 +69,10 @@ class Mixture(Vectors):
     """Gaussians of standard deviation `std` around equally likely centres."""
 
     std: float
+
+    def open(self) -> None:
+        super().open()
+        self.classes = [str(i) for i in range(len(self.centres()))]
 
     @abstractmethod
     def centres(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ def data_shape(channels: int, resolution: int | Sequence[int] | None) -> tuple[i
 def hidden_layers(sizes: Sequence[int], slope: float, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers between successive sizes, each followed by its activation (and dropout)."""
     layers: list[nn.Module] = []
-    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for size_in, size_out in pairwise(sizes):
         layers += [nn.Linear(size_in, size_out), activation(slope)]
         layers += [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(*layers)

@@ -1,0 +1,35 @@
+"""What whole-command tests share: the real console script, small runs made once, and a data directory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GANRUN = Path(sys.executable).parent / "ganrun"
+TINY = ["generator.width=8", "discriminator.width=8", "batch_size=16", "evaluate.num_samples=64", "num_samples=16"]
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
+
+
+def ganrun(*args: str, cwd: Path, check: int | None = 0, env: dict | None = None) -> subprocess.CompletedProcess:
+    """Runs the command as a user would; `check` is the exit code that it must end with."""
+    done = subprocess.run(
+        [GANRUN, *args], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=600
+    )
+    assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def last_line(done: subprocess.CompletedProcess) -> str:
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Where MNIST lies, if it does: $GANRUN_DATA, or a shared folder beside the project."""
+    for place in (os.environ.get("GANRUN_DATA"), ROOT.parent / "shared" / "data"):
+        if place and (Path(place) / "MNIST" / "raw").is_dir():
+            return Path(place)
+    pytest.skip("MNIST is not on this machine: set GANRUN_DATA")
