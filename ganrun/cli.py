@@ -1,12 +1,13 @@
 """The console entry: picks the command and turns errors into one line. Imports neither torch nor Hydra by itself."""
 
 import ast
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from ganrun import __version__
-from ganrun.configs import MAIN_GROUPS, PACKAGE, defaults, groups, options
+from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dirs_of, defaults, groups, options
 from ganrun.errors import UserError, one_of
 
 EXAMPLES = """\
@@ -17,7 +18,7 @@ EXAMPLES = """\
 FLAGS = """\
   -m, --multirun        sweep over comma-separated values
   --cfg job             print the composed config and stop
-  --config-dir DIR      add your own groups and options
+  --config-dir DIR      add your own groups, options and Python modules
   --shell-completion    -sc install=bash|zsh|fish
   --hydra-help          Hydra's own flags
   --version             print the version"""
@@ -31,6 +32,7 @@ def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code: 2 for a user's mistake, told in one line."""
     try:
         command, args = pick(argv)
+        add_modules(config_dirs_of(args))
         if {"-h", "--help"} & set(args):
             print(help_text(args))
             return 0
@@ -56,6 +58,17 @@ def pick(argv: list[str]) -> tuple[str, list[str]]:
     return argv[0], argv[1:]
 
 
+def add_modules(config_dirs: list[Path]) -> None:
+    """Python modules beside a user's own configs can be named in them, in this process and in those it starts."""
+    for path in map(str, config_dirs):
+        if not Path(path).is_dir():
+            raise UserError(f"--config-dir {path}: there is no such folder")
+        absolute = str(Path(path).absolute())
+        if absolute not in sys.path:
+            sys.path.insert(0, absolute)
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [absolute, os.environ.get("PYTHONPATH")]))
+
+
 def commands() -> dict[str, str]:
     """Command -> first line of its docstring, without importing it."""
     files = sorted((PACKAGE / "commands").glob("[!_]*.py"))
@@ -64,7 +77,7 @@ def commands() -> dict[str, str]:
 
 def help_text(args: list[str]) -> str:
     """Commands, groups with all options, examples: read from the YAML files themselves."""
-    extra = [Path(args[i + 1]) for i, arg in enumerate(args[:-1]) if arg in ("--config-dir", "-cd")]
+    extra = config_dirs_of(args)
     chosen = defaults()
     lines = ["usage: ganrun [command] [group=option ...] [key=value ...]", "", "commands:"]
     lines += [f"  {name:<20}{text}" for name, text in commands().items()]

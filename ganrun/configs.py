@@ -12,6 +12,13 @@ def config_dir() -> Path:
     return next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if (path / "train.yaml").exists())
 
 
+def config_dirs_of(args: list[str]) -> list[Path]:
+    """What --config-dir names in a command line."""
+    pairs = zip(args, [*args[1:], ""], strict=True)
+    flags = ("--config-dir", "-cd")
+    return [Path(arg.partition("=")[2] or following) for arg, following in pairs if arg.split("=")[0] in flags]
+
+
 def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
     """The options of a group and the first comment line of each one's YAML."""
     files = [f for root in (config_dir(), *extra_dirs) for f in sorted((root / group).glob("*.yaml"))]

@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -15,7 +14,7 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from ganrun.configs import config_dir, groups, options
+from ganrun.configs import config_dir, config_dirs_of, groups, options
 from ganrun.errors import UserError, one_of
 
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-r", "--run", "--resolve", "-cd", "--config-dir", "-sc",
@@ -57,21 +56,11 @@ def _refuse_flags(args: list[str]) -> None:
             raise UserError(f"{arg}: ganrun makes the run directory itself; use run_dir=<directory>")
 
 
-def extra_config_dirs(args: list[str]) -> list[Path]:
-    """What --config-dir names."""
-    pairs = zip(args, [*args[1:], ""], strict=True)
-    return [
-        Path(arg.partition("=")[2] or following)
-        for arg, following in pairs
-        if arg.split("=")[0] in ("--config-dir", "-cd")
-    ]
-
-
 def explain(error: Exception, config_name: str, args: list[str]) -> str:
     """One line: what was got, what is valid, nearest first."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        valid = options(group, extra_config_dirs(args)) or error.options or []
+        valid = options(group, config_dirs_of(args)) or error.options or []
         return f"{group}={option}: there is no such option; {one_of(valid, option)}"
     if isinstance(error, OverrideParseException):
         advice = "" if "=" in error.override else "; expected key=value or group=option"

@@ -79,11 +79,14 @@ def test_judge_remembers_each_tensor_object():
     assert len(seen) == 3
 
 
-def test_judge_keeps_apart_what_reuses_an_id():
-    judge = make().judge()
+@torch.no_grad()
+def test_judge_holds_its_tensors():
+    adversary = make()
+    judge = adversary.judge()
     for i in range(20):  # each x would be freed, and its id given away, if the judge did not hold it
         x = torch.full((2, 2), float(i))
-        torch.testing.assert_close(judge(x).logits, make().discriminator(x).logits)
+        torch.testing.assert_close(judge(x).logits, adversary.discriminator(x).logits)
+        del x
 
 
 def test_critic_bypasses_call_and_memory():
@@ -93,6 +96,14 @@ def test_critic_bypasses_call_and_memory():
     logits = judge(x).logits
     assert torch.equal(judge.critic(x), logits) and torch.equal(judge.critic(x), logits)
     assert (len(calls), len(seen)) == (1, 3)
+
+
+def test_penalties_go_through_the_critic():
+    adversary, calls = make(penalties={"r1": R1(1.0), "gradient": GradientPenalty(1.0)}), []
+    adversary.discriminator.register_forward_hook(lambda *_: calls.append(1))
+    seen = watch(adversary)
+    adversary.discriminator_losses(adversary.judge(), BATCH["real"], -BATCH["real"])
+    assert (len(calls), len(seen)) == (2, 4)
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -111,6 +122,7 @@ def test_terms_and_stats_by_hand():
     losses = adversary.discriminator_losses(adversary.judge(), real, fake)
     d_real, d_fake = (adversary.discriminator(x).logits.mean() for x in (real, fake))
     torch.testing.assert_close(losses.terms["adversarial"], d_fake - d_real)
+    torch.testing.assert_close(losses.terms["r1"], R1(2.0)(lambda x: adversary.discriminator(x).logits, real, fake))
     torch.testing.assert_close(losses.stats, {"real_logits": d_real.detach(), "fake_logits": d_fake.detach()})
     torch.testing.assert_close(losses.total(), losses.terms["adversarial"] + losses.terms["r1"])
     assert not any(value.requires_grad for value in losses.stats.values())

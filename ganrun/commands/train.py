@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun import sweep
 from ganrun.check import check
+from ganrun.configs import config_dirs_of
 from ganrun.errors import UserError
 from ganrun.hydra_main import run_hydra
 from ganrun.run_dir import RunDir, make_named, make_unique
@@ -32,7 +33,10 @@ def run(args: list[str]) -> int:
     if resumed:
         from ganrun.resume import resume
 
-        rest = [arg for arg in args if not arg.startswith("resume=")]
+        config_dirs = {str(path) for path in config_dirs_of(args)}
+        rest = [
+            arg for arg in args if not arg.startswith(("resume=", "--config-dir", "-cd")) and arg not in config_dirs
+        ]
         return _finish(*resume(resumed[-1].removeprefix("resume="), rest))
     if multirun:
         return sweep.run(args, _job)

@@ -1,0 +1,57 @@
+"""Imports run one way, and only the rooms that may know Lightning or Hydra do."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ganrun"
+MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+LIGHTNING = ("module.py", "fit.py", "data/datamodule.py", "callbacks/")
+HYDRA = ("cli.py", "commands/", "hydra_main.py", "check.py", "build.py", "resume.py", "sweep.py", "fit.py", "report.py")
+CORE = {  # file -> the modules of ganrun it may import
+    "game.py": set(),
+    "losses.py": set(),
+    "errors.py": set(),
+    "seeding.py": set(),
+    "ema.py": set(),
+    "schedule.py": {"errors"},
+    "optim.py": {"errors"},
+    "noise.py": {"game", "errors"},
+    "penalties.py": {"game"},
+    "terms.py": {"game", "adversary"},
+    "adversary.py": {"game", "losses"},
+    "recipes/gan.py": {"game", "adversary"},
+    "module.py": {"game", "schedule", "ema", "noise", "optim", "seeding"},
+    "augment/instance_noise.py": {"game"},
+}
+
+
+def imports(module):
+    """Names of everything that a module imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_their_rooms_know_lightning_and_hydra(module):
+    roots = {name.split(".")[0] for name in imports(module)}
+    assert "pytorch_lightning" not in roots or module.startswith(LIGHTNING), module
+    assert not roots & {"hydra", "omegaconf"} or module.startswith(HYDRA), module
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_imports_one_way(module):
+    own = {name.split(".")[1] for name in imports(module) if name.startswith("ganrun.")}
+    assert own <= CORE[module], f"{module} imports {own - CORE[module]}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("networks/")])
+def test_networks_know_torch_and_the_vocabulary_only(module):
+    own = {name for name in imports(module) if name.startswith("ganrun.")}
+    assert all(name.startswith(("ganrun.game", "ganrun.errors", "ganrun.networks")) for name in own)
