@@ -37,12 +37,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ganrun.build import Parts, build
 from ganrun.configs import config_dir
-from ganrun.fit import Fit, logging_to
+from ganrun.experiment.build import Parts, build
+from ganrun.experiment.fit import Fit, logging_to
+from ganrun.experiment.report import console
 from ganrun.losses import cross_entropy, logistic, wasserstein
 from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm
-from ganrun.report import console
 from ganrun.run_dir import RunDir
 
 TINY = [f"{net}.{key}" for net in ("generator", "discriminator") for key in ("width=128", "depth=2", "growth=1")]
@@ -254,12 +254,12 @@ def measure(name: str, rounds: int, steps: int | None) -> dict[str, Any]:
 
 
 def report(rows: dict[str, dict[str, Any]], title: str) -> None:
-    table, screen = Table("row", title=title), console()
-    for column in ("ganrun", "plain", "peer", "ganrun/plain", "peer/ganrun"):
-        table.add_column(column, justify="right")
+    table, screen = Table(title=title), console()
+    for column in ("row", "ganrun", "plain", "peer", "ganrun/plain", "peer/ganrun"):
+        table.add_column(column, justify="left" if column == "row" else "right", no_wrap=True)
     for name, row in rows.items():
         spreads = (row[loop] for loop in ("ganrun", "plain", "peer"))
-        times = [f"{s['median']:.2f} ({s['min']:.2f}-{s['max']:.2f})" for s in spreads]
+        times = ["{} ({}-{})".format(*(ms(s[key]) for key in ("median", "min", "max"))) for s in spreads]
         table.add_row(name, *times, f"{row['ganrun_over_plain']:.2f}", f"{row['peer_over_ganrun']:.2f}")
     screen.print(table)
     for name, row in rows.items():
@@ -268,6 +268,10 @@ def report(rows: dict[str, dict[str, Any]], title: str) -> None:
                 f"{name}: Lightning's loop, loader and callbacks {row['outside_training_step']:.2f} ms a step; "
                 f"ganrun - plain {row['ganrun_minus_plain']:.2f} ms"
             )
+
+
+def ms(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
 
 
 def named(text: str) -> list[str]:

@@ -9,11 +9,11 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ganrun.build import build
-from ganrun.check import check
 from ganrun.configs import config_dir, groups, options
 from ganrun.data.datamodule import Rounds
-from ganrun.fit import make_trainer
+from ganrun.experiment.build import build
+from ganrun.experiment.check import check
+from ganrun.experiment.fit import make_trainer
 
 SMALL = ["steps=2", "batch_size=4", "generator.width=4", "discriminator.width=4", "dataset.limit=12"]
 OFFLINE = {"digits", "gaussian", "ring", "grid", "swiss-roll"}
@@ -45,7 +45,9 @@ def test_every_option_composes_and_passes_its_check(group, option):
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f.relative_to(ROOT).as_posix()
+)
 def test_yaml_is_short_and_described(file):
     lines = file.read_text().splitlines()
     assert file.name == "train.yaml" or len(lines) <= 26

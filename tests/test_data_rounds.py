@@ -1,14 +1,15 @@
 """The stream of samples: every epoch complete, the same for any number of workers, ranks and starts."""
 
 import io
+import multiprocessing
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -45,11 +46,11 @@ def stream(data: Numbered, *, num: int, batch_size: int, num_batches: int = 1, s
     return torch.cat([rounds[i]["real"].flatten(1).amin(1) for i in range(-(-num // per_round))]).tolist()
 
 
-def loaded(data, *, start: int = 0, num: int = 8, seed: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[dict]:
+def loaded(data, *, start: int = 0, num: int = 8, rank: int = 0, world_size: int = 1) -> list[dict]:
     """What a trainer that stands at step `start` is fed, through the real loader."""
-    module = GANDataModule(data, batch_size=4, num_batches=2, seed=seed)
+    module = GANDataModule(data, batch_size=4, num_batches=2, seed=0)
     module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=start)
-    return islice(module.train_dataloader(), num)
+    return list(islice(module.train_dataloader(), num))
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -120,14 +121,38 @@ def test_the_same_for_any_number_of_workers(tmp_path, start):
             name="mine", path=str(path), resolution=8, channels=3, flip=True, num_workers=num_workers, num_classes=2
         )
         data.read(torch.tensor([0]))  # as a run does before its workers start
-        streams.append(list(loaded(data, start=start)))
+        streams.append(loaded(data, start=start))
     assert len(streams[0]) == 8 and streams[0][0]["real"].shape == (8, 3, 8, 8)
     assert all(same(a, b) for a, b in zip(*streams, strict=True))
 
 
+class Idle(pl.LightningModule):
+    def training_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, on a training that does nothing
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_unreadable_image_ends_training_in_one_line_and_all_workers(tmp_path, num_workers):
+    for i in range(6):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "4.png").write_bytes(b"no image")
+    data = ImageFolder(name="mine", path=str(tmp_path), resolution=8, channels=3, num_workers=num_workers)
+    quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
+    trainer = pl.Trainer(max_steps=9, accelerator="cpu", use_distributed_sampler=False, **dict.fromkeys(quiet, False))
+    with pytest.raises(UserError) as raised:
+        trainer.fit(Idle(), datamodule=GANDataModule(data, batch_size=2, num_batches=1, seed=0))
+    assert str(raised.value).startswith("dataset mine: cannot read image 4.png: ")
+    assert "\n" not in str(raised.value)
+    assert multiprocessing.active_children() == []  # they ignore the signal that would end them at exit
+
+
 def test_a_later_start_goes_on_where_the_first_would_be():
     data = numbered(11, flip=True)
-    whole, rest = list(loaded(data)), list(loaded(data, start=3, num=5))
+    whole, rest = loaded(data), loaded(data, start=3, num=5)
     assert all(same(a, b) for a, b in zip(whole[3:], rest, strict=True))
     assert not same(whole[0], whole[3])
 

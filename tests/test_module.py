@@ -5,8 +5,8 @@ import torch
 from omegaconf import OmegaConf
 from test_configs import SMALL, composed
 
-from ganrun.build import build
-from ganrun.fit import make_trainer
+from ganrun.experiment.build import build
+from ganrun.experiment.fit import make_trainer
 
 
 def fitted(*overrides, probe=None):
@@ -41,7 +41,9 @@ def test_one_move_changes_only_its_players_parameters(schedule, loss):
         assert changed and all(name.startswith(prefix) for name in changed), (player, changed)
     critics = 5 if loss == "wgan-gp" else 1
     expected = ["discriminator"] * critics + ["generator"]
-    assert [player for player, _ in moves] == 2 * (expected if schedule == "alternate" else expected[-1:] + expected[:-1])
+    assert [player for player, _ in moves] == 2 * (
+        expected if schedule == "alternate" else expected[-1:] + expected[:-1]
+    )
 
 
 PASSES = {"non-saturating": (1, 3), "relativistic-pairing": (1, 4), "wgan-gp": (5, 16)}

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ganrun import sweep
-from ganrun.check import check
 from ganrun.configs import config_dirs_of
 from ganrun.errors import UserError
-from ganrun.hydra_main import run_hydra
+from ganrun.experiment import sweep
+from ganrun.experiment.check import check
+from ganrun.experiment.hydra_main import run_hydra
 from ganrun.run_dir import RunDir, make_named, make_unique
 
 if TYPE_CHECKING:
-    from ganrun.build import Parts
+    from ganrun.experiment.build import Parts
 
 CHILD = "GANRUN_RUN_DIR"  # tells the processes that Lightning starts which run they belong to
 
@@ -31,12 +31,11 @@ def run(args: list[str]) -> int:
     if resumed and multirun:
         raise UserError("resume= goes on with one run; leave out -m")
     if resumed:
-        from ganrun.resume import resume
+        from ganrun.experiment.resume import resume
 
-        config_dirs = {str(path) for path in config_dirs_of(args)}
-        rest = [
-            arg for arg in args if not arg.startswith(("resume=", "--config-dir", "-cd")) and arg not in config_dirs
-        ]
+        flags = ("resume=", "--config-dir", "-cd")
+        folders = {str(path) for path in config_dirs_of(args)}
+        rest = [arg for arg in args if not arg.startswith(flags) and arg not in folders]
         return _finish(*resume(resumed[-1].removeprefix("resume="), rest))
     if multirun:
         return sweep.run(args, _job)
@@ -85,9 +84,9 @@ def _job(cfg: DictConfig) -> None:
 def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts"]:
     """Checks and builds everything that can be refused. Returns warnings and the parts."""
     notes = check(cfg, overrides)
-    from ganrun.build import build
-    from ganrun.fit import make_trainer
-    from ganrun.state import init_from
+    from ganrun.experiment.build import build
+    from ganrun.experiment.fit import make_trainer
+    from ganrun.experiment.state import init_from
 
     parts = build(cfg)
     make_trainer(cfg, logger=False)
@@ -97,7 +96,7 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts"]:
 
 
 def _train(parts: "Parts", run: RunDir, notes: list[str]) -> dict[str, Any]:
-    from ganrun.fit import train
+    from ganrun.experiment.fit import train
 
     os.environ[CHILD] = str(run.path.absolute())
     try:
@@ -108,8 +107,8 @@ def _train(parts: "Parts", run: RunDir, notes: list[str]) -> dict[str, Any]:
 
 def _child(run: RunDir) -> int:
     """A further process of a run that several devices share."""
-    from ganrun.build import build
-    from ganrun.fit import train
+    from ganrun.experiment.build import build
+    from ganrun.experiment.fit import train
 
     train(build(OmegaConf.load(run.hydra / "config.yaml")), run)
     return 0

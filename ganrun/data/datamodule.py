@@ -90,6 +90,7 @@ class GANDataModule(pl.LightningDataModule):
             sampler=From(self.trainer.global_step),
             num_workers=self.data.num_workers,
             worker_init_fn=worker_init,
+            persistent_workers=self.data.num_workers > 0,  # Lightning ends these when training fails; nobody else would
             pin_memory=torch.cuda.is_available(),
         )
 

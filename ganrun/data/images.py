@@ -143,6 +143,13 @@ class Digits(ImagesInMemory):
         return images[:, None], as_labels(digits.target), [str(name) for name in digits.target_names]
 
 
+class Unreadable(UserError):
+    """An image that cannot be decoded. Stays one line when a worker process passes it on with its traceback."""
+
+    def __init__(self, text: str):
+        super().__init__(text.rpartition(f"{type(self).__qualname__}: ")[2].strip())
+
+
 @dataclass(kw_only=True)
 class DecodedImages(Images):
     """Images decoded from files when they are read, and kept if all of them fit in 1 GiB.
@@ -184,7 +191,7 @@ class DecodedImages(Images):
             with Image.open(io.BytesIO(self.content(name))) as image:
                 pixels = np.array(eight_bit(image).convert("L" if self.channels == 1 else "RGB"))
         except Exception as error:  # decoders and zip files raise exceptions of every kind on damaged bytes
-            raise UserError(f"dataset {self.name}: cannot read image {name}: {error}") from error
+            raise Unreadable(f"dataset {self.name}: cannot read image {name}: {error}") from error
         pixels = torch.from_numpy(pixels)
         pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
         return fit_images(pixels[None], self.size, self.fit)[0]

@@ -19,11 +19,13 @@ from ganrun.seeding import generator
 class Vectors(Data):
     """`num` points (num, channels), drawn once from a fixed seed and held in memory.
 
-    channels: dimensions. resolution and value_range are null: points are no images and are not bounded.
+    channels: dimensions. z_dim: noise dimensions that suit them, which generators may read. resolution and value_range
+    are null: points are no images and are not bounded.
     """
 
     channels: int
     num: int = 100_000
+    z_dim: int = 2
     resolution: None = None
     value_range: None = None
 

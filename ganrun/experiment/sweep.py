@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig
 
 from ganrun.errors import UserError
-from ganrun.hydra_main import run_hydra
+from ganrun.experiment.hydra_main import run_hydra
 from ganrun.run_dir import RunDir, make_named, make_unique, replacing
 
 
@@ -79,7 +79,7 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
 def print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    from ganrun.report import console
+    from ganrun.experiment.report import console
 
     columns = [column for column in _columns(rows) if column not in ("path", "reason")]
     table = Table(*columns)

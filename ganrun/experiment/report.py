@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ganrun.build import Parts
+from ganrun.experiment.build import Parts
 
 
 def console() -> Console:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ganrun.build import Parts, innermost
 from ganrun.errors import UserError
+from ganrun.experiment.build import Parts, innermost
 from ganrun.run_dir import RunDir, find_run
 
 FORMAT = 1  # of checkpoints

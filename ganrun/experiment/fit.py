@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
 import ganrun
-from ganrun.build import Parts, build_node, refusing
 from ganrun.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.callbacks.log import Log, MetricsFile
@@ -24,10 +23,11 @@ from ganrun.callbacks.progress import ProgressBar
 from ganrun.callbacks.samples import Samples
 from ganrun.callbacks.signals import Signals
 from ganrun.errors import UserError, one_of
+from ganrun.experiment.build import Parts, build_node, refusing
+from ganrun.experiment.report import console, result_table, summary
+from ganrun.experiment.state import FORMAT, fingerprint, load
 from ganrun.generator_file import SamplingGenerator, save_generator
-from ganrun.report import console, result_table, summary
 from ganrun.run_dir import RunDir
-from ganrun.state import FORMAT, fingerprint, load
 
 log = logging.getLogger("ganrun")
 NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py

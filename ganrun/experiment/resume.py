@@ -7,9 +7,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from ganrun.check import check
 from ganrun.errors import UserError, one_of
-from ganrun.hydra_main import flat_keys
+from ganrun.experiment.check import check
+from ganrun.experiment.hydra_main import flat_keys
 from ganrun.run_dir import RESUMABLE, RunDir, find_run, may_change
 
 
@@ -22,8 +22,8 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     cfg = OmegaConf.load(run.hydra / "config.yaml")
     OmegaConf.resolve(cfg)  # what was derived from `steps`, such as decay_steps, keeps its first value
     choices = OmegaConf.load(run.hydra / "hydra.yaml").hydra.runtime.choices
-    from ganrun.fit import train
-    from ganrun.state import check_same_data, load
+    from ganrun.experiment.fit import train
+    from ganrun.experiment.state import check_same_data, load
 
     content = load(checkpoint)
     cfg.steps = max(cfg.steps, content["ganrun"]["steps"])  # an extended run that was killed goes on to its new end
@@ -35,7 +35,7 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     if cfg.steps == done and run.read_result().get("status") == "finished":
         print(f"nothing to do: the run has finished its {done} steps; go on with steps=<more than {done}>")
         return run.read_result(), run
-    from ganrun.build import build
+    from ganrun.experiment.build import build
 
     parts = build(cfg)
     check_same_data(parts, content, run)
