@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer, do_nothing_closure
 from torch import Tensor, nn
 
 from ganrun.ema import EMA
@@ -116,14 +115,15 @@ class GANModule(pl.LightningModule):
             self.terms[f"{move.player}/{name}"] = value.detach()
 
     def _step_optimizer(self, player: str, *, counts: bool) -> None:
-        """Lightning's `global_step` counts optimizer steps: only the round's last one may count."""
-        optimizers = self.optimizers()
-        optimizer: LightningOptimizer = (optimizers if isinstance(optimizers, list) else [optimizers])[
-            list(self.players).index(player)
-        ]
+        """Lightning's `global_step` counts the steps that go through it: only the round's last one does.
+
+        What Lightning would add to a step, a loss scaler for fp16, is not used here.
+        """
         if not counts:
-            optimizer._on_before_step = optimizer._on_after_step = do_nothing_closure
-        optimizer.step()
+            self.player_optimizers[player].optimizer.step()
+            return
+        optimizers = self.optimizers()
+        (optimizers if isinstance(optimizers, list) else [optimizers])[list(self.players).index(player)].step()
 
     @contextmanager
     def _only(self, parameters: list[nn.Parameter]) -> Iterator[None]:
