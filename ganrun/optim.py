@@ -48,6 +48,7 @@ class PlayerOptimizer:
         self.decay_steps = decay_steps
         self.clip_weights = clip_weights
         self.clip_gradients = clip_gradients
+        settings = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in settings.items()}  # betas
         module, _, name = optimizer.rpartition(".")
         self.optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(self.parameters, lr=lr, **settings)
 

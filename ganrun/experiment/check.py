@@ -139,7 +139,8 @@ def check_parameters(node: DictConfig, path: str) -> None:
             raise UserError(f"{path}.{key}: there is no such key; {one_of(parameters, str(key))}")
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
-        if key in hints and not isinstance(node[key], DictConfig):
+        found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # as an image folder's classes
+        if key in hints and not isinstance(node[key], DictConfig) and not found_later:
             check_type(f"{path}.{key}", node[key], hints[key])
 
 
