@@ -72,7 +72,10 @@ def add_modules(config_dirs: list[Path]) -> None:
 def commands() -> dict[str, str]:
     """Command -> first line of its docstring, without importing it."""
     files = sorted((PACKAGE / "commands").glob("[!_]*.py"))
-    return {file.stem: (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0] for file in files}
+    return {
+        file.stem: (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[0]
+        for file in files
+    }
 
 
 def help_text(args: list[str]) -> str:

@@ -33,7 +33,7 @@ def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:
 
 def description(file: Path) -> str:
     """The first comment line that is not a package header."""
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
     return ""
@@ -41,6 +41,6 @@ def description(file: Path) -> str:
 
 def defaults() -> dict[str, str]:
     """Group -> the option that is chosen by default, read from train.yaml's defaults list."""
-    lines = (config_dir() / "train.yaml").read_text().split("defaults:")[1].splitlines()
+    lines = (config_dir() / "train.yaml").read_text(encoding="utf-8").split("defaults:")[1].splitlines()
     pairs = [line.strip()[2:].split("#")[0].split(": ") for line in lines if line.strip().startswith("- ")]
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

@@ -31,7 +31,8 @@ class EMA(nn.Module):
         """After step `step` (counted from 0) has moved the networks."""
         decay = min(self.decay, (1 + step) / (self.warmup + step))
         averages, lives = list(self.average.parameters()), [p for net in self._live for p in net.parameters()]
-        torch._foreach_lerp_(averages, lives, 1 - decay)
+        if averages:
+            torch._foreach_lerp_(averages, lives, 1 - decay)
         for average, live in zip(self.average, self._live, strict=True):
             for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
                 kept.copy_(buffer)

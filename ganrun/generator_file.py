@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from ganrun.seeding import derive
 FORMAT = 1
 TRUSTED = ("ganrun.networks.", "ganrun.noise.")
 CHUNK = 256  # samples a forward pass
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class SamplingGenerator(nn.Module):
@@ -68,11 +68,15 @@ class SamplingGenerator(nn.Module):
             if label is not None:
                 raise UserError("label= was given, but this generator is unconditional")
             return None
-        labels = torch.arange(num) % len(self.classes) if label is None else torch.as_tensor(label)
-        labels = labels.expand(num) if labels.dim() == 0 else labels
-        if labels.shape != (num,) or labels.min() < 0 or labels.max() >= len(self.classes):
+        try:
+            labels = torch.arange(num) % len(self.classes) if label is None else torch.as_tensor(label)
+            labels = labels.expand(num) if labels.dim() == 0 else labels
+            fit = labels.shape == (num,) and labels.dtype in INTEGERS and 0 <= labels.min() <= labels.max()
+        except (TypeError, ValueError, RuntimeError):  # what torch raises for text, ragged lists, ...
+            fit = False
+        if not fit or labels.max() >= len(self.classes):
             raise UserError(f"label={label}; expected {num} indices from 0 to {len(self.classes) - 1}, or one for all")
-        return labels
+        return labels.long()
 
 
 def save_generator(path: Path, sampling: SamplingGenerator, description: dict[str, Any]) -> None:
@@ -96,21 +100,25 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
     trust: further packages whose classes the YAML may name. Raises UserError for what is missing or unfit.
     """
     path = Path(path)
-    header_path = path.with_suffix(".yaml")
+    header_path = path.parent / f"{path.stem}.yaml"
     for file in (path, header_path):
         if not file.is_file():
             raise UserError(f"{file}: no such file; a generator is generator.safetensors and generator.yaml together")
     try:
-        header = yaml.safe_load(header_path.read_text())
+        header = yaml.safe_load(header_path.read_text(encoding="utf-8"))
         if header.get("format") != FORMAT:
             raise UserError(f"{header_path}: format {header.get('format')}; this ganrun reads format {FORMAT}")
-        parts = [_build(header[part], trust) for part in ("generator", "noise")]
+        parts = [_build(header[part], [trust] if isinstance(trust, str) else trust) for part in ("generator", "noise")]
         sampling = SamplingGenerator(*parts, value_range=header["value_range"], classes=header["classes"])
         sampling.load_state_dict(load_file(path))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        sampling.eval().requires_grad_(False)
+        sampling.sample(1)  # parts that do not fit each other are found here, not at their first use
+    except UserError:
+        raise
+    except Exception as error:  # hand-edited or damaged files raise whatever their parts raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a generator: {reason}") from error
-    return sampling.eval().requires_grad_(False)
+    return sampling
 
 
 def _build(config: dict[str, Any], trust: Iterable[str]) -> Any:

@@ -76,7 +76,7 @@ class GANModule(pl.LightningModule):
         if self.ema:
             self.ema.update(step)
 
-    def _noise(self, step: int) -> Tensor:
+    def _noise(self, step: int) -> Batch:
         """This rank's rows of the noise that the whole round draws over all ranks, (num_batches, rows, ...)."""
         drawn = self.noise(self.num_batches * self.batch_size, generator(self.seed, "noise", step, self.attempt))
         rows = self.batch_size // self.trainer.world_size
@@ -143,7 +143,8 @@ class GANModule(pl.LightningModule):
         """What grids and scores see: averaged weights, eval mode. Changes nothing."""
         training = self.recipe.training
         self.recipe.eval()
-        with self.ema.applied() if self.ema else nullcontext():
-            shown = self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
-        self.recipe.train(training)
-        return shown
+        try:
+            with self.ema.applied() if self.ema else nullcontext():
+                return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
+        finally:
+            self.recipe.train(training)

@@ -7,7 +7,7 @@ from importlib import import_module
 import torch
 from torch import nn
 
-from ganrun.errors import UserError, one_of
+from ganrun.errors import UserError, one_of, require
 
 LR_SCHEDULES: dict[str, Callable[[float], float]] = {  # t: share of decay_steps that has passed, in [0, 1]
     "constant": lambda t: 1.0,
@@ -40,8 +40,9 @@ class PlayerOptimizer:
         if lr_schedule not in LR_SCHEDULES:
             raise UserError(f"lr_schedule={lr_schedule}; {one_of(LR_SCHEDULES, lr_schedule)}")
         for name, value in {"lr": lr, "clip_weights": clip_weights, "clip_gradients": clip_gradients}.items():
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name}={value}; expected more than 0" + ("" if name == "lr" else " (null = off)"))
+        require(1, decay_steps=decay_steps)
         self.parameters = list(parameters)
         self.lr = lr
         self.lr_schedule = LR_SCHEDULES[lr_schedule]

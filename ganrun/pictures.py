@@ -41,12 +41,14 @@ def scatter(fake: Tensor, real: Tensor) -> Image.Image:
     figure = Figure(figsize=(9, 4.5), dpi=90, layout="constrained")
     points, density = figure.subplots(1, 2)
     low, high = real.min(0), real.max(0)
-    low, high = low - 0.25 * (high - low), high + 0.25 * (high - low)
+    margin = 0.25 * (high - low) + (high == low)
+    low, high = low - margin, high + margin
     if fake.shape[1] == 1:
         bins = np.linspace(low[0], high[0], 80)
         for axis, cumulative in ((points, True), (density, False)):
             for values, name in ((real, "real"), (fake, "generated")):
-                axis.hist(values[:, 0], bins, density=True, cumulative=cumulative, histtype="step", label=name)
+                inside = values[(values >= low) & (values <= high)]  # a diverged generator may leave none
+                axis.hist(inside, bins, density=len(inside) > 0, cumulative=cumulative, histtype="step", label=name)
         points.set_title("cumulative")
         points.legend(loc="upper left")
     else:

@@ -43,7 +43,7 @@ class RunDir:
         return self.samples / f"step-{step:06d}.png"
 
     def read_result(self) -> dict[str, Any]:
-        return json.loads(self.result.read_text()) if self.result.exists() else {}
+        return json.loads(self.result.read_text(encoding="utf-8")) if self.result.exists() else {}
 
     def write_result(self, result: dict[str, Any]) -> None:
         with replacing(self.result) as file:

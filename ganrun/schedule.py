@@ -22,7 +22,7 @@ class Schedule:
     """
 
     def __init__(self, moves: dict[str, int], *, reuse_stale: bool = False):
-        wrong = {name: count for name, count in moves.items() if not isinstance(count, int) or count < 1}
+        wrong = {name: count for name, count in moves.items() if type(count) is not int or count < 1}
         if wrong:
             raise UserError(f"schedule={wrong}; expected at least 1 move a player")
         self.moves = dict(moves)
@@ -41,7 +41,8 @@ class Schedule:
         moves, batch = [], -1
         for i, player in enumerate(players):
             shared = i > 0 and players[i - 1] != player
-            stale = shared and generates[players[i - 1]] and not self.reuse_stale
+            after_generating = shared and generates[players[i - 1]]
+            stale = after_generating and (generates[player] or not self.reuse_stale)  # a graph serves one move only
             batch += not shared
             moves.append(Move(player, batch, generate=not shared or stale, graph=False))
         return [move._replace(graph=self._feeds_generating(moves[i:], generates)) for i, move in enumerate(moves)]

@@ -23,7 +23,7 @@ def generator(*parts: int | str) -> torch.Generator:
 def seed_default_generators(seed: int) -> None:
     """Reseeds what networks and penalties draw from, on the CPU and on this process's GPUs."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed costs a hundred times as much
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
 
 

@@ -81,12 +81,17 @@ def test_prefix_does_not_depend_on_num(saved):
     torch.testing.assert_close(five[:3], sampling.sample(3))
     torch.testing.assert_close(five[:1], sampling.sample(1))
     assert not torch.allclose(five[0], five[1])
+    assert not five.requires_grad
 
 
 def test_chunks_join_in_order():
-    sampling, _ = make(VECTORS, value_range=None)
+    sampling, _ = make(VECTORS, value_range=None, classes=("a", "b", "c"))
+    labels = []
+    handle = sampling.generator.register_forward_pre_hook(lambda _module, args: labels.append(args[1]))
     many = sampling.sample(600)
+    handle.remove()
     assert many.shape == (600, 2)
+    assert len(labels) > 1 and torch.equal(torch.cat(labels), torch.arange(600) % 3)
     torch.testing.assert_close(many[:3], sampling.sample(3))
     torch.testing.assert_close(many[:300], sampling.sample(300))
 

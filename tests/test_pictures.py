@@ -86,6 +86,14 @@ def test_scatter(dimensions):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])
+def test_scatter_shows_the_reals_too(dimensions):
+    real, fake = points(dimensions), points(dimensions, seed=1)
+    at_limits = (real == real.min(0).values) | (real == real.max(0).values)
+    inner = torch.where(at_limits.any(1, keepdim=True), real, real / 2)  # the axes stay
+    assert (array(scatter(fake, inner))[:, :400] != array(scatter(fake, real))[:, :400]).any()
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
 def test_scatter_leaves_the_tensors(dimensions):
     real, fake = points(dimensions), points(dimensions, seed=1)
     kept = real.clone(), fake.clone()

@@ -67,7 +67,8 @@ def build(cfg: DictConfig) -> Parts:
     cfg.dataset.num_classes = data.num_classes
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
         raise UserError(f"conditional={cfg.conditional.key}: the samples of dataset {data.name} have no such label")
-    schedule = Schedule(OmegaConf.to_container(cfg.schedule, resolve=True))
+    moves = OmegaConf.to_container(cfg.schedule, resolve=True)
+    schedule = Schedule(moves, reuse_stale=moves.pop("reuse_stale", False))
     seed_default_generators(derive(cfg.seed, "weights"))
     recipe = build_node(cfg, "recipe")
     if cfg.channels_last:

@@ -51,7 +51,7 @@ def collect(directory: Path) -> list[dict[str, Any]]:
     for path in sorted(jobs, key=lambda p: (len(p.name), p.name)):
         run = RunDir(path)
         result = run.read_result() or {"status": "died", "reason": "no result.json; see train.log"}
-        overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text())
+        overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text(encoding="utf-8"))
         scores = {name: score["final"] for name, score in result.get("scores", {}).items()}
         rows.append(
             {"overrides": " ".join(overrides), "status": result["status"], **scores}

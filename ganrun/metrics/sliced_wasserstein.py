@@ -28,6 +28,8 @@ class SlicedWasserstein:
 
     def __call__(self, real: Tensor, fake: Tensor) -> float:
         """Equally many real and fake samples (num, ...), any shape."""
+        if real.shape != fake.shape:
+            raise ValueError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} differ; expected equally many")
         real, fake = real.flatten(1).float(), fake.flatten(1).float()
         directions = torch.randn(real.shape[1], self.num_projections, generator=generator("directions"))
         directions = directions / directions.norm(dim=0)
