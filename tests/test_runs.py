@@ -51,6 +51,10 @@ def metrics(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def table(sweep):
+    return list(csv.DictReader((sweep / "results.csv").read_text().splitlines()))
+
+
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
     """40 steps without a stop."""
@@ -180,19 +184,20 @@ def test_sigterm_saves_and_says_how_to_go_on(reference, tmp_path):
 
 
 def test_init_from_starts_from_another_runs_weights(reference, tmp_path):
-    ganrun(*RUN, "steps=1", f"init_from={reference}", "optimizer.lr=1e-12", "run_dir=tuned", cwd=tmp_path)
+    still = ["optimizer.lr=1e-12", "ema.warmup=1", "steps=1"]
+    ganrun(*RUN, *still, f"init_from={reference}", "run_dir=tuned", cwd=tmp_path)
     tuned, source = state(tmp_path / "tuned"), state(reference)
     assert tuned["global_step"] == 1
     for key, value in source["state_dict"].items():
         if "running" not in key and "num_batches" not in key:
-            assert torch.allclose(tuned["state_dict"][key], value, atol=1e-6), key
+            close = 1e-6 if key.startswith("recipe.") else 2e-3  # the average takes one step towards the weights
+            assert torch.allclose(tuned["state_dict"][key], value, atol=close), key
     wider = ganrun(f"init_from={reference}", "generator.width=16", "steps=1", cwd=tmp_path, check=2)
     assert "its networks differ" in wider.stderr
 
 
 def test_two_runs_in_one_second_get_two_directories(tmp_path):
-    args = [GANRUN, *RUN, "steps=1", "dataset=ring", "model=mlp"]
-    args = [arg for arg in args if "flip" not in str(arg)]
+    args = [GANRUN, *TINY, "steps=1", "dataset.limit=100"]
     both = [subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     lines = [process.communicate(timeout=120)[0].splitlines()[-1] for process in both]
     assert [process.returncode for process in both] == [0, 0] and len(set(lines)) == 2
@@ -205,7 +210,7 @@ def test_sweep_survives_a_failure(tmp_path):
     args = [*TINY, "dataset.limit=64", "steps=2", "run_dir=sweep"]
     done = ganrun("-m", "loss=hinge,wgan-gp", "dataset.resolution=16,30", *args, cwd=tmp_path, check=1)
     assert last_line(done) == "sweep"
-    rows = list(csv.DictReader((tmp_path / "sweep" / "results.csv").open()))
+    rows = table(tmp_path / "sweep")
     assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"]
     assert rows[2]["overrides"].startswith("loss=wgan-gp dataset.resolution=16")
     assert all(float(row["sliced-wasserstein"]) > 0 for row in rows[::2])
@@ -217,7 +222,7 @@ def test_sweep_survives_a_failure(tmp_path):
 def test_sweep_over_experiments(tmp_path):
     args = ["dataset.limit=64", "steps=2", "batch_size=8", "evaluate.num_samples=8", "generator.width=8"]
     done = ganrun("-m", "experiment=scalar-gan", "seed=1,2", *args, cwd=tmp_path)
-    rows = list(csv.DictReader((tmp_path / last_line(done) / "results.csv").open()))
+    rows = table(tmp_path / last_line(done))
     assert [row["status"] for row in rows] == ["finished", "finished"]
     assert float(rows[0]["sliced-wasserstein"]) != float(rows[1]["sliced-wasserstein"])
 

@@ -11,6 +11,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ganrun.run_dir import RunDir, replacing
 
+FORMAT = 1  # of checkpoints
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, syncs, then renames: a kill at any moment leaves the old file or the new one."""
@@ -23,14 +25,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Checkpoints(pl.Callback):
     """Saves step-<n>.ckpt every `every` steps (0 = only at the end) and keeps the newest `keep` of them (null = all).
 
-    last.ckpt is the newest state; after a run it is the final one. export: writes the generator file.
+    last.ckpt is the newest state; after a run it is the final one. export: writes the generator file. data: what the
+    data set must still be on a resume.
     """
 
-    def __init__(self, run: RunDir, *, every: int, keep: int | None, export: Callable[[], None]):
+    def __init__(self, run: RunDir, *, every: int, keep: int | None, export: Callable[[], None], data: dict[str, Any]):
         self.run = run
         self.every = every
         self.keep = keep
         self.export = export
+        self.data = data
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        about = {"format": FORMAT, "steps": trainer.max_steps, "attempt": pl_module.attempt, "data": self.data}
+        checkpoint["ganrun"] = about  # plain containers only: it must load without unpickling
+
+    def on_load_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        pl_module.attempt = checkpoint["ganrun"]["attempt"]
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         step = trainer.global_step

@@ -43,7 +43,8 @@ class Evaluate(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"score/{name}": self.last[name] for name in self.metrics}, step)
         first = next(iter(self.metrics))
-        if not self.best or self.last[first] < self.best[first]:
+        better = not self.best or self.last[first] < self.best[first]
+        if trainer.strategy.broadcast(better):  # all ranks save, or none
             self.best = dict(self.last)
             trainer.save_checkpoint(self.run.best)
 

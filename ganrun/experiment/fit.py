@@ -25,7 +25,7 @@ from ganrun.callbacks.signals import Signals
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.build import Parts, build_node, refusing
 from ganrun.experiment.report import console, result_table, summary
-from ganrun.experiment.state import FORMAT, fingerprint, load
+from ganrun.experiment.state import fingerprint, load
 from ganrun.generator_file import SamplingGenerator, save_generator
 from ganrun.run_dir import RunDir
 
@@ -91,12 +91,13 @@ class Fit:
         metrics = {name: build_node(cfg.metric, name) for name in cfg.metric}
         self.evaluate = Evaluate(run, datamodule, metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
         conditional = cfg.conditional.key is not None
-        self.module.on_save_checkpoint = self.describe
         callbacks = [
             self.scalars,
             Samples(run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=conditional),
             self.evaluate,
-            Checkpoints(run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export),
+            Checkpoints(
+                run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export, data=fingerprint(parts)
+            ),
             ProgressBar(self.scalars, screen),
             self.signals,
         ]
@@ -117,7 +118,13 @@ class Fit:
         began = time.perf_counter()
         flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
         self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.evaluate.metrics})
-        self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=checkpoint)
+        try:
+            self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=checkpoint)
+        except Exception as error:
+            log.exception("failed at step %d", self.trainer.global_step)
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            self.run.write_result({"status": "failed", "reason": reason, "steps": self.trainer.global_step})
+            raise
         result = self.result(before + time.perf_counter() - began)
         if self.trainer.is_global_zero:
             self.run.write_result(result)
@@ -145,11 +152,6 @@ class Fit:
             "images_per_second": round(self.scalars.images_per_second, 1),
             "versions": versions(),
         }
-
-    def describe(self, checkpoint: dict[str, Any]) -> None:
-        """What a resume must know besides the state: plain containers only."""
-        checkpoint["ganrun"] = {"format": FORMAT, "steps": self.trainer.max_steps, "attempt": self.module.attempt}
-        checkpoint["ganrun"]["data"] = fingerprint(self.parts)
 
     def export(self) -> None:
         """generator.safetensors and generator.yaml, from the averaged weights."""

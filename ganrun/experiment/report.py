@@ -12,14 +12,22 @@ from ganrun.experiment.build import Parts
 
 def console() -> Console:
     """Standard output; without a terminal plain and wide enough to keep a line a line."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=140)
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=200)
+
+
+def plain_table() -> Table:
+    """Two columns; long values are wrapped, never cut."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    return table
 
 
 def summary(parts: Parts, run_dir: Path, device: str) -> Table:
     """What is about to be trained."""
     cfg, data, module = parts.cfg, parts.data, parts.module
-    table = Table.grid(padding=(0, 2))
+    table = plain_table()
     classes = f", {data.num_classes} classes" if data.num_classes else ""
     table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")
     for name, player in module.players.items():
@@ -55,7 +63,7 @@ def values(node: DictConfig, skip: tuple[str, ...] = ()) -> str:
 
 def result_table(result: dict[str, Any], sample: Path, tensorboard: Path) -> Table:
     """How the run ended and where to look."""
-    table = Table.grid(padding=(0, 2))
+    table = plain_table()
     table.add_row("status", f"{result['status']} after {result['steps']:,} steps")
     table.add_row("time", f"{result['seconds']:.0f} s, {result['images_per_second']:,.0f} images/s")
     for name, score in result["scores"].items():

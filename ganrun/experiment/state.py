@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
+from ganrun.callbacks.checkpoint import FORMAT
 from ganrun.errors import UserError
 from ganrun.experiment.build import Parts, innermost
 from ganrun.run_dir import RunDir, find_run
-
-FORMAT = 1  # of checkpoints
 
 
 def load(checkpoint: Path) -> dict[str, Any]:

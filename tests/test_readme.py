@@ -1,0 +1,87 @@
+"""Every command in the README runs, and what it says of files is there."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+from conftest import GANRUN, ROOT, TINY
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.strip()
+]
+SHORT = ["steps=2", "dataset.limit=64", "evaluate.num_samples=32", "num_samples=16"]
+LIGHT = ("--help", "--cfg")
+
+
+def code_block(language, marker):
+    (found,) = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.S) if marker in b]
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A user's folder: a finished run, own images, and the README's own loss."""
+    path = tmp_path_factory.mktemp("readme")
+    subprocess.run([GANRUN, *SHORT, "run_dir=run"], cwd=path, check=True, capture_output=True, timeout=300)
+    (path / "my" / "loss").mkdir(parents=True)
+    (path / "my" / "my_losses.py").write_text(code_block("python", "class Quadratic"))
+    (path / "my" / "loss" / "quadratic.yaml").write_text(code_block("yaml", "my_losses"))
+    (path / "images").mkdir()
+    for i in range(4):
+        shutil.copy(path / "run" / "samples" / "final.png", path / "images" / f"{i}.png")
+    return path
+
+
+def test_the_readme_has_commands():
+    assert "./scripts/demo" in COMMANDS and "./scripts/test" in COMMANDS
+    assert sum(command.startswith("ganrun ") for command in COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ganrun ")])
+def test_command_runs(command, place, request):
+    words = shlex.split(command.replace("<run>", "run").replace("<folder or .zip>", "images"))
+    if not set(LIGHT) & set(words):
+        words += SHORT[:1] if "resume=run" in words else SHORT
+        words += ["schedule.discriminator=1"] if "-m" in words else []
+    words = [word.replace("steps=4000", "steps=3") for word in words if word != "steps=2" or "steps=4000" not in words]
+    if "dataset=mnist" in words:
+        words.append(f"data_dir={request.getfixturevalue('data_dir')}")
+    subprocess.run([GANRUN, *words[1:]], cwd=place, check=True, capture_output=True, timeout=300)
+
+
+def test_python_door(place):
+    code = code_block("python", "load_generator").replace("<run>", "run") + "\nassert images.shape == (16, 1, 16, 16)"
+    subprocess.run([GANRUN.parent / "python", "-c", code], cwd=place, check=True, timeout=120)
+
+
+def test_demo_and_test_scripts(tmp_path):
+    demo = [ROOT / "scripts" / "demo", "steps=1", *TINY, f"run_dir={tmp_path / 'demo'}"]
+    done = subprocess.run(demo, check=True, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "demo")
+    assert "samples/final.png" in done.stdout and "tensorboard --logdir" in done.stdout
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    script = [ROOT / "scripts" / "test", "--collect-only", "-q", "tests/test_seeding.py"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0 and "All checks passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_output_tree_is_the_real_one(place):
+    tree = README.split("## What a run leaves")[1].split("```")[1]
+    for name in ("train.log", "metrics.jsonl", "result.json", "generator.safetensors", "generator.yaml"):
+        assert name in tree and (place / "run" / name).exists()
+    for folder in (".hydra", "checkpoints", "tensorboard", "samples"):
+        assert f"  {folder}/" in tree and (place / "run" / folder).is_dir()
+
+
+def test_picture_and_changelog_exist():
+    assert (ROOT / re.search(r"!\[.*?\]\((.*?)\)", README)[1]).exists()
+    from ganrun import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
