@@ -19,6 +19,13 @@ def config_dirs_of(args: list[str]) -> list[Path]:
     return [Path(arg.partition("=")[2] or following) for arg, following in pairs if arg.split("=")[0] in flags]
 
 
+def without_config_dirs(args: list[str]) -> list[str]:
+    """The command line less --config-dir and what it names."""
+    flags = ("--config-dir", "-cd")
+    before = ["", *args[:-1]]
+    return [arg for arg, last in zip(args, before, strict=True) if arg.split("=")[0] not in flags and last not in flags]
+
+
 def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
     """The options of a group and the first comment line of each one's YAML."""
     files = [f for root in (config_dir(), *extra_dirs) for f in sorted((root / group).glob("*.yaml"))]

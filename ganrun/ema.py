@@ -37,6 +37,11 @@ class EMA(nn.Module):
             for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
                 kept.copy_(buffer)
 
+    def restart(self) -> None:
+        """Sets the averages to the live networks' present values."""
+        for average, live in zip(self.average, self._live, strict=True):
+            average.load_state_dict(live.state_dict())
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within it the live networks hold the averages."""

@@ -13,6 +13,7 @@ from ganrun.errors import UserError
 # What `ganrun resume=...` may change; a trailing dot means everything below.
 RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.",
              "dataset.num_workers", "debug", "data_dir", "dataset.path")  # fmt: skip
+CHILD = "GANRUN_RUN_DIR"  # tells the processes that Lightning starts which run they belong to
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: they enter every draw
 
 

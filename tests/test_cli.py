@@ -28,6 +28,18 @@ MISTAKES = {
     "+optimizer.foo=1": "optimizer.foo: nothing in this experiment reads it",
     "+optimizer.generator.foo=1": "unexpected keyword argument 'foo'",
     "steps=abc": "steps=abc; expected an integer",
+    "generator.width=${nope}": "nope",
+    "+optimizer.critic.lr=1": "optimizer.critic: there is no such player",
+    "+penalty.r1={weight:3}": "add penalty=[r1]",
+    "ema=none ++ema.decay=.9": "ema is off",
+    "-m hydra.sweep.dir=x seed=1,2": "use run_dir=",
+    "~dataset.channels": "dataset.channels",
+    "+trainer.max_steps=5": "use steps=",
+    "+trainer.gradient_clip_val=1": "use optimizer.clip_gradients=",
+    "trainer.devices=2": "several devices need trainer=ddp",
+    "batch_size=3 trainer=ddp trainer.accelerator=cpu": "expected a multiple of 2",
+    "discriminator.resolution=32": "discriminator: ",
+    "discriminator.num_classes=5": "was given no label",
     "steps=true": "expected an integer",
     "steps=": "expected an integer",
     "batch_size=0": "batch_size=0; expected at least 1",
@@ -161,3 +173,11 @@ def test_version(capsys):
 
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out == f"ganrun {ganrun.__version__}\n"
+
+
+def test_mistake_beside_a_users_own_configs(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "loss").mkdir(parents=True)
+    (tmp_path / "my" / "loss" / "mine.yaml").write_text("# @package _global_\nloss: {_target_: ganrun.losses.Hinge}\n")
+    assert cli.run(["--config-dir", "my", "loss=mine", "stepz=3"]) == 2
+    assert "did you mean steps" in capfd.readouterr().err

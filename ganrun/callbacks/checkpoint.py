@@ -62,6 +62,15 @@ class Checkpoints(pl.Callback):
             self.export()
 
 
+def rewind(run: RunDir, checkpoint: Path, step: int) -> None:
+    """Makes `checkpoint` the run's last one: what was saved after its step will be written again."""
+    for later in run.step_checkpoints():
+        if int(later.stem.removeprefix("step-")) > step:
+            later.unlink()
+    if checkpoint.absolute() != run.last.absolute():
+        link(checkpoint, run.last)
+
+
 def link(source: Path, target: Path) -> None:
     """Makes `target` the same file as `source`, in one step."""
     temporary = target.with_name(f".{target.name}.link")

@@ -1,5 +1,6 @@
 """Scores in training, and the best checkpoint by the first of them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,8 @@ class Evaluate(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"score/{name}": self.last[name] for name in self.metrics}, step)
         first = next(iter(self.metrics))
-        better = not self.best or self.last[first] < self.best[first]
+        value, best = self.last[first], self.best.get(first, math.inf)
+        better = value < best or not self.best or math.isnan(best)
         if trainer.strategy.broadcast(better):  # all ranks save, or none
             self.best = dict(self.last)
             trainer.save_checkpoint(self.run.best)
@@ -63,4 +65,4 @@ class Evaluate(pl.Callback):
     def protocol(self) -> dict[str, Any]:
         """What made the scores; scores of unlike protocols do not compare."""
         shared = {"num_real": self.num, "num_fake": self.num, "split": "training data", "quantised": False}
-        return {name: shared | metric.protocol for name, metric in self.metrics.items()}
+        return {name: shared | getattr(metric, "protocol", {}) for name, metric in self.metrics.items()}

@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ganrun.configs import config_dirs_of
+from ganrun.configs import without_config_dirs
 from ganrun.errors import UserError
 from ganrun.experiment import sweep
 from ganrun.experiment.check import check
-from ganrun.experiment.hydra_main import run_hydra
-from ganrun.run_dir import RunDir, make_named, make_unique
+from ganrun.experiment.hydra_main import refuse_flags, run_hydra
+from ganrun.run_dir import CHILD, RunDir, make_named, make_unique
 
 if TYPE_CHECKING:
     from ganrun.experiment.build import Parts
 
-CHILD = "GANRUN_RUN_DIR"  # tells the processes that Lightning starts which run they belong to
-
 
 def run(args: list[str]) -> int:
     """Returns the exit code. The last line on stdout is the run or sweep directory."""
-    if os.environ.get("LOCAL_RANK", "0") != "0" and CHILD in os.environ:
-        return _child(RunDir(os.environ[CHILD]))
     resumed = [arg for arg in args if arg.startswith("resume=") and arg not in ("resume=", "resume=null")]
     multirun = bool({"-m", "--multirun"} & set(args))
     if resumed and multirun:
@@ -33,31 +30,37 @@ def run(args: list[str]) -> int:
     if resumed:
         from ganrun.experiment.resume import resume
 
-        flags = ("resume=", "--config-dir", "-cd")
-        folders = {str(path) for path in config_dirs_of(args)}
-        rest = [arg for arg in args if not arg.startswith(flags) and arg not in folders]
+        rest = [arg for arg in without_config_dirs(args) if not arg.startswith("resume=")]
         return _finish(*resume(resumed[-1].removeprefix("resume="), rest))
+    if _is_child():
+        return _child(RunDir(os.environ[CHILD]))
     if multirun:
         return sweep.run(args, _job)
     outcome: list[tuple[dict[str, Any], RunDir]] = []
+    refuse_flags(args)
     run_hydra("train", args, lambda cfg: outcome.append(_single(cfg)))
     return _finish(*outcome[0]) if outcome else 0  # Hydra itself answered, as for --cfg job
 
 
+def _is_child() -> bool:
+    """Is this a further process of a run that several devices share?"""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and CHILD in os.environ
+
+
 def _finish(result: dict[str, Any], run: RunDir) -> int:
-    if result.get("signal"):
-        print(f"stopped; go on with: ganrun resume={run.path}", file=sys.stderr)
-    sys.stdout.flush()
-    print(run.path)
+    if not _is_child():
+        if result.get("signal"):
+            print(f"stopped; go on with: ganrun resume={run.path}", file=sys.stderr)
+        print(run.path, flush=True)
     return 128 + result["signal"] if result.get("signal") else 0
 
 
 def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
     """One run in a directory of its own, which is made once the config has passed and everything is built."""
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = _typed()
     notes, parts = _build(cfg, overrides)
     named = any(override.startswith("run_dir=") for override in overrides)
-    run = RunDir(make_named(Path(cfg.run_dir)) if named else make_unique(Path(cfg.run_dir)))
+    run = RunDir((make_named if named else make_unique)(Path(cfg.run_dir).expanduser()))
     _save_hydra(cfg, run)
     return _train(parts, run, notes), run
 
@@ -66,9 +69,9 @@ def _job(cfg: DictConfig) -> None:
     """One job of a sweep, in the directory that Hydra made. A failure is written down and never raised."""
     run = RunDir(HydraConfig.get().runtime.output_dir)
     result: dict[str, Any] = {}
-    _save_hydra(cfg, run)
     try:
-        notes, parts = _build(cfg, list(HydraConfig.get().overrides.task))
+        _save_hydra(cfg, run)
+        notes, parts = _build(cfg, _typed())
         _save_hydra(cfg, run)
         result = _train(parts, run, notes)
     except Exception as error:  # the other jobs must go on, whatever this one died of
@@ -81,9 +84,18 @@ def _job(cfg: DictConfig) -> None:
         raise KeyboardInterrupt  # a signal is meant for the whole sweep
 
 
+def _typed() -> list[str]:
+    """The overrides as the user typed them."""
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+
+
 def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts"]:
     """Checks and builds everything that can be refused. Returns warnings and the parts."""
-    notes = check(cfg, overrides)
+    try:
+        notes = check(cfg, overrides)
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a value that must be given
+        raise UserError(" ".join(str(error).split())) from error
     from ganrun.experiment.build import build
     from ganrun.experiment.fit import make_trainer
     from ganrun.experiment.state import init_from
@@ -98,11 +110,7 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts"]:
 def _train(parts: "Parts", run: RunDir, notes: list[str]) -> dict[str, Any]:
     from ganrun.experiment.fit import train
 
-    os.environ[CHILD] = str(run.path.absolute())
-    try:
-        return train(parts, run, notes=notes)
-    finally:
-        del os.environ[CHILD]
+    return train(parts, run, notes=notes)
 
 
 def _child(run: RunDir) -> int:
@@ -118,12 +126,11 @@ def _save_hydra(cfg: DictConfig, run: RunDir) -> None:
     """.hydra/ as Hydra lays it out, with final values; a resume reads it and never writes it."""
     hydra = HydraConfig.get()
     cfg.run_dir = str(run.path.absolute())
-    cfg.data_dir = str(Path(cfg.data_dir).expanduser().absolute())
-    if cfg.dataset.get("path"):
-        cfg.dataset.path = str(Path(cfg.dataset.path).expanduser().absolute())
+    cfg.data_dir = str(Path(str(cfg.data_dir)).expanduser().absolute())
+    if "dataset" in cfg and cfg.dataset.get("path"):
+        cfg.dataset.path = str(Path(str(cfg.dataset.path)).expanduser().absolute())
     run.hydra.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, run.hydra / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(hydra.overrides.task)), run.hydra / "overrides.yaml")
-    OmegaConf.save(
-        OmegaConf.create({"hydra": {"runtime": {"choices": dict(hydra.runtime.choices)}}}), run.hydra / "hydra.yaml"
-    )
+    OmegaConf.save(OmegaConf.create(_typed()), run.hydra / "overrides.yaml")
+    choices = {"hydra": {"runtime": {"choices": dict(hydra.runtime.choices)}}}
+    OmegaConf.save(OmegaConf.create(choices), run.hydra / "hydra.yaml")
+    OmegaConf.save(cfg, run.hydra / "config.yaml", resolve=True)

@@ -68,8 +68,9 @@ def worker_init(_: int) -> None:
 class GANDataModule(pl.LightningDataModule):
     """Loads rounds from wherever the trainer stands, and maps reals to the value range on the device."""
 
-    def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int):
+    def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int, channels_last: bool = True):
         super().__init__()
+        self.channels_last = channels_last
         self.data = data
         self.batch_size = batch_size
         self.num_batches = num_batches
@@ -96,7 +97,7 @@ class GANDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         real = self.data.to_range(batch["real"])
-        if real.dim() == 4:
+        if real.dim() == 4 and self.channels_last:
             real = real.contiguous(memory_format=torch.channels_last)
         return batch | {"real": real}
 

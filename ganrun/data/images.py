@@ -159,7 +159,11 @@ class DecodedImages(Images):
 
     def open(self) -> None:
         self._names, labels, self.classes = self.find()
-        self._names, self._labels = self._names[: self.limit], labels if labels is None else labels[: self.limit]
+        if self.limit is not None:  # evenly spaced, so that every class folder keeps its share
+            chosen = torch.linspace(0, len(self._names) - 1, min(self.limit, len(self._names))).long()
+            self._names = [self._names[i] for i in chosen]
+            labels = labels if labels is None else labels[chosen]
+        self._labels = labels
         keep = self.num_workers == 0 and len(self) * int(np.prod(self.shape)) <= IN_MEMORY
         self._kept = torch.zeros(len(self), *self.shape, dtype=torch.uint8) if keep else None
         self._is_kept = torch.zeros(len(self), dtype=torch.bool)

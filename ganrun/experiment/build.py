@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
-from ganrun.errors import UserError
+from ganrun.errors import UserError, one_of
 from ganrun.module import GANModule
 from ganrun.schedule import Schedule
 from ganrun.seeding import derive, seed_default_generators
@@ -73,6 +73,9 @@ def build(cfg: DictConfig) -> Parts:
     recipe = build_node(cfg, "recipe")
     if cfg.channels_last:
         recipe.to(memory_format=torch.channels_last)
+    for name, node in cfg.optimizer.items():
+        if isinstance(node, DictConfig) and name not in recipe.players():
+            raise UserError(f"optimizer.{name}: there is no such player; {one_of(recipe.players(), str(name))}")
     ema = build_node(cfg, "ema")
     module = GANModule(
         recipe,
@@ -83,16 +86,26 @@ def build(cfg: DictConfig) -> Parts:
         seed=cfg.seed,
         ema=ema and refusing("ema", ema),
     )
-    datamodule = GANDataModule(data, batch_size=cfg.batch_size, num_batches=schedule.num_batches, seed=cfg.seed)
+    datamodule = GANDataModule(
+        data,
+        batch_size=cfg.batch_size,
+        num_batches=schedule.num_batches,
+        seed=cfg.seed,
+        channels_last=cfg.channels_last,
+    )
     check_shapes(module, datamodule)
     return Parts(cfg, datamodule, module)
 
 
 def check_shapes(module: GANModule, datamodule: GANDataModule) -> None:
-    """Runs the generator once, so that networks which do not fit the data are refused before a run begins."""
+    """Plays every player's losses once, so that what does not fit the data is refused before a run begins."""
     batch = datamodule.reals(2)
     noise = module.noise(len(batch["real"]), torch.Generator())
     fake = refusing("generator", module.show)(batch | noise)["fake"]
     if fake.shape != batch["real"].shape:
         got, wanted = (list(x.shape[1:]) for x in (fake, batch["real"]))
         raise UserError(f"generator makes samples of shape {got}, but the dataset has {wanted}")
+    module.recipe.eval()
+    for name, player in module.players.items():
+        refusing(name, player.losses)(batch | noise, {"fake": fake})
+    module.recipe.train()

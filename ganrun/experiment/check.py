@@ -32,7 +32,7 @@ class EvaluateSettings:
 
 @dataclass
 class Settings:
-    """The top level of train.yaml, besides the groups. `minimum` holds the smallest valid values."""
+    """The top level of train.yaml, besides the groups."""
 
     seed: int
     steps: int
@@ -66,12 +66,22 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
         if not isinstance(cfg.get(name), DictConfig):
             raise UserError(f"{name} is missing: {name}={cfg.get(name)}; {one_of(options(name), '')}")
     refuse_lists(overrides)
+    if cfg.ema and not is_option(cfg.ema):
+        raise UserError(f"ema={OmegaConf.to_container(cfg.ema)}: ema is off; choose ema=average to set its keys")
     drop_leftovers(cfg, typed)
     check_settings(cfg)
     for name in cfg:
         if isinstance(cfg[name], DictConfig):
             check_targets(cfg[name], name)
     return check_unread(cfg, typed) + check_shadowed(cfg, typed)
+
+
+def recheck(cfg: DictConfig) -> None:
+    """A saved config with changed values: interpolations are gone, so only types and smallest values are checked."""
+    check_values(cfg)
+    for name in cfg:
+        if isinstance(cfg[name], DictConfig):
+            check_targets(cfg[name], name)
 
 
 def refuse_lists(overrides: Iterable[str]) -> None:
@@ -85,10 +95,14 @@ def refuse_lists(overrides: Iterable[str]) -> None:
 def drop_leftovers(cfg: DictConfig, typed: dict[str, str]) -> None:
     """A preset's values for a penalty that is no longer selected go; values that the user typed are refused."""
     for group in MULTI_SELECT:
-        for name in [name for name, node in cfg[group].items() if "_target_" not in node]:
-            if any(key.startswith(f"{group}.{name}.") for key in typed):
+        for name in [name for name, node in cfg[group].items() if not is_option(node)]:
+            if any(f"{key}.".startswith(f"{group}.{name}.") for key in typed):
                 raise UserError(f"{group}.{name}: {name} is not selected; add {group}=[{name}] to the command")
             del cfg[group][name]
+
+
+def is_option(node: Any) -> bool:
+    return isinstance(node, DictConfig) and "_target_" in node
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -98,6 +112,10 @@ def check_settings(cfg: DictConfig) -> None:
     for name in cfg:
         if name not in known and not any(path.split(".")[0] == name for path in read):
             raise UserError(f"{name}: there is no such key; {one_of(known | set(groups()), str(name))}")
+    check_values(cfg)
+
+
+def check_values(cfg: DictConfig) -> None:
     _check_dataclass(cfg, Settings, "")
     for key, least in MINIMUM.items():
         value = OmegaConf.select(cfg, key)
@@ -224,7 +242,13 @@ def check_shadowed(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
     """Optimizer values that a preset holds against what the user typed."""
     warnings = []
     option = config_dir() / "optimizer" / f"{typed.get('optimizer')}.yaml"
-    if option.exists() and "optimizer.lr" not in typed and cfg.optimizer.lr != OmegaConf.load(option).lr:
+    own = {f"optimizer.{name}.lr" for name in ("generator", "discriminator")}
+    if (
+        option.exists()
+        and "optimizer.lr" not in typed
+        and not own <= typed.keys()
+        and cfg.optimizer.lr != OmegaConf.load(option).lr
+    ):
         warnings.append(
             f"optimizer.lr={cfg.optimizer.lr} comes from a preset, not from optimizer={typed['optimizer']} "
             f"({OmegaConf.load(option).lr}); give optimizer.lr= to choose"

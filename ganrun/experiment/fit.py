@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
 import ganrun
-from ganrun.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints
+from ganrun.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints, rewind
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.callbacks.log import Log, MetricsFile
 from ganrun.callbacks.progress import ProgressBar
@@ -27,9 +27,23 @@ from ganrun.experiment.build import Parts, build_node, refusing
 from ganrun.experiment.report import console, result_table, summary
 from ganrun.experiment.state import fingerprint, load
 from ganrun.generator_file import SamplingGenerator, save_generator
-from ganrun.run_dir import RunDir
+from ganrun.run_dir import CHILD, RunDir
 
 log = logging.getLogger("ganrun")
+OURS = {  # what the trainer's config may not hold, and what to use instead
+    "max_steps": "use steps=",
+    "max_epochs": "use steps=",
+    "gradient_clip_val": "use optimizer.clip_gradients=",
+    "accumulate_grad_batches": "use batch_size=",
+    "logger": "",
+    "callbacks": "",
+    "plugins": "",
+    "default_root_dir": "use run_dir=",
+    "use_distributed_sampler": "",
+    "enable_progress_bar": "",
+    "enable_checkpointing": "use checkpoint.every=",
+    "enable_model_summary": "",
+}
 NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
     ".*does not have many workers",
     ".*dataloader is not resumable",
@@ -45,22 +59,44 @@ def train(
 
     checkpoint: where to go on from; None starts anew. notes: warnings to show and to log.
     """
+    with shared_by_processes(run):
+        return _train(parts, run, checkpoint, notes or [])
+
+
+def _train(parts: Parts, run: RunDir, checkpoint: Path | None, notes: list[str]) -> dict[str, Any]:
     cfg, screen = parts.cfg, console()
     main = int(os.environ.get("LOCAL_RANK", 0)) == 0
     start = load(checkpoint)["global_step"] if checkpoint else 0
     with logging_to(run.log if main else None):
         fit = Fit(parts, run, screen, start)
         if main:
-            for note in notes or []:
+            for note in notes:
                 log.warning(note)
                 screen.print(f"warning: {note}", style="yellow")
             screen.print(summary(parts, run.path, str(fit.trainer.strategy.root_device)))
             log.info("start at step %d of %d", start, cfg.steps)
+            if checkpoint:
+                rewind(run, checkpoint, start)
         result = fit.run_to_end(checkpoint)
         log.info("%s at step %d", result["status"], result["steps"])
         if main:
             screen.print(result_table(result, run.samples / "final.png", run.tensorboard))
     return result
+
+
+@contextmanager
+def shared_by_processes(run: RunDir) -> Iterator[None]:
+    """The processes that Lightning starts find their run; afterwards nothing of them is left for the next job."""
+    before = dict(os.environ)
+    os.environ[CHILD] = str(run.path.absolute())
+    try:
+        yield
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
@@ -69,8 +105,12 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
         raise UserError(f"trainer.precision={cfg.trainer.precision}; {one_of(PRECISIONS, str(cfg.trainer.precision))}")
     for name in ("pytorch_lightning", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    settings |= OmegaConf.to_container(cfg.trainer, resolve=True)
-    return refusing("trainer", pl.Trainer)(
+    chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
+    for name in sorted(chosen.keys() & OURS.keys()):
+        raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
+    if "strategy" not in chosen and chosen["devices"] not in (0, 1, "1"):
+        raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
+    trainer = refusing("trainer", pl.Trainer)(
         max_steps=cfg.steps,
         max_epochs=-1,
         use_distributed_sampler=False,
@@ -78,7 +118,11 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
         **settings,
+        **chosen,
     )
+    if cfg.batch_size % trainer.world_size:
+        raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
+    return trainer
 
 
 class Fit:
@@ -123,7 +167,8 @@ class Fit:
         except Exception as error:
             log.exception("failed at step %d", self.trainer.global_step)
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            self.run.write_result({"status": "failed", "reason": reason, "steps": self.trainer.global_step})
+            failed = {"status": "failed", "reason": reason, "steps": self.trainer.global_step}
+            self.run.write_result(self.run.read_result() | failed)
             raise
         result = self.result(before + time.perf_counter() - began)
         if self.trainer.is_global_zero:

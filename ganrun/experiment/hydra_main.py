@@ -26,7 +26,6 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
 
     Raises UserError for what cannot be composed; whatever `task` raises passes through.
     """
-    _refuse_flags(args)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through as they are
     argv, sys.argv = sys.argv, [sys.argv[0], *args]
     raised: list[Exception] = []
@@ -48,11 +47,11 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         raise raised[0]
 
 
-def _refuse_flags(args: list[str]) -> None:
+def refuse_flags(args: list[str]) -> None:
     for arg in args:
         if arg.startswith("-") and arg.partition("=")[0] not in FLAGS:
             raise UserError(f"{arg}: there is no such flag; {one_of(FLAGS, arg)}; keys have no dashes: key=value")
-        if arg.startswith(("hydra.run.dir=", "hydra.job.chdir=")):
+        if arg.startswith(("hydra.run.dir=", "hydra.sweep.dir=", "hydra.job.chdir=")):
             raise UserError(f"{arg}: ganrun makes the run directory itself; use run_dir=<directory>")
 
 
@@ -84,7 +83,8 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str:
     if rest and rest.split(".")[0] in options(group):
         name = rest.split(".")[0]
         return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
-    chosen = [arg for arg in args if arg.partition("=")[0] in groups() and "," not in arg]
+    pairs = [arg.partition("=") for arg in args]
+    chosen = [f"{group}={option}" for group, _, option in pairs if group in groups() and option in options(group)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         known = set(groups()) | set(flat_keys(compose(config_name, chosen)))

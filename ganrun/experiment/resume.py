@@ -1,6 +1,5 @@
 """Going on with a run: its own config, changed only where a change keeps the run what it was."""
 
-import os
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -8,7 +7,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
-from ganrun.experiment.check import check
+from ganrun.experiment.check import MULTI_SELECT, recheck
 from ganrun.experiment.hydra_main import flat_keys
 from ganrun.run_dir import RESUMABLE, RunDir, find_run, may_change
 
@@ -28,7 +27,7 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     content = load(checkpoint)
     cfg.steps = max(cfg.steps, content["ganrun"]["steps"])  # an extended run that was killed goes on to its new end
     apply(cfg, overrides, dict(choices))
-    notes = check(cfg)
+    recheck(cfg)
     done = content["global_step"]
     if cfg.steps < done:
         raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")
@@ -39,26 +38,42 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
 
     parts = build(cfg)
     check_same_data(parts, content, run)
-    os.environ["GANRUN_RUN_DIR"] = str(run.path.absolute())
-    return train(parts, run, checkpoint=checkpoint, notes=notes), run
+    return train(parts, run, checkpoint=checkpoint), run
 
 
 def apply(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> None:
     """Sets what may change; a value equal to the run's own is no change."""
     refused = []
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except OverrideParseException as error:
-            raise UserError(f"{text}: not an override; expected key=value") from error
-        key, got = override.key_or_group, override.value()
-        had = choices.get(key, OmegaConf.select(cfg, key))
-        if key not in choices and key not in flat_keys(cfg):
-            raise UserError(f"{key}: the run's config has no such key; {one_of(flat_keys(cfg), key)}")
-        if key not in choices and may_change(key):
+        key, got = parse(text)
+        known = flat_keys(cfg)
+        if key not in choices and key not in known:
+            raise UserError(f"{key}: the run's config has no such key; {one_of(known, key)}")
+        if may_change(key):
             OmegaConf.update(cfg, key, got)
-        elif got != (OmegaConf.to_container(had) if OmegaConf.is_config(had) else had):
-            refused.append(f"{key}: got {got}, had {had}")
+        elif got != had(cfg, choices, key):
+            refused.append(f"{key}: got {got}, had {had(cfg, choices, key)}")
+    if "data_dir" in cfg.dataset:
+        cfg.dataset.data_dir = cfg.data_dir  # the saved config holds final values, so the one does not follow the other
     if refused:
         allowed = ", ".join(name + "*" if name.endswith(".") else name for name in RESUMABLE)
         raise UserError(f"a resume cannot change {'; '.join(refused)}; it may change {allowed}")
+
+
+def parse(text: str) -> tuple[str, Any]:
+    """key=value -> its key and value, by Hydra's grammar."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except OverrideParseException as error:
+        raise UserError(f"{text}: not an override; expected key=value") from error
+    if override.is_sweep_override():
+        raise UserError(f"{text}: a resume goes on with one run; give one value")
+    return override.key_or_group, override.value()
+
+
+def had(cfg: DictConfig, choices: dict[str, str], key: str) -> Any:
+    """The run's own value or choice; of a group that takes several, the names."""
+    value = choices.get(key, OmegaConf.select(cfg, key))
+    if key in MULTI_SELECT:
+        return list(value)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -27,13 +27,13 @@ def load(checkpoint: Path) -> dict[str, Any]:
 def init_from(parts: Parts, source: str) -> None:
     """Starts from another run's weights, averages included; optimizers and step start anew."""
     state = load(find_run(source, "init_from")[1])["state_dict"]
-    if parts.module.ema and not any(key.startswith("ema.") for key in state):  # that run kept no average
-        live = parts.module.state_dict()
-        state |= {key: value for key, value in live.items() if key.startswith("ema.")}
+    own = any(key.startswith("ema.") for key in state)
     if not parts.module.ema:
         state = {key: value for key, value in state.items() if not key.startswith("ema.")}
     try:
-        parts.module.load_state_dict(state)
+        parts.module.load_state_dict(state, strict=own or not parts.module.ema)
+        if parts.module.ema and not own:  # that run kept no average: it starts from the weights
+            parts.module.ema.restart()
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise UserError(f"init_from={source}: its networks differ from these: {lines[0]}") from error

@@ -13,12 +13,13 @@ import yaml
 from omegaconf import DictConfig
 
 from ganrun.errors import UserError
-from ganrun.experiment.hydra_main import run_hydra
+from ganrun.experiment.hydra_main import refuse_flags, run_hydra
 from ganrun.run_dir import RunDir, make_named, make_unique, replacing
 
 
 def run(args: list[str], job: Callable[[DictConfig], None]) -> int:
     """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 130 if it was interrupted."""
+    refuse_flags(args)
     named = [arg.removeprefix("run_dir=") for arg in args if arg.startswith("run_dir=")]
     args = [arg for arg in args if not arg.startswith("run_dir=")]
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -29,6 +30,7 @@ def run(args: list[str], job: Callable[[DictConfig], None]) -> int:
     except UserError:
         if not any(path.is_dir() for path in directory.iterdir()):  # refused before its first job
             shutil.rmtree(directory)
+            remove_empty(directory.parent)
         raise
     except KeyboardInterrupt:
         interrupted = True
@@ -38,6 +40,13 @@ def run(args: list[str], job: Callable[[DictConfig], None]) -> int:
     print(directory)
     failed = any(row["status"] != "finished" for row in rows)
     return 130 if interrupted else int(failed)
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes a folder and those above it that a refused command has left empty."""
+    while folder != folder.parent and folder.name and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _quoted(path: Path) -> str:
