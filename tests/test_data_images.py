@@ -210,7 +210,23 @@ def test_class_folders_become_labels(tmp_path, kind):
     assert data.classes == ["cat", "dog", "emu"] and data.num_classes == 3 and len(data) == 5
     assert greys(data) == [0, 1, 2, 3, 4]  # sorted by name
     assert data.read(torch.tensor([4, 0, 3]))["label"].tolist() == [2, 0, 1]
-    assert folder(path, limit=4).read(torch.arange(4))["label"].tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected", "labels"),
+    [
+        (4, [0, 2, 4, 7], [0, 0, 1, 1]),
+        (3, [0, 3, 7], [0, 0, 1]),
+        (1, [0], [0]),
+        (8, list(range(8)), [0] * 4 + [1] * 4),
+        (99, list(range(8)), [0] * 4 + [1] * 4),
+    ],
+)
+def test_a_limited_folder_is_evenly_spaced(tmp_path, limit, expected, labels):
+    files = {f"{folder}/{i}.png": encoded(picture(i)) for i, folder in enumerate(["cat"] * 4 + ["dog"] * 4)}
+    data = folder(written(tmp_path, "folder", files), limit=limit)
+    assert greys(data) == expected and data.classes == ["cat", "dog"]
+    assert data.read(torch.arange(len(data)))["label"].tolist() == labels
 
 
 @pytest.mark.parametrize("kind", KINDS)

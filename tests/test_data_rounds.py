@@ -197,10 +197,13 @@ def test_on_the_device_reals_are_in_the_value_range(data):
         assert batch["real"].min() == -1 and batch["real"].max() == 1
 
 
-def test_colour_is_channels_last_on_the_device():
-    module = GANDataModule(Digits(name="digits", resolution=8, channels=3), batch_size=4, num_batches=1, seed=0)
-    real = module.on_after_batch_transfer(module.data.read(torch.arange(6)), 0)["real"]
-    assert real.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_memory_format_on_the_device(channels_last):
+    data = Digits(name="digits", resolution=8, channels=3)
+    module = GANDataModule(data, batch_size=4, num_batches=1, seed=0, channels_last=channels_last)
+    real = module.on_after_batch_transfer(data.read(torch.arange(6)), 0)["real"]
+    assert real.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert real.is_contiguous() != channels_last
 
 
 def test_reals_for_scores_are_a_fixed_shuffle():

@@ -154,7 +154,7 @@ class Unreadable(UserError):
 class DecodedImages(Images):
     """Images decoded from files when they are read, and kept if all of them fit in 1 GiB.
 
-    With workers nothing is kept: each worker would keep its own copy.
+    With workers nothing is kept: each worker would keep its own copy. `limit` takes evenly spaced files.
     """
 
     def open(self) -> None:
