@@ -245,3 +245,15 @@ def test_wheel_runs_anywhere(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(site)}
     subprocess.run([sys.executable, "-c", code, *args], cwd=elsewhere, env=env, check=True, timeout=300)
     assert (elsewhere / "run" / "generator.safetensors").exists()
+
+
+def test_two_processes_share_a_run_and_its_resume(tmp_path):
+    both = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    done = ganrun(*TINY, *both, "dataset.limit=100", "steps=3", "run_dir=run", cwd=tmp_path)
+    assert last_line(done) == "run" and done.stdout.count("status ") == 1
+    done = ganrun("resume=run", "steps=5", cwd=tmp_path)
+    assert last_line(done) == "run" and done.stdout.count("status ") == 1
+    assert state(tmp_path / "run")["global_step"] == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "a second output tree"
+    alone = ganrun("resume=run", "steps=6", "trainer.devices=1", cwd=tmp_path, check=2)
+    assert "trainer.devices: got 1, had 2" in alone.stderr
