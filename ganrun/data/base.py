@@ -15,8 +15,9 @@ from ganrun.game import Batch
 class Data(ABC):
     """Numbered samples.
 
-    name: as in configs. num_classes: what the config promises; None = found in the data. limit: use the first so many
-    samples, None = all. num_workers: processes that read batches ahead, 0 = the training process itself.
+    name: as in configs. num_classes: what the config promises; None = found in the data. limit: use so many samples
+    (the first of a set in memory, evenly spaced ones of files), None = all. num_workers: processes that read batches
+    ahead, 0 = the training process itself.
     """
 
     name: str
