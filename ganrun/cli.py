@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ganrun import __version__
 from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dirs_of, defaults, groups, options
-from ganrun.errors import UserError, one_of
+from ganrun.errors import Failure, UserError, one_of
 
 EXAMPLES = """\
   ganrun model=dcgan loss=wgan-gp                     train; the run lands in outputs/
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Runs one command line and returns its exit code: 2 for a user's mistake, told in one line."""
+    """Runs one command line and returns its exit code: 2 for a user's mistake, told in one line; see errors.py."""
     try:
         command, args = pick(argv)
         add_modules(config_dirs_of(args))
@@ -40,11 +40,11 @@ def run(argv: list[str]) -> int:
             print(f"ganrun {__version__}")
             return 0
         return import_module(f"ganrun.commands.{command}").run(args)
-    except UserError as error:
+    except Failure as error:
         if "debug=true" in (arg.lower() for arg in argv):
             raise
         print(f"ganrun: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
 

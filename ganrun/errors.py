@@ -1,11 +1,38 @@
-"""What a user did wrong, said in one line."""
+"""How a command fails: a user's mistake, a file that cannot be written, numbers that are no longer finite."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
-class UserError(ValueError):
-    """Bad input: the command prints its text as one line and ends with exit code 2."""
+class Failure(Exception):
+    """The command prints its text as one line and ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class UserError(Failure, ValueError):
+    """Bad input."""
+
+    exit_code = 2
+
+
+class CannotWrite(Failure):
+    """A file of a run could not be written: the disk is full, read-only or gone."""
+
+    def __init__(self, path: str | Path, error: OSError):
+        super().__init__(f"cannot write {path}: {error.strerror or error}")
+
+
+class NotFinite(Failure):
+    """NaN or infinity in a loss, a gradient or a weight."""
+
+    exit_code = 3
+
+
+def reason_of(error: BaseException) -> str:
+    """What to write down about a failure."""
+    return str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
 
 
 def require(least: int, **values: int) -> None:

@@ -73,3 +73,7 @@ class Timed(nn.Module):
     """Something that changes with time. The training module sets `now` before each move; it is never saved."""
 
     now = Now(0, 0, 0)
+
+
+class PerRank(nn.Module):
+    """Its buffers differ from process to process, as a pool of past images does; a checkpoint holds those of all."""

@@ -5,7 +5,6 @@ ganrun's networks and noise are built, unless the caller trusts more packages.
 """
 
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 
 from ganrun.errors import UserError
 from ganrun.noise import Noise
-from ganrun.run_dir import replacing
 from ganrun.seeding import derive
+from ganrun.storage import replacing
+from ganrun.trust import GENERATOR_ROOMS, package_names, trusted_class
 
 FORMAT = 1
-TRUSTED = ("ganrun.networks.", "ganrun.noise.")
 CHUNK = 256  # samples a forward pass
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -108,7 +107,8 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
         header = yaml.safe_load(header_path.read_text(encoding="utf-8"))
         if header.get("format") != FORMAT:
             raise UserError(f"{header_path}: format {header.get('format')}; this ganrun reads format {FORMAT}")
-        parts = [_build(header[part], [trust] if isinstance(trust, str) else trust) for part in ("generator", "noise")]
+        allowed = (*GENERATOR_ROOMS, *package_names(trust))
+        parts = [_build(header[part], allowed, f"{header_path}: {part}") for part in ("generator", "noise")]
         sampling = SamplingGenerator(*parts, value_range=header["value_range"], classes=header["classes"])
         sampling.load_state_dict(load_file(path))
         sampling.eval().requires_grad_(False)
@@ -121,10 +121,6 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
     return sampling
 
 
-def _build(config: dict[str, Any], trust: Iterable[str]) -> Any:
-    target = config["_target_"]
-    allowed = (*TRUSTED, *(f"{package}." for package in trust))
-    if not target.startswith(allowed):
-        raise UserError(f"generator.yaml names {target}; trusted are {', '.join(allowed)}: pass trust=[...] to add one")
-    module, _, name = target.rpartition(".")
-    return getattr(import_module(module), name)(**{key: value for key, value in config.items() if key != "_target_"})
+def _build(config: dict[str, Any], allowed: Iterable[str], key: str) -> Any:
+    found = trusted_class(config["_target_"], allowed, key=f"{key}._target_")
+    return found(**{name: value for name, value in config.items() if name != "_target_"})

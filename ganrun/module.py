@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.ema import EMA
-from ganrun.game import Batch, Now, Recipe, Timed
+from ganrun.game import Batch, Now, PerRank, Recipe, Timed
 from ganrun.noise import Noise
-from ganrun.optim import PlayerOptimizer
+from ganrun.optim import PlayerOptimizer, total_norm
 from ganrun.schedule import Move, Schedule
 from ganrun.seeding import derive, generator, seed_default_generators
 
@@ -51,7 +51,10 @@ class GANModule(pl.LightningModule):
         self.ema = ema(self.generating_networks) if ema else None
         self.player_optimizers = {name: optimizers[name](self._trainable[name]) for name in self.players}
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
+        self._own = per_rank_buffers(recipe)
+        self._ddp_params_and_buffers_to_ignore = {f"recipe.{name}" for name in self._own}  # or DDP sends rank 0's
         self.terms: dict[str, Tensor] = {}  # last value of each `<player>/<term>`, on the device
+        self.numbers: dict[str, Tensor] = {}  # of this round alone, by what and in which move: all must be finite
 
     @property
     def generating_networks(self) -> tuple[nn.Module, ...]:
@@ -67,12 +70,17 @@ class GANModule(pl.LightningModule):
         batches = [self._fresh(batch, noise, i) for i in range(self.num_batches)]
         seed_default_generators(derive(self.seed, "step", step, self.global_rank, self.attempt))
         generated: Batch = {}
+        self.numbers = {}
         for i, move in enumerate(self.moves):
             for timed in self._timed:
                 timed.now = Now(step, i, step * self.batch_size)
             if move.generate:
                 generated = self._generate(move, batches[move.batch])
-            self._move(move, batches[move.batch], generated, step, last=i == len(self.moves) - 1)
+            self._move(i, batches[move.batch], generated, step)
+        for name, parameters in self._trainable.items():
+            self.numbers[f"{name}/weight_norm"] = total_norm(parameters)
+        if self.trainer.world_size > 1:
+            self._average_buffers()
         if self.ema:
             self.ema.update(step)
 
@@ -100,7 +108,8 @@ class GANModule(pl.LightningModule):
         with self._only(generating):
             return self.recipe.generate(batch)
 
-    def _move(self, move: Move, batch: Batch, generated: Batch, step: int, *, last: bool) -> None:
+    def _move(self, index: int, batch: Batch, generated: Batch, step: int) -> None:
+        move = self.moves[index]
         player, optimizer = self.players[move.player], self.player_optimizers[move.player]
         if not player.generates:
             generated = {key: value.detach() for key, value in generated.items()}
@@ -108,11 +117,14 @@ class GANModule(pl.LightningModule):
             losses = player.losses(batch, generated)
             optimizer.optimizer.zero_grad(set_to_none=True)
             self.manual_backward(losses.total())
-        optimizer.before_step(step)
-        self._step_optimizer(move.player, counts=last)
+        gradient = optimizer.before_step(step)
+        self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
         optimizer.after_step()
-        for name, value in (losses.terms | losses.stats).items():
+        checked = losses.terms | {"gradient_norm": gradient}
+        for name, value in (checked | losses.stats).items():
             self.terms[f"{move.player}/{name}"] = value.detach()
+            if name in checked:
+                self.numbers[f"{move.player}/{name} (move {index + 1} of {len(self.moves)})"] = value.detach()
 
     def _step_optimizer(self, player: str, *, counts: bool) -> None:
         """Lightning's `global_step` counts the steps that go through it: only the round's last one does.
@@ -124,6 +136,29 @@ class GANModule(pl.LightningModule):
             return
         optimizers = self.optimizers()
         (optimizers if isinstance(optimizers, list) else [optimizers])[list(self.players).index(player)].step()
+
+    def _average_buffers(self) -> None:
+        """Running statistics come from each process's own rows: their mean over all processes is everybody's.
+
+        What acts on training so acts alike everywhere; integers, such as counters, are alike already.
+        """
+        buffers = [b for name, b in self.recipe.named_buffers() if b.is_floating_point() and name not in self._own]
+        if buffers:
+            flat = self.trainer.strategy.reduce(torch.cat([b.float().flatten() for b in buffers]), reduce_op="mean")
+            for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+                buffer.copy_(mean.view_as(buffer))
+
+    def on_save_checkpoint(self, checkpoint) -> None:
+        """What each process keeps to itself goes into the checkpoint of them all."""
+        own = {name: checkpoint["state_dict"][f"recipe.{name}"].cpu() for name in self._own}
+        every = [own] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            torch.distributed.all_gather_object(every, own)
+        checkpoint["per_rank"] = every
+
+    def on_load_checkpoint(self, checkpoint) -> None:
+        own = checkpoint["per_rank"][self.global_rank]
+        checkpoint["state_dict"].update({f"recipe.{name}": value for name, value in own.items()})
 
     @contextmanager
     def _only(self, parameters: list[nn.Parameter]) -> Iterator[None]:
@@ -148,3 +183,9 @@ class GANModule(pl.LightningModule):
                 return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
         finally:
             self.recipe.train(training)
+
+
+def per_rank_buffers(recipe: Recipe) -> list[str]:
+    """Names of the buffers that differ from process to process."""
+    modules = [(path, module) for path, module in recipe.named_modules() if isinstance(module, PerRank)]
+    return [f"{path}.{name}" if path else name for path, module in modules for name, _ in module.named_buffers()]

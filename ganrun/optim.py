@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ganrun.errors import UserError, one_of, require
 
@@ -14,6 +14,12 @@ LR_SCHEDULES: dict[str, Callable[[float], float]] = {  # t: share of decay_steps
     "linear": lambda t: 1 - t,  # to 0: SNGAN, WGAN-GP
     "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2,  # to 0: Loshchilov and Hutter 2017, arXiv 1608.03983
 }
+
+
+@torch.no_grad()
+def total_norm(tensors: list[Tensor]) -> Tensor:
+    """Euclidean norm of all entries together; not finite if one entry is not."""
+    return torch.stack(torch._foreach_norm(tensors)).norm() if tensors else torch.zeros(())
 
 
 class PlayerOptimizer:
@@ -57,12 +63,13 @@ class PlayerOptimizer:
         """The learning rate of step `step`, a function of the step alone: nothing to save, nothing to replay."""
         return self.lr * self.lr_schedule(min(1.0, step / self.decay_steps))
 
-    def before_step(self, step: int) -> None:
-        """Sets the learning rate and clips the gradient."""
+    def before_step(self, step: int) -> Tensor:
+        """Sets the learning rate, clips the gradient and returns its norm before that."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(step)
         if self.clip_gradients is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_gradients)
+            return nn.utils.clip_grad_norm_(self.parameters, self.clip_gradients)
+        return total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -1,19 +1,17 @@
 """Where everything of a run lies, how such a directory is made, and what a resume may change."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
 from typing import Any
 
 from ganrun.errors import UserError
+from ganrun.storage import replacing
 
 # What `ganrun resume=...` may change; a trailing dot means everything below.
 RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.",
              "dataset.num_workers", "debug", "data_dir", "dataset.path")  # fmt: skip
-CHILD = "GANRUN_RUN_DIR"  # tells the processes that Lightning starts which run they belong to
+FORMAT = 1  # of run directories
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: they enter every draw
 
 
@@ -23,6 +21,7 @@ class RunDir:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.hydra = self.path / ".hydra"
+        self.config = self.hydra / "config.yaml"  # the last of .hydra/ to be written: with it a run exists
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
@@ -32,6 +31,18 @@ class RunDir:
         self.generator = self.path / "generator.safetensors"
         self.last = self.checkpoints / "last.ckpt"
         self.best = self.checkpoints / "best.ckpt"
+
+    def make(self) -> None:
+        """Makes the directories that files are written to."""
+        for folder in (self.checkpoints, self.samples, self.tensorboard):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def clear(self) -> None:
+        """Removes all that training wrote, so that it can start anew; what was asked for and the log stay."""
+        for folder in (self.checkpoints, self.samples, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.metrics, self.result, self.generator, self.generator.with_suffix(".yaml")):
+            file.unlink(missing_ok=True)
 
     def step_checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:06d}.ckpt"
@@ -53,64 +64,53 @@ class RunDir:
 
 def make_unique(wanted: Path) -> Path:
     """Makes the directory `wanted`, or `wanted-2`, `-3`, ... if it is taken. Two processes never get the same one."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in ("", *(f"-{i}" for i in range(2, 10_000))):
-        path = wanted.with_name(wanted.name + suffix)
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            continue
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *(f"-{i}" for i in range(2, 10_000))):
+            path = wanted.with_name(wanted.name + suffix)
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise cannot_make(wanted, error) from error
     raise UserError(f"run_dir={wanted}: taken, and so are 9,999 names like it")
 
 
 def make_named(path: Path) -> Path:
     """Makes the directory that the user named; refuses one that holds something."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        advice = f"go on with it by resume={path}, or " if (path / ".hydra").exists() else ""
-        raise UserError(f"run_dir={path} exists and is not empty; {advice}name another directory")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not only_begun(path))):
+            advice = f"go on with it by resume={path}, or " if (path / ".hydra").exists() else ""
+            raise UserError(f"run_dir={path} exists and is not empty; {advice}name another directory")
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_make(path, error) from error
     return path
 
 
-def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path]:
-    """The run that a run directory or one of its checkpoints belongs to, and the checkpoint to start from."""
+def only_begun(path: Path) -> bool:
+    """Does it hold no more than the first files of a run that was killed before it existed?"""
+    return [child.name for child in path.iterdir()] == [".hydra"] and not RunDir(path).config.exists()
+
+
+def cannot_make(path: Path, error: OSError) -> UserError:
+    return UserError(f"run_dir={path}: cannot make this directory: {error.strerror}; name another one")
+
+
+def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:
+    """The run that a run directory or one of its checkpoints belongs to, and the checkpoint if one was named."""
     given = Path(path).expanduser()
     run = RunDir(given.parent.parent if given.suffix == ".ckpt" else given)
     if not given.exists():
         raise UserError(f"{key}={path}: there is no such run directory or checkpoint")
-    if not (run.hydra / "config.yaml").exists():
+    if not run.config.exists():
         raise UserError(f"{key}={path}: not a run; expected a run directory or its checkpoints/<name>.ckpt")
-    checkpoint = given if given.suffix == ".ckpt" else run.last
-    if not checkpoint.exists():
-        raise UserError(f"{key}={path}: the run has no checkpoint yet (checkpoints/last.ckpt is missing)")
-    return run, checkpoint
+    return run, given if given.suffix == ".ckpt" else None
 
 
 def may_change(key: str) -> bool:
     """May a resume change this dotted key?"""
     allowed = any(key == name or (name.endswith(".") and key.startswith(name)) for name in RESUMABLE)
     return allowed and key not in NOT_RESUMABLE
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Any]:
-    """A binary file that takes the place of `path` whole, or not at all: written beside it, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

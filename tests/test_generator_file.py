@@ -1,5 +1,10 @@
 """The exported generator: it samples the same everywhere, and reading it runs nobody's code."""
 
+import io
+import pickle
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -57,7 +62,7 @@ def rewrite(path, **changes) -> None:
 )
 def test_round_trip(tmp_path, config, noise, settings, shape):
     sampling, description = make(config, noise, **settings)
-    path = tmp_path / "deep" / "generator.safetensors"
+    path = tmp_path / "generator.safetensors"
     save_generator(path, sampling, description)
     assert sorted(file.name for file in path.parent.iterdir()) == ["generator.safetensors", "generator.yaml"]
     loaded = ganrun.load_generator(str(path))
@@ -146,22 +151,45 @@ def test_samples_are_mapped_to_minus_one_to_one(value_range, scale, shift):
 
 @pytest.mark.parametrize("part", ["generator", "noise"])
 @pytest.mark.parametrize(
-    "target", ["os.system", "subprocess.getoutput", "ganrun.networks_evil.Generator", "posix.system"]
+    "target",
+    [
+        "os.system",
+        "subprocess.getoutput",
+        "ganrun.networks_evil.Generator",
+        "posix.system",
+        "ganrun.losses.Hinge",  # a run's config may name it, a generator may not
+        "ganrun.networks.mlp.data_shape",
+        "ganrun.networks.dcgan.UserError",
+    ],
 )
 def test_refuses_untrusted_targets(saved, tmp_path, part, target):
     canary = tmp_path / "canary"
     keyword = "cmd" if target == "subprocess.getoutput" else "command"
     rewrite(saved[0], **{part: {"_target_": target, keyword: f"touch {canary}"}})
-    with pytest.raises(UserError, match=rf"names {target}; trusted are .*: pass trust=\[...\]"):
+    message = rf"generator.yaml: {part}._target_ names {target}; trusted are only .*: pass trust=\[package\] to add one"
+    with pytest.raises(UserError, match=message):
         load_generator(saved[0])
     assert not canary.exists()
 
 
-def test_what_is_refused_would_have_run(saved, tmp_path):
-    rewrite(saved[0], generator={"_target_": "os.system", "command": f"touch {tmp_path / 'canary'}"})
+def test_what_is_refused_would_have_run(saved, tmp_path, monkeypatch):
+    (tmp_path / "evil_networks.py").write_text(
+        "from pathlib import Path\n\nclass Evil:\n    def __init__(self, path):\n        Path(path).touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    rewrite(saved[0], generator={"_target_": "evil_networks.Evil", "path": str(tmp_path / "canary")})
+    with pytest.raises(UserError, match=r"generator\._target_ names evil_networks\.Evil; trusted are only"):
+        load_generator(saved[0])
+    assert "evil_networks" not in sys.modules and not (tmp_path / "canary").exists()
     with pytest.raises(UserError, match="cannot be read as a generator"):
-        load_generator(saved[0], trust=["os"])
+        load_generator(saved[0], trust=["evil_networks"])
     assert (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("trust", [3, None, [""], ["my_networks."], "../my", [["my_networks"]]])
+def test_refuses_trust_that_names_no_package(saved, trust):
+    with pytest.raises(UserError, match=r"^trust=.*; expected names of Python packages, such as trust=\[my_package\]$"):
+        load_generator(saved[0], trust=trust)
 
 
 def test_refuses_python_objects_in_the_yaml(saved, tmp_path):
@@ -180,7 +208,32 @@ def test_trusts_what_the_caller_names(saved, tmp_path, monkeypatch):
     rewrite(path, generator={**config, "_target_": "my_networks.Generator"})
     with pytest.raises(UserError, match="names my_networks"):
         load_generator(path)
-    torch.testing.assert_close(load_generator(path, trust=["my_networks"]).sample(2), sampling.sample(2))
+    for trust in (["my_networks"], "my_networks", iter(["my_networks"])):
+        torch.testing.assert_close(load_generator(path, trust=trust).sample(2), sampling.sample(2))
+
+
+class Touch:
+    """Pickled, it is a call that makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("payload", [pickle.dumps, lambda touch: saved_by_torch({"stem.0.weight": touch})])
+def test_refuses_a_pickle_in_place_of_tensors(saved, tmp_path, payload):
+    saved[0].write_bytes(payload(Touch(tmp_path / "canary")))
+    with pytest.raises(UserError, match="cannot be read as a generator"):
+        load_generator(saved[0])
+    assert not (tmp_path / "canary").exists()
+
+
+def saved_by_torch(content) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".yaml"])

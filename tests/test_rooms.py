@@ -7,12 +7,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ganrun"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-LIGHTNING = ("module.py", "experiment/fit.py", "data/datamodule.py", "callbacks/")
+LIGHTNING = (
+    "module.py",
+    "data/datamodule.py",
+    "callbacks/",
+    *(f"experiment/{name}.py" for name in ("fit", "trainer", "processes")),
+)
 HYDRA = ("commands/", "experiment/")
 CORE = {  # file -> the modules of ganrun it may import
     "game.py": set(),
     "losses.py": set(),
     "errors.py": set(),
+    "trust.py": {"errors"},
     "seeding.py": set(),
     "ema.py": set(),
     "schedule.py": {"errors"},

@@ -1,84 +1,95 @@
-"""Checkpoints that are whole or not there, and the generator file beside them."""
+"""When a run's checkpoints and its generator file are written, and which of them stay."""
 
-import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from ganrun.run_dir import RunDir, replacing
+from ganrun.checkpoint_file import FORMAT, save_checkpoint
+from ganrun.run_dir import RunDir
+from ganrun.storage import link, writing
 
-FORMAT = 1  # of checkpoints
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's way to files: writes them whole or not at all; what it reads was read and checked before."""
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, then renames: a kill at any moment leaves the old file or the new one."""
+    def __init__(self, content: dict[str, Any] | None):
+        super().__init__()
+        self.content = content
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path, storage_options: Any | None = None) -> None:
-        with replacing(Path(path)) as file:
-            torch.save(checkpoint, file)
+        save_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.content
 
 
 class Checkpoints(pl.Callback):
     """Saves step-<n>.ckpt every `every` steps (0 = only at the end) and keeps the newest `keep` of them (null = all).
 
-    last.ckpt is the newest state; after a run it is the final one. export: writes the generator file. data: what the
-    data set must still be on a resume.
+    last.ckpt is the newest state; after a run it is the final one, saved when all else of the run is. export: writes
+    the generator file. about: what a checkpoint says of its run. seconds: of training before this process.
     """
 
-    def __init__(self, run: RunDir, *, every: int, keep: int | None, export: Callable[[], None], data: dict[str, Any]):
+    def __init__(
+        self, run: RunDir, *, every: int, keep: int | None, export: Callable[[], None], about: dict[str, Any],
+        seconds: float = 0.0,
+    ):  # fmt: skip
         self.run = run
         self.every = every
         self.keep = keep
         self.export = export
-        self.data = data
+        self.about = about
+        self._began = time.perf_counter() - seconds
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far."""
+        return time.perf_counter() - self._began
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
-        about = {"format": FORMAT, "steps": trainer.max_steps, "attempt": pl_module.attempt, "data": self.data}
-        checkpoint["ganrun"] = about  # plain containers only: it must load without unpickling
+        now = {
+            "format": FORMAT,
+            "attempt": pl_module.attempt,
+            "seconds": self.seconds,
+            "world_size": trainer.world_size,
+        }
+        checkpoint["ganrun"] = self.about | now  # plain containers only: it must load without unpickling
 
     def on_load_checkpoint(self, trainer, pl_module, checkpoint) -> None:
         pl_module.attempt = checkpoint["ganrun"]["attempt"]
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        step = trainer.global_step
-        if not self.every or step % self.every:
-            return
-        path = self.run.step_checkpoint(step)
-        trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            link(path, self.run.last)
-            kept = self.run.step_checkpoints()
-            for old in kept[: len(kept) - self.keep] if self.keep is not None else []:
-                old.unlink()
-            self.export()
+        if trainer.global_step != trainer.max_steps:  # the final state is saved below
+            self._save_step(trainer)
 
     def on_train_end(self, trainer, pl_module) -> None:
-        trainer.save_checkpoint(self.run.last)
         if trainer.is_global_zero:
             self.export()
+        if not self._save_step(trainer):
+            self._save(trainer, self.run.last)
 
+    def _save_step(self, trainer) -> bool:
+        """Saves step-<n>.ckpt and makes it last.ckpt, if one is due; then, and not before, old ones go."""
+        step = trainer.global_step
+        if not self.every or step % self.every:
+            return False
+        path = self.run.step_checkpoint(step)
+        self._save(trainer, path)
+        if trainer.is_global_zero:
+            with writing(self.run.last):
+                link(path, self.run.last)
+                kept = self.run.step_checkpoints()
+                for old in kept[: len(kept) - self.keep] if self.keep is not None else []:
+                    old.unlink()
+            self.export()
+        return True
 
-def rewind(run: RunDir, checkpoint: Path, step: int) -> None:
-    """Makes `checkpoint` the run's last one: what was saved after its step will be written again."""
-    for later in run.step_checkpoints():
-        if int(later.stem.removeprefix("step-")) > step:
-            later.unlink()
-    if checkpoint.absolute() != run.last.absolute():
-        link(checkpoint, run.last)
-
-
-def link(source: Path, target: Path) -> None:
-    """Makes `target` the same file as `source`, in one step."""
-    temporary = target.with_name(f".{target.name}.link")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # a file system without hard links
-        with replacing(target) as file:
-            file.write(source.read_bytes())
-    else:
-        os.replace(temporary, target)
+    @staticmethod
+    def _save(trainer, path: Path) -> None:
+        """What was logged up to a checkpoint is on the disk before it: a resume will not log it again."""
+        trainer.logger.experiment.flush()  # the first logger is TensorBoard's; the others keep nothing back
+        trainer.save_checkpoint(path)

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from ganrun.data.datamodule import GANDataModule
-from ganrun.run_dir import RunDir, replacing
+from ganrun.run_dir import RunDir
 from ganrun.seeding import generator
+from ganrun.storage import replacing
 
 POINTS = 2000  # generated vectors in a scatter plot
 
@@ -26,24 +27,27 @@ class Samples(pl.Callback):
         self.real: Tensor = datamodule.reals(POINTS)["real"] if len(self.data.shape) == 1 else torch.empty(0)
         self.columns = len(self.names) if self.names else max(1, round(num**0.5))
         self.num = POINTS if len(self.data.shape) == 1 else max(1, num // self.columns) * self.columns
+        self._last: Image.Image | None = None  # the newest picture and the step it shows
+        self._last_step = -1
         self.label = torch.arange(self.num) % self.columns if self.names else None  # a column a class
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if self.every and trainer.global_step % self.every == 0:
-            self._draw(trainer, pl_module, self.run.step_samples(trainer.global_step))
+        if trainer.is_global_zero and self.every and trainer.global_step % self.every == 0:
+            save_png(self._draw(trainer, pl_module), self.run.step_samples(trainer.global_step))
 
     def on_train_end(self, trainer, pl_module) -> None:
-        self._draw(trainer, pl_module, self.run.samples / "final.png")
+        if trainer.is_global_zero:
+            drawn = self._last if self._last_step == trainer.global_step else self._draw(trainer, pl_module)
+            save_png(drawn, self.run.samples / "final.png")
 
-    def _draw(self, trainer, pl_module, path: Path) -> None:
-        if not trainer.is_global_zero:
-            return
+    def _draw(self, trainer, pl_module) -> Image.Image:
         noise = pl_module.noise(self.num, generator(pl_module.seed, "samples"), self.label)
         fake = pl_module.show(noise)["fake"].cpu()
-        picture = self.data.picture(fake, self.real, columns=self.columns, names=self.names)
-        save_png(picture, path)
+        self._last = self.data.picture(fake, self.real, columns=self.columns, names=self.names)
+        self._last_step = trainer.global_step
         board = trainer.logger.experiment  # the first logger is TensorBoard's
-        board.add_image("samples", np.asarray(picture), trainer.global_step, dataformats="HWC")
+        board.add_image("samples", np.asarray(self._last), trainer.global_step, dataformats="HWC")
+        return self._last
 
 
 def save_png(picture: Image.Image, path: Path) -> None:

@@ -31,6 +31,7 @@ class Data(ABC):
             if value is not None and value < least:
                 raise UserError(f"dataset.{key}={value}; expected at least {least}")
         self.classes: list[str] = []  # names by label; empty = unlabelled
+        self.skipped: list[tuple[str, str]] = []  # files left out as unreadable, and why
         self.open()
         if self.num_classes is None:
             self.num_classes = len(self.classes)

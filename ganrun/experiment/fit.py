@@ -1,199 +1,208 @@
 """One fit: everything that watches training, the run directory it writes, and going on from a checkpoint."""
 
-import logging
-import os
+import errno
 import platform
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
 import ganrun
-from ganrun.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints, rewind
+from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
 from ganrun.callbacks.evaluate import Evaluate
+from ganrun.callbacks.finite import Finite
 from ganrun.callbacks.log import Log, MetricsFile
 from ganrun.callbacks.progress import ProgressBar
 from ganrun.callbacks.samples import Samples
-from ganrun.callbacks.signals import Signals
-from ganrun.errors import UserError, one_of
-from ganrun.experiment.build import Parts, build_node, refusing
+from ganrun.callbacks.stop import StopOnSignal
+from ganrun.errors import CannotWrite, Failure, NotFinite, UserError, reason_of
+from ganrun.experiment.build import Parts, build_node
+from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
-from ganrun.experiment.state import fingerprint, load
+from ganrun.experiment.state import Start, find_start, fingerprint
+from ganrun.experiment.train_log import log, logging_to
+from ganrun.experiment.trainer import make_trainer
 from ganrun.generator_file import SamplingGenerator, save_generator
-from ganrun.run_dir import CHILD, RunDir
-
-log = logging.getLogger("ganrun")
-OURS = {  # what the trainer's config may not hold, and what to use instead
-    "max_steps": "use steps=",
-    "max_epochs": "use steps=",
-    "gradient_clip_val": "use optimizer.clip_gradients=",
-    "accumulate_grad_batches": "use batch_size=",
-    "logger": "",
-    "callbacks": "",
-    "plugins": "",
-    "default_root_dir": "use run_dir=",
-    "use_distributed_sampler": "",
-    "enable_progress_bar": "",
-    "enable_checkpointing": "use checkpoint.every=",
-    "enable_model_summary": "",
-}
-NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
-    ".*does not have many workers",
-    ".*dataloader is not resumable",
-    ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a deprecated check
-)
-PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need a loss scaler, which exact steps rule out
+from ganrun.run_dir import RunDir
+from ganrun.signals import Signals, name, requeue
+from ganrun.storage import link, owning, remove_partial
 
 
-def train(
-    parts: Parts, run: RunDir, *, checkpoint: Path | None = None, notes: list[str] | None = None
-) -> dict[str, Any]:
+def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable[str] = ()) -> dict[str, Any]:
     """Fits, writes the run directory and returns what result.json holds.
 
-    checkpoint: where to go on from; None starts anew. notes: warnings to show and to log.
+    start: where to go on from; None starts anew. notes: warnings to show and to log. Raises UserError if another
+    process trains this run, CannotWrite, NotFinite, and whatever a user's own code raises: all written down.
     """
-    with shared_by_processes(run):
-        return _train(parts, run, checkpoint, notes or [])
-
-
-def _train(parts: Parts, run: RunDir, checkpoint: Path | None, notes: list[str]) -> dict[str, Any]:
-    cfg, screen = parts.cfg, console()
-    main = int(os.environ.get("LOCAL_RANK", 0)) == 0
-    start = load(checkpoint)["global_step"] if checkpoint else 0
-    with logging_to(run.log if main else None):
-        fit = Fit(parts, run, screen, start)
-        if main:
-            for note in notes:
-                log.warning(note)
-                screen.print(f"warning: {note}", style="yellow")
-            screen.print(summary(parts, run.path, str(fit.trainer.strategy.root_device)))
-            log.info("start at step %d of %d", start, cfg.steps)
-            if checkpoint:
-                rewind(run, checkpoint, start)
-        result = fit.run_to_end(checkpoint)
+    probe = make_trainer(parts.cfg, logger=False)
+    if start and start.content["ganrun"]["world_size"] != probe.world_size:
+        had = start.content["ganrun"]["world_size"]
+        raise UserError(
+            f"resume={run.path}: trained by {had} processes, got {probe.world_size}; the draws depend on it"
+        )
+    others = further_processes(probe, OmegaConf.to_container(parts.cfg, resolve=True), run, start)
+    if not probe.is_global_zero:
+        with Signals() as signals, logging_to(None), others:
+            return {"signal": Fit(parts, run, start, signals).run_to_end()["signal"]}
+    with owning(run.path), logging_to(run.log), failing(run), Signals() as signals:
+        seconds = prepare(run, start)
+        announce(parts, run, start, notes, str(probe.strategy.root_device))
+        with others:
+            result = Fit(parts, run, start, signals, seconds).run_to_end()
+            run.write_result(result)
         log.info("%s at step %d", result["status"], result["steps"])
-        if main:
-            screen.print(result_table(result, run.samples / "final.png", run.tensorboard))
+        if signals.received == signal.SIGUSR1:
+            log.info(requeue())
+    console().print(result_table(result, run.samples / "final.png", run.tensorboard))
     return result
 
 
+def prepare(run: RunDir, start: Start | None) -> float:
+    """Makes the directory what it was when `start` was saved; returns the seconds of training up to there."""
+    remove_partial(run.path)
+    if start is None:
+        run.clear()
+    run.make()
+    if start is not None:
+        rewind(run, start)
+    run.write_result(run.read_result() | {"status": "running"})
+    return start.content["ganrun"]["seconds"] if start else 0.0
+
+
+def rewind(run: RunDir, start: Start) -> None:
+    """Makes `start` the run's last checkpoint; what was saved after its step, or is damaged, will be written again."""
+    if start.path.absolute() != run.last.absolute():
+        link(start.path, run.last)
+    for later in run.step_checkpoints():
+        if int(later.stem.removeprefix("step-")) > start.step:
+            later.unlink()
+
+
+def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str], device: str) -> None:
+    screen = console()
+    for note in [*notes, *([start.note] if start and start.note else [])]:
+        log.warning(note)
+        screen.print(f"warning: {note}", style="yellow")
+    screen.print(summary(parts, run.path, device))
+    log.info("start at step %d of %d", start.step if start else 0, parts.cfg.steps)
+
+
 @contextmanager
-def shared_by_processes(run: RunDir) -> Iterator[None]:
-    """The processes that Lightning starts find their run; afterwards nothing of them is left for the next job."""
-    before = dict(os.environ)
-    os.environ[CHILD] = str(run.path.absolute())
+def failing(run: RunDir) -> Iterator[None]:
+    """Writes down why a run failed and tells where it can be continued; then the error goes on its way."""
     try:
         yield
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+    except Exception as caught:
+        error = CannotWrite(caught.filename or run.path, caught) if is_storage(caught, run) else caught
+        advice = what_now(run, error)
+        failed = {"status": "failed", "reason": reason_of(error), "steps": getattr(caught, "step", 0)}
+        with suppress(OSError, CannotWrite):  # the disk may be what failed
+            log.error("failed at step %d; %s", failed["steps"], advice, exc_info=caught)
+        with suppress(OSError, CannotWrite):
+            run.write_result(run.read_result() | failed)
+        if not isinstance(error, Failure):
+            print(f"ganrun: failed at step {failed['steps']}; {advice}", file=sys.stderr)
+            raise
+        error.args = (f"{error}; {advice}",)
+        raise error from caught
 
 
-def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
-    """Lightning's trainer for a config. Raises UserError for devices or a precision that are not to be had."""
-    if cfg.trainer.precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={cfg.trainer.precision}; {one_of(PRECISIONS, str(cfg.trainer.precision))}")
-    for name in ("pytorch_lightning", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
-    for name in sorted(chosen.keys() & OURS.keys()):
-        raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
-    if "strategy" not in chosen and chosen["devices"] not in (0, 1, "1"):
-        raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
-    trainer = refusing("trainer", pl.Trainer)(
-        max_steps=cfg.steps,
-        max_epochs=-1,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        **settings,
-        **chosen,
-    )
-    if cfg.batch_size % trainer.world_size:
-        raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
-    return trainer
+def is_storage(error: Exception, run: RunDir) -> bool:
+    """Is it that something of the run could not be written?"""
+    if not isinstance(error, OSError) or isinstance(error, Failure):
+        return False
+    inside = str(error.filename or "").startswith(str(run.path))
+    return inside or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
+
+def what_now(run: RunDir, error: Exception) -> str:
+    """Where a failed run can be continued."""
+    if not run.config.exists():
+        return f"{run.path} is gone, and with it all that was saved"
+    try:
+        start = find_start(run)
+    except UserError as damaged:
+        return str(damaged)
+    if start is None:
+        return f"nothing had been saved yet: ganrun resume={run.path} starts anew"
+    if isinstance(error, NotFinite):
+        return (
+            f"the last finite state is {start.path}, step {start.step}: a new run from it, such as with a lower "
+            f"learning rate: ganrun init_from={run.path}"
+        )
+    return f"go on from step {start.step} with: ganrun resume={run.path}"
 
 
 class Fit:
-    """One Lightning fit with everything that watches it."""
+    """One Lightning fit with everything that watches it. seconds: of training before it."""
 
-    def __init__(self, parts: Parts, run: RunDir, screen, start: int):
+    def __init__(self, parts: Parts, run: RunDir, start: Start | None, signals: Signals, seconds: float = 0.0):
         cfg, datamodule, self.module = parts.cfg, parts.datamodule, parts.module
-        self.parts, self.run, self.start = parts, run, start
-        self.scalars, self.signals = Log(cfg.log_every), Signals()
+        self.parts, self.run, self.start, self.signals = parts, run, start, signals
         metrics = {name: build_node(cfg.metric, name) for name in cfg.metric}
+        self.scalars = Log(cfg.log_every)
+        self.samples = Samples(
+            run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=cfg.conditional.key is not None
+        )
         self.evaluate = Evaluate(run, datamodule, metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
-        conditional = cfg.conditional.key is not None
-        callbacks = [
-            self.scalars,
-            Samples(run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=conditional),
-            self.evaluate,
-            Checkpoints(
-                run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export, data=fingerprint(parts)
-            ),
-            ProgressBar(self.scalars, screen),
-            self.signals,
-        ]
+        self.checkpoints = Checkpoints(
+            run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export, seconds=seconds,
+            about={"steps": cfg.steps, "data": fingerprint(parts)},
+        )  # fmt: skip
+        finite = Finite((cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every))
+        step = start.step if start else 0
         self.board = TensorBoardLogger(
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
-            purge_step=start + 1 if start else None,
+            purge_step=step + 1 if step else None,
         )  # fmt: skip
+        bar = ProgressBar(self.scalars, console())
         self.trainer = make_trainer(
             cfg,
-            callbacks=callbacks,
-            logger=[self.board, MetricsFile(run.metrics, start)],
-            plugins=[AtomicCheckpointIO()],
+            callbacks=[finite, self.scalars, self.samples, self.evaluate, self.checkpoints, bar, StopOnSignal(signals)],
+            logger=[self.board, MetricsFile(run.metrics, step)],
+            plugins=[CheckpointFiles(start.content if start else None)],
             default_root_dir=run.path,
         )
 
-    def run_to_end(self, checkpoint: Path | None) -> dict[str, Any]:
-        before = self.run.read_result().get("seconds", 0.0) if checkpoint else 0.0
-        began = time.perf_counter()
-        flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
-        self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.evaluate.metrics})
+    def run_to_end(self) -> dict[str, Any]:
+        if self.start is None:
+            flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
+            self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.evaluate.metrics})
+        path = self.start.path if self.start else None
         try:
-            self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=checkpoint)
+            self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=path)
         except Exception as error:
-            log.exception("failed at step %d", self.trainer.global_step)
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            failed = {"status": "failed", "reason": reason, "steps": self.trainer.global_step}
-            self.run.write_result(self.run.read_result() | failed)
+            error.step = self.trainer.global_step
             raise
-        result = self.result(before + time.perf_counter() - began)
-        if self.trainer.is_global_zero:
-            self.run.write_result(result)
-        return result
+        return self.result()
 
-    def result(self, seconds: float) -> dict[str, Any]:
-        received = self.signals.received
+    def result(self) -> dict[str, Any]:
+        received, last, best = self.signals.received, self.evaluate.last, self.evaluate.best
         scores = {
-            name: {
-                "final": self.evaluate.last[name],
-                "step": self.evaluate.last["step"],
-                "best": self.evaluate.best[name],
-                "best_step": self.evaluate.best["step"],
+            metric: {
+                "final": last[metric],
+                "step": last["step"],
+                "best": best[metric],
+                "best_step": best["step"],
                 "protocol": protocol | {"ema": self.module.ema is not None, "seed": self.module.seed},
             }
-            for name, protocol in self.evaluate.protocol.items()
-            if self.evaluate.last
+            for metric, protocol in self.evaluate.protocol.items()
+            if last
         }
+        steps = self.trainer.global_step
         return {
-            "status": f"stopped by signal {received}" if received else "finished",
+            "status": "finished" if steps >= self.trainer.max_steps else f"stopped by {name(received)}",
             "signal": received,
-            "steps": self.trainer.global_step,
+            "steps": steps,
             "scores": scores,
-            "seconds": round(seconds, 2),
+            "skipped": [{"file": name, "reason": reason} for name, reason in self.parts.data.skipped],
+            "seconds": round(self.checkpoints.seconds, 2),
             "images_per_second": round(self.scalars.images_per_second, 1),
             "versions": versions(),
         }
@@ -212,29 +221,6 @@ class Fit:
                 "trained": {"dataset": data.name, "steps": self.trainer.global_step, "seed": cfg.seed},
             }
             save_generator(self.run.generator, sampling, description)
-
-
-@contextmanager
-def logging_to(path: Path | None) -> Iterator[None]:
-    """train.log gets ganrun's own lines, Lightning's, and Python warnings; the terminal gets none of them."""
-    loggers = [logging.getLogger(name) for name in ("ganrun", "pytorch_lightning", "lightning", "py.warnings")]
-    handler = logging.FileHandler(path) if path else logging.NullHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.captureWarnings(True)
-    for text in NOT_FOR_US:
-        warnings.filterwarnings("ignore", text)
-    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, handlers, propagate, level in before:
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
-        logging.captureWarnings(False)
-        handler.close()
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

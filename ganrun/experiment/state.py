@@ -1,32 +1,68 @@
-"""What a checkpoint must match: reading it safely, starting from its weights, and the data it was trained on."""
+"""Where a run goes on from: its newest good checkpoint, the data it must match, another run's weights."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ganrun.callbacks.checkpoint import FORMAT
+from ganrun.checkpoint_file import damage, load_checkpoint
 from ganrun.errors import UserError
-from ganrun.experiment.build import Parts, innermost
+from ganrun.experiment.build import Parts
 from ganrun.run_dir import RunDir, find_run
 
 
-def load(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU; nothing in it can run code."""
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and pickle each raise their own on a damaged file
-        raise UserError(f"{checkpoint}: cannot be read as a checkpoint: {innermost(error)[:200]}") from error
-    got = content.get("ganrun", {}).get("format")
-    if got != FORMAT:
-        raise UserError(f"{checkpoint}: checkpoint format {got}; this ganrun reads format {FORMAT}")
-    return content
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint to go on from. note: a warning about how it was chosen."""
+
+    path: Path
+    content: dict[str, Any]
+    note: str | None = None
+
+    @property
+    def step(self) -> int:
+        return self.content["global_step"]
+
+
+def find_start(run: RunDir, named: Path | None = None) -> Start | None:
+    """The named checkpoint, else the run's newest good one; None if nothing has been saved yet.
+
+    Raises UserError when the named one is damaged, or all are.
+    """
+    if named:
+        return Start(named, load_checkpoint(named))
+    saved = saved_checkpoints(run)
+    faults = {path: fault for path in saved if (fault := damage(path))}
+    good = [path for path in saved if path not in faults]
+    if not saved:
+        return None
+    if not good:
+        raise UserError(f"{run.path}: no checkpoint can be read: {told(faults)}; without them it starts anew")
+    if saved[0] in good:
+        return Start(saved[0], load_checkpoint(saved[0]))
+    newest = max((Start(path, load_checkpoint(path)) for path in good), key=lambda start: start.step)
+    return Start(newest.path, newest.content, f"{told(faults)}; going on from {newest.path}, step {newest.step}")
+
+
+def saved_checkpoints(run: RunDir) -> list[Path]:
+    """Those that exist, the newest first."""
+    every = [run.last, *reversed(run.step_checkpoints()), run.best]
+    return [path for path in every if path.exists()]
+
+
+def told(faults: dict[Path, str]) -> str:
+    return "; ".join(f"{path}: {fault}" for path, fault in faults.items())
 
 
 def init_from(parts: Parts, source: str) -> None:
     """Starts from another run's weights, averages included; optimizers and step start anew."""
-    state = load(find_run(source, "init_from")[1])["state_dict"]
+    run, named = find_run(source, "init_from")
+    start = find_start(run, named)
+    if start is None:
+        raise UserError(f"init_from={source}: the run has no checkpoint yet")
+    state = start.content["state_dict"]
     own = any(key.startswith("ema.") for key in state)
     if not parts.module.ema:
         state = {key: value for key, value in state.items() if not key.startswith("ema.")}
@@ -47,7 +83,7 @@ def fingerprint(parts: Parts) -> dict[str, Any]:
     return {"num": len(data), "shape": list(data.shape), "classes": list(data.classes), "first_samples": digest}
 
 
-def check_same_data(parts: Parts, content: dict[str, Any], run: RunDir) -> None:
-    got, had = fingerprint(parts), content["ganrun"]["data"]
+def check_same_data(parts: Parts, start: Start, run: RunDir) -> None:
+    got, had = fingerprint(parts), start.content["ganrun"]["data"]
     if got != had:
         raise UserError(f"resume={run.path}: the data set has changed: got {got}, had {had}")

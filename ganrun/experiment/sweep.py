@@ -2,44 +2,62 @@
 
 import csv
 import io
+import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig
 
-from ganrun.errors import UserError
+from ganrun.errors import CannotWrite, UserError
 from ganrun.experiment.hydra_main import refuse_flags, run_hydra
-from ganrun.run_dir import RunDir, make_named, make_unique, replacing
+from ganrun.run_dir import RunDir, make_named, make_unique
+from ganrun.signals import Signals
+from ganrun.storage import replacing
 
 
-def run(args: list[str], job: Callable[[DictConfig], None]) -> int:
-    """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 130 if it was interrupted."""
+def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
+    """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 128 + n after signal n."""
     refuse_flags(args)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("-m under torchrun: a sweep starts the processes of its jobs itself; run ganrun -m alone")
     named = [arg.removeprefix("run_dir=") for arg in args if arg.startswith("run_dir=")]
     args = [arg for arg in args if not arg.startswith("run_dir=")]
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     directory = make_named(Path(named[-1])) if named else make_unique(Path("outputs/sweeps") / stamp)
-    interrupted = False
-    try:
-        run_hydra("train", [*args, f"hydra.sweep.dir={_quoted(directory)}"], job)
-    except UserError:
-        if not any(path.is_dir() for path in directory.iterdir()):  # refused before its first job
-            shutil.rmtree(directory)
-            remove_empty(directory.parent)
-        raise
-    except KeyboardInterrupt:
-        interrupted = True
+    with Signals() as signals:
+        try:
+            one = partial(run_one, job, directory, signals)
+            run_hydra("train", [*args, f"hydra.sweep.dir={_quoted(directory)}"], one)
+        except UserError:
+            if not any(path.is_dir() for path in directory.iterdir()):  # refused before its first job
+                shutil.rmtree(directory)
+                remove_empty(directory.parent)
+            raise
+        except KeyboardInterrupt:
+            pass
     rows = collect(directory)
     write_csv(rows, directory / "results.csv")
     print_table(rows)
     print(directory)
     failed = any(row["status"] != "finished" for row in rows)
-    return 130 if interrupted else int(failed)
+    return 128 + signals.received if signals.received else int(failed)
+
+
+def run_one(job: Callable[[DictConfig], dict[str, Any]], directory: Path, signals: Signals, cfg: DictConfig) -> None:
+    """One job; then the table so far. A signal, during the job or between two, is meant for the whole sweep."""
+    if not signals.received:
+        signals.received = job(cfg).get("signal")
+        with suppress(CannotWrite):  # the next job may find room; the last word is said after it
+            write_csv(collect(directory), directory / "results.csv")
+    if signals.received:
+        raise KeyboardInterrupt
 
 
 def remove_empty(folder: Path) -> None:

@@ -1,0 +1,128 @@
+"""Several processes of one run: those that ganrun starts itself, and those that torchrun or SLURM start."""
+
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+from ganrun.errors import Failure
+from ganrun.experiment.state import Start, find_start
+from ganrun.run_dir import RunDir
+from ganrun.signals import SIGNALS
+
+FAILED_TOO = 17  # exit code of a further process that raised, as the first one does then
+GRACE = 20  # seconds in which a process notices by itself that another one has died
+
+
+@contextmanager
+def further_processes(probe: pl.Trainer, cfg: dict[str, Any], run: RunDir, start: Start | None) -> Iterator[None]:
+    """Within it the run's further processes on this machine train too; they end with it, and with this process.
+
+    There are none for one device, nor where torchrun or SLURM started them. probe: a trainer for the config. cfg: the
+    config in plain containers. Raises Failure when one of them has died.
+    """
+    environment = getattr(probe.strategy, "cluster_environment", None)
+    if probe.num_devices == 1 or environment is None or environment.creates_processes_externally:
+        with clean_environment():
+            yield
+        return
+    with clean_environment():
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", str(free_port()))
+        os.environ["LOCAL_RANK"] = "0"  # also tells Lightning that the processes are there already
+        path = start.path if start else None
+        others = [_start(rank, cfg, run, path) for rank in range(1, probe.num_devices)]
+        done = threading.Event()
+        threading.Thread(target=_watch, args=(others, done), daemon=True).start()
+        try:
+            yield
+            wait_for(others)
+        except Exception as error:
+            wait_for(others)
+            died = [process.exitcode for process in others if process.exitcode not in (None, 0, FAILED_TOO)]
+            if died:
+                raise Failure(f"another process of this run died with exit code {died[0]}") from error
+            raise
+        finally:
+            done.set()
+            for process in others:
+                process.kill()
+                process.join()
+
+
+def wait_for(processes: list[BaseProcess]) -> None:
+    until = time.monotonic() + GRACE
+    for process in processes:
+        process.join(max(0, until - time.monotonic()))
+
+
+@contextmanager
+def clean_environment() -> Iterator[None]:
+    """Afterwards no process group and no variable of this run is left for the next job of a sweep."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return found.getsockname()[1]
+
+
+def _start(rank: int, *args: Any) -> BaseProcess:
+    process = get_context("spawn").Process(target=_train, args=(rank, *args))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited: signals are for the first process
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return process
+
+
+def _train(rank: int, cfg: dict[str, Any], run: RunDir, path: Path | None) -> None:
+    """What a further process does. Its failure is told by the first process, which fails with it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["LOCAL_RANK"] = str(rank)
+    from ganrun.experiment.build import build
+    from ganrun.experiment.fit import train
+
+    try:
+        train(build(OmegaConf.create(cfg)), run, find_start(run, path) if path else None)
+    except Exception as error:
+        if not isinstance(error, Failure):
+            traceback.print_exc()
+        os._exit(FAILED_TOO)
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
+
+
+def _watch(others: list[BaseProcess], done: threading.Event) -> None:
+    """Ends this process when another one has died and collectives go on waiting for it."""
+    running = {process.sentinel: process for process in others}
+    while running and not done.is_set():
+        for sentinel in connection.wait(list(running), timeout=1):
+            if running.pop(sentinel).exitcode != 0 and not done.wait(GRACE):
+                os.write(2, b"ganrun: a process of this run has died\n")
+                os._exit(1)

@@ -1,0 +1,44 @@
+"""train.log: starts, stops, warnings and failures of a run."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger("ganrun")
+NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
+    ".*does not have many workers",
+    ".*dataloader is not resumable",
+    ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a deprecated check
+)
+
+
+class LogFile(logging.FileHandler):
+    """A line that cannot be written is an error like any other."""
+
+    def handleError(self, record) -> None:
+        raise
+
+
+@contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """train.log gets ganrun's own lines, Lightning's, and Python warnings; the terminal gets none of them."""
+    loggers = [logging.getLogger(name) for name in ("ganrun", "pytorch_lightning", "lightning", "py.warnings")]
+    handler = LogFile(path) if path else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.captureWarnings(True)
+    for text in NOT_FOR_US:
+        warnings.filterwarnings("ignore", text)
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate, level in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        logging.captureWarnings(False)
+        handler.close()

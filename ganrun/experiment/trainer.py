@@ -1,0 +1,52 @@
+"""Lightning's trainer for a config."""
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.errors import UserError, one_of
+from ganrun.experiment.build import refusing
+
+OURS = {  # what the trainer's config may not hold, and what to use instead
+    "max_steps": "use steps=",
+    "max_epochs": "use steps=",
+    "gradient_clip_val": "use optimizer.clip_gradients=",
+    "accumulate_grad_batches": "use batch_size=",
+    "logger": "",
+    "callbacks": "",
+    "plugins": "",
+    "default_root_dir": "use run_dir=",
+    "use_distributed_sampler": "",
+    "enable_progress_bar": "",
+    "enable_checkpointing": "use checkpoint.every=",
+    "enable_model_summary": "",
+}
+PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need a loss scaler, which exact steps rule out
+
+
+def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
+    """Lightning's trainer for a config. Raises UserError for devices or a precision that are not to be had."""
+    if cfg.trainer.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={cfg.trainer.precision}; {one_of(PRECISIONS, str(cfg.trainer.precision))}")
+    for name in ("pytorch_lightning", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
+    for name in sorted(chosen.keys() & OURS.keys()):
+        raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
+    if "strategy" not in chosen and chosen["devices"] not in (0, 1, "1"):
+        raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
+    trainer = refusing("trainer", pl.Trainer)(
+        max_steps=cfg.steps,
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **settings,
+        **chosen,
+    )
+    if cfg.batch_size % trainer.world_size:
+        raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
+    return trainer

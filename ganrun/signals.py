@@ -1,0 +1,51 @@
+"""Signals are noted, to be acted on between two steps; SLURM is asked to run a job again. Imports nothing heavy."""
+
+import os
+import signal
+import subprocess
+import time
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SLURM warns with USR1 before a job's time is up
+ECHO = 0.5  # seconds in which a second Ctrl-C is the first one, passed on once more by a wrapper
+
+
+class Signals:
+    """Within `with Signals() as signals:` the first of SIGNALS is noted as `received`; a second Ctrl-C ends it all."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame) -> None:
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
+            os.write(2, f"ganrun: {name(number)}: finishing the step and saving; Ctrl-C quits at once\n".encode())
+        elif number == signal.SIGINT and time.monotonic() - self._since > ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def name(number: int) -> str:
+    return signal.Signals(number).name
+
+
+def requeue() -> str:
+    """Asks SLURM to run this job again; says what came of it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return "not requeued: this is no SLURM job"
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"scontrol requeue {job} failed: {getattr(error, 'stderr', None) or error}"
+    return f"requeued SLURM job {job}"

@@ -1,0 +1,97 @@
+"""Files that are whole or not there, whatever happens while they are written; a directory that has one owner."""
+
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from ganrun.errors import CannotWrite, UserError
+
+PARTIAL = ".partial"  # ends the names of files being written; a killed process leaves them
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises CannotWrite, which names `path`, for any OSError inside."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` whole, or not at all: written beside it, synced, renamed.
+
+    Raises CannotWrite. The directory must exist: a run whose directory has vanished does not bring it back.
+    """
+    with writing(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def link(source: Path, target: Path) -> None:
+    """Makes `target` the same file as `source`, in one step."""
+    temporary = target.with_name(f".{target.name}.link{PARTIAL}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        with replacing(target) as file:
+            file.write(source.read_bytes())
+    else:
+        os.replace(temporary, target)
+
+
+def remove_partial(directory: Path) -> None:
+    """Removes what killed processes were writing below `directory`."""
+    for path in directory.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def owning(directory: Path) -> Iterator[None]:
+    """Within it no other process can own the directory. A process that died owns nothing, however it died.
+
+    Raises UserError naming the owner. The lock is on the file `.lock`, which says who took it last; it stays, since
+    removing it would let two processes lock two files of that name.
+    """
+    import fcntl  # POSIX only; forked data workers do not inherit its record locks, as they would flock's
+
+    path = directory / ".lock"
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{directory}: cannot write there: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = path.read_text(encoding="utf-8").strip() or error.strerror
+            raise UserError(f"{directory} is being trained by another process: {owner}") from error
+        with writing(path):
+            file.truncate(0)
+            now = datetime.now().isoformat(" ", "seconds")
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}))
+            file.flush()
+        yield

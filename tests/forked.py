@@ -1,0 +1,68 @@
+"""Commands in processes of their own that start in a moment: forked from a server that has imported everything."""
+
+import os
+import signal
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["ganrun.commands.train", "ganrun.experiment.fit", "ganrun.experiment.resume", "forked"])
+
+
+class Run:
+    """`ganrun *args` in a process group of its own. out, err: what it printed so far."""
+
+    def __init__(self, *args: str, cwd: Path, env: dict[str, str] | None = None):
+        self._files = [cwd.with_name(f"{cwd.name}.{time.monotonic_ns()}.{name}") for name in ("out", "err")]
+        self.process = CONTEXT.Process(target=main, args=(list(args), cwd, env or {}, self._files))
+        self.process.start()
+        self.group = self.process.pid
+
+    def wait(self, timeout: float = 300) -> int:
+        """The exit code as a shell shows it."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"still running after {timeout} s"
+        return self.process.exitcode if self.process.exitcode >= 0 else 128 - self.process.exitcode
+
+    def wait_for(self, path: Path, timeout: float = 300) -> None:
+        until = time.monotonic() + timeout
+        while not path.exists():
+            assert self.process.is_alive(), f"ended before {path} was there\n{self.err}"
+            assert time.monotonic() < until, f"{path} is not there after {timeout} s"
+            time.sleep(0.001)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal to the whole group."""
+        os.killpg(self.group, number)
+
+    def send(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    @property
+    def out(self) -> str:
+        return self._files[0].read_text()
+
+    @property
+    def err(self) -> str:
+        return self._files[1].read_text()
+
+
+def run(*args: str, cwd: Path, check: int | None = 0, env: dict[str, str] | None = None) -> Run:
+    """Runs to the end; `check` is the exit code that it must end with."""
+    done = Run(*args, cwd=cwd, env=env)
+    code = done.wait()
+    assert check is None or code == check, f"exit {code}\n{done.out}\n{done.err}"
+    return done
+
+
+def main(args: list[str], cwd: Path, env: dict[str, str], files: list[Path]) -> None:
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.update(env)
+    for number, path in zip((1, 2), files, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    from ganrun import cli
+
+    sys.exit(cli.run(args))
