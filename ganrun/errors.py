@@ -20,8 +20,9 @@ class UserError(Failure, ValueError):
 class CannotWrite(Failure):
     """A file of a run could not be written: the disk is full, read-only or gone."""
 
-    def __init__(self, path: str | Path, error: OSError):
-        super().__init__(f"cannot write {path}: {error.strerror or error}")
+    @classmethod
+    def of(cls, path: str | Path, error: OSError) -> "CannotWrite":
+        return cls(f"cannot write {path}: {error.strerror or error}")
 
 
 class NotFinite(Failure):

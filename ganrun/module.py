@@ -77,8 +77,6 @@ class GANModule(pl.LightningModule):
             if move.generate:
                 generated = self._generate(move, batches[move.batch])
             self._move(i, batches[move.batch], generated, step)
-        for name, parameters in self._trainable.items():
-            self.numbers[f"{name}/weight_norm"] = total_norm(parameters)
         if self.trainer.world_size > 1:
             self._average_buffers()
         if self.ema:
@@ -120,11 +118,11 @@ class GANModule(pl.LightningModule):
         gradient = optimizer.before_step(step)
         self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
         optimizer.after_step()
-        checked = losses.terms | {"gradient_norm": gradient}
-        for name, value in (checked | losses.stats).items():
+        norms = {"gradient_norm": gradient, "weight_norm": total_norm(self._trainable[move.player])}
+        for name, value in (losses.terms | norms | losses.stats).items():
             self.terms[f"{move.player}/{name}"] = value.detach()
-            if name in checked:
-                self.numbers[f"{move.player}/{name} (move {index + 1} of {len(self.moves)})"] = value.detach()
+        for name, value in (losses.terms | norms).items():  # in the order in which one spoils the next
+            self.numbers[f"{move.player}/{name} (move {index + 1} of {len(self.moves)})"] = value.detach()
 
     def _step_optimizer(self, player: str, *, counts: bool) -> None:
         """Lightning's `global_step` counts the steps that go through it: only the round's last one does.

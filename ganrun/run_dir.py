@@ -10,7 +10,7 @@ from ganrun.storage import replacing
 
 # What `ganrun resume=...` may change; a trailing dot means everything below.
 RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.",
-             "dataset.num_workers", "debug", "data_dir", "dataset.path")  # fmt: skip
+             "dataset.num_workers", "deterministic", "debug", "data_dir", "dataset.path")  # fmt: skip
 FORMAT = 1  # of run directories
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: they enter every draw
 

@@ -21,7 +21,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CannotWrite(path, error) from error
+        raise CannotWrite.of(path, error) from error
 
 
 @contextmanager

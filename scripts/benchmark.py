@@ -13,6 +13,7 @@ work set OMP_NUM_THREADS below its number of cores: small networks spend their t
 """
 
 import argparse
+import contextlib
 import copy
 import io
 import json
@@ -31,7 +32,6 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -39,11 +39,13 @@ from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ganrun.configs import config_dir
 from ganrun.experiment.build import Parts, build
-from ganrun.experiment.fit import Fit, logging_to
+from ganrun.experiment.fit import Fit
 from ganrun.experiment.report import console
+from ganrun.experiment.train_log import logging_to
 from ganrun.losses import cross_entropy, logistic, wasserstein
 from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm
 from ganrun.run_dir import RunDir
+from ganrun.signals import Signals
 
 TINY = [f"{net}.{key}" for net in ("generator", "discriminator") for key in ("width=128", "depth=2", "growth=1")]
 LOSSES = {  # the discriminator's and the generator's
@@ -227,10 +229,11 @@ def watch(overrides: list[str], steps: int, make_callback: Callable[[Parts], pl.
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             parts = build(compose("train", [*overrides, f"steps={steps}", f"run_dir={folder}"]))
         run, callback = RunDir(folder), make_callback(parts)
-        with logging_to(run.log):
-            fit = Fit(parts, run, Console(file=io.StringIO()), start=0)
+        run.make()
+        with logging_to(run.log), Signals() as signals, contextlib.redirect_stdout(io.StringIO()):
+            fit = Fit(parts, run, None, signals)
             fit.trainer.callbacks.append(callback)  # the last: a step ends when all the others have seen it
-            result = fit.run_to_end(None)
+            result = fit.run_to_end()
     if result["signal"]:
         sys.exit(128 + result["signal"])
     return callback

@@ -50,7 +50,9 @@ def assert_same_run(one, other):
     assert metrics(one) == metrics(other)
     results = [json.loads((path / "result.json").read_text()) for path in (one, other)]
     assert results[0]["status"] == results[1]["status"] == "finished" and results[0]["scores"] == results[1]["scores"]
-    boards = [EventAccumulator(str(path / "tensorboard"), size_guidance={"images": 0}).Reload() for path in (one, other)]
+    boards = [
+        EventAccumulator(str(path / "tensorboard"), size_guidance={"images": 0}).Reload() for path in (one, other)
+    ]
     assert boards[0].Tags() == boards[1].Tags()
     for tag in boards[0].Tags()["scalars"]:
         points = [[(event.step, event.value) for event in board.Scalars(tag)] for board in boards]
@@ -115,5 +117,3 @@ def test_hundred_random_kills(reference, tmp_path, part):
 def test_kill_with_workers(reference, tmp_path):
     one, other = kill_and_resume(reference, tmp_path, 0.7, workers=2)
     assert_same_run(one, other)
-
-

@@ -25,11 +25,11 @@ def test_one_move_changes_only_its_players_parameters(schedule, loss):
     def probe(module):
         play = module._move
 
-        def watched(move, *args, **kwargs):
+        def watched(index, *args):
             before = {name: p.detach().clone() for name, p in module.recipe.named_parameters()}
-            play(move, *args, **kwargs)
+            play(index, *args)
             changed = {name for name, p in module.recipe.named_parameters() if not torch.equal(before[name], p)}
-            moves.append((move.player, changed))
+            moves.append((module.moves[index].player, changed))
             assert all(p.requires_grad for p in module.recipe.parameters()), "a frozen parameter was not restored"
 
         module._move = watched
@@ -167,7 +167,7 @@ GOLDEN = {
 
 def golden(loss):
     module = fitted(f"loss={loss}", "steps=20", "dataset.resolution=8", "batch_size=8", "dataset.limit=64")
-    return {name: round(float(value), 5) for name, value in module.terms.items()}
+    return {name: round(float(value), 5) for name, value in module.terms.items() if not name.endswith("_norm")}
 
 
 @pytest.mark.parametrize("loss", sorted(GOLDEN))

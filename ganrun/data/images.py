@@ -1,66 +1,28 @@
-"""Images as uint8 (channels, H, W): fitting to a size, value range, flips; sets in memory, folders and zip files."""
+"""Sets of images as uint8 (channels, H, W): held in memory, decoded from files; value range and flips."""
 
-import io
 import os
-import zipfile
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
 from ganrun.data.base import Data, as_labels, limited
+from ganrun.data.files import Zip, printable, reason, source
+from ganrun.data.pixels import Fit, check_crop, decode, fit_images, opened, quiet, to_channels
 from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.pictures import grid
 from ganrun.seeding import derive, uniform_at
 
-Fit = Literal["resize", "crop", "pad"]
-IN_MEMORY = 2**30  # bytes: decoded folders up to this size are kept after their first epoch
-NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
-
-
-def fit_images(images: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
-    """uint8 (num, C, h, w) -> uint8 (num, C, *size).
-
-    resize: both sides to size, whatever the shape. crop: the image fills the size, the middle is kept. pad: the image
-    is shrunk into the size if it is larger, never enlarged; black around it.
-    """
-    height, width = images.shape[-2:]
-    scales = size[0] / height, size[1] / width
-    if fit == "crop":
-        scales = (max(scales),) * 2
-    elif fit == "pad":
-        scales = (min(1.0, *scales),) * 2
-    images = _resize(images, (max(1, round(height * scales[0])), max(1, round(width * scales[1]))))
-    height, width = images.shape[-2:]
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return pad(images, (left, size[1] - width - left, top, size[0] - height - top))  # negative padding crops
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if images.shape[-2:] == size:
-        return images
-    chunks = [interpolate(c.float(), size, mode="bilinear", antialias=True) for c in images.split(1024)]
-    return torch.cat([c.round().clamp(0, 255).to(torch.uint8) for c in chunks])
-
-
-def to_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 (num, c, H, W) -> (num, channels, H, W), 1 or 3 channels: grey by ITU-R 601 luma, colour by repetition."""
-    if images.shape[1] == channels:
-        return images
-    if images.shape[1] == 3 and channels == 1:
-        luma = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
-        return torch.cat([(c * luma).sum(1, keepdim=True).round().to(torch.uint8) for c in images.split(1024)])
-    if images.shape[1] == 1:
-        return images.expand(-1, channels, -1, -1).contiguous()
-    raise UserError(f"dataset.channels={channels}: images have {images.shape[1]}; valid: 1, 3")
+IN_MEMORY = 2**30  # bytes: folders whose decoded images fit are decoded when they are opened, and kept
+HEADER = 2**16  # bytes that tell what most image files are
+THREADS = min(4, os.cpu_count() or 1)  # decode while a set is opened; each holds one image at its full size
+HINT = "dataset.on_error=skip leaves out what is bad"
 
 
 @dataclass(kw_only=True)
@@ -147,80 +109,151 @@ class Unreadable(UserError):
     """An image that cannot be decoded. Stays one line when a worker process passes it on with its traceback."""
 
     def __init__(self, text: str):
-        super().__init__(text.rpartition(f"{type(self).__qualname__}: ")[2].strip())
+        super().__init__(text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text)
 
 
 @dataclass(kw_only=True)
 class DecodedImages(Images):
-    """Images decoded from files when they are read, and kept if all of them fit in 1 GiB.
+    """Images decoded from files: all when the set is opened if they fit in 1 GiB, else each when it is read.
 
-    With workers nothing is kept: each worker would keep its own copy. `limit` takes evenly spaced files.
+    With workers nothing is kept: each worker would keep its own copy. `limit` takes evenly spaced files. Transparent
+    pixels are laid over white.
+
+    on_error: refuse raises Unreadable for the first file that cannot be read, when the set is opened if its header
+    tells or if all are decoded then. skip decodes every file once and leaves the bad ones out, see `skipped`.
     """
 
+    on_error: Literal["refuse", "skip"] = "refuse"
+
     def open(self) -> None:
-        self._names, labels, self.classes = self.find()
-        if self.limit is not None:  # evenly spaced, so that every class folder keeps its share
-            chosen = torch.linspace(0, len(self._names) - 1, min(self.limit, len(self._names))).long()
-            self._names = [self._names[i] for i in chosen]
-            labels = labels if labels is None else labels[chosen]
-        self._labels = labels
-        keep = self.num_workers == 0 and len(self) * int(np.prod(self.shape)) <= IN_MEMORY
-        self._kept = torch.zeros(len(self), *self.shape, dtype=torch.uint8) if keep else None
-        self._is_kept = torch.zeros(len(self), dtype=torch.bool)
+        if self.on_error not in ("refuse", "skip"):
+            raise UserError(f"dataset.on_error={self.on_error}; valid: refuse, skip")
+        names, known = self.find()
+        bad = known | faults(names, self._check_header)
+        self._leave_out(bad)
+        names, pixels = [name for name in names if name not in bad], None
+        if self.on_error == "skip":
+            names, pixels = self._decodable(names)
+        if not names:
+            raise UserError(f"dataset {self.name}: no image is left; {': '.join(self.skipped[0])}")
+        labels, self.classes = self.label(names)
+        chosen = spaced(len(names), self.limit)
+        self._names = [names[i] for i in chosen]
+        self._labels = None if labels is None else labels[chosen]
+        self._kept = pixels if pixels is None or len(chosen) == len(names) else pixels[chosen]
+        if self._kept is None and self._fits(self._names):
+            names, self._kept = self._decodable(self._names)
+            if len(names) < len(chosen):
+                raise UserError(f"dataset {self.name}: its files have changed while they were read")
+        self.skipped.sort()
 
     @abstractmethod
-    def find(self) -> tuple[list[str], Tensor | None, list[str]]:
-        """Names of the files, labels (num,) or None, class names."""
+    def find(self) -> tuple[list[str], dict[str, str]]:
+        """The files in their order, and the reasons not to read further ones."""
+
+    def label(self, names: list[str]) -> tuple[Tensor | None, list[str]]:
+        """Labels (num,) or None, class names."""
+        return None, []
 
     @abstractmethod
-    def content(self, name: str) -> bytes:
-        """The bytes of one file."""
+    def content(self, name: str, most: int = LARGEST) -> bytes:
+        """The first `most` bytes of one file."""
+
+    def shown(self, name: str) -> str:
+        """A file's name in messages."""
+        return printable(name)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def read(self, indices: Tensor) -> Batch:
-        if self._kept is None:
-            real = torch.stack([self._decode(i) for i in indices.tolist()])
-        else:
-            for i in indices[~self._is_kept[indices]].tolist():
-                self._kept[i] = self._decode(i)
-                self._is_kept[i] = True
+        if self._kept is not None:
             real = self._kept[indices]
+        else:
+            with quiet():
+                real = torch.stack([self._read(self._names[i]) for i in indices.tolist()])
         return {"real": real} if self._labels is None else {"real": real, "label": self._labels[indices]}
 
-    def _decode(self, index: int) -> Tensor:
-        name = self._names[index]
+    def _read(self, name: str) -> Tensor:
         try:
-            with Image.open(io.BytesIO(self.content(name))) as image:
-                pixels = np.array(eight_bit(image).convert("L" if self.channels == 1 else "RGB"))
+            return self._decode(name)
         except Exception as error:  # decoders and zip files raise exceptions of every kind on damaged bytes
-            raise Unreadable(f"dataset {self.name}: cannot read image {name}: {error}") from error
-        pixels = torch.from_numpy(pixels)
-        pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
-        return fit_images(pixels[None], self.size, self.fit)[0]
+            raise self._unreadable({name: reason(error)}) from error
+
+    def _decode(self, name: str) -> Tensor:
+        return fit_images(decode(self.content(name), self.channels)[None], self.size, self.fit)[0]
+
+    def _check_header(self, name: str) -> None:
+        try:
+            image = opened(self.content(name, HEADER))
+        except Exception:  # some formats need the whole file
+            image = opened(self.content(name))
+        with image:
+            if self.fit == "crop":
+                check_crop(image, self.size)
+
+    def _fits(self, names: list[str]) -> bool:
+        return self.num_workers == 0 and len(names) * math.prod(self.shape) <= IN_MEMORY
+
+    def _decodable(self, names: list[str]) -> tuple[list[str], Tensor | None]:
+        """Decodes all; the names of the good ones and, if they are to be kept, their pixels (num, C, H, W)."""
+        pixels = torch.zeros(len(names), *self.shape, dtype=torch.uint8) if self._fits(names) else None
+        if pixels is None:
+            print(f"dataset {self.name}: checking {len(names):,} images")
+
+        def keep(index: int) -> None:
+            image = self._decode(names[index])
+            if pixels is not None:
+                pixels[index] = image
+
+        bad = faults(range(len(names)), keep)
+        self._leave_out({names[i]: why for i, why in bad.items()})
+        if not bad:
+            return names, pixels
+        good = [i for i in range(len(names)) if i not in bad]
+        return [names[i] for i in good], None if pixels is None else pixels[good]
+
+    def _leave_out(self, bad: dict[str, str]) -> None:
+        if bad and self.on_error == "refuse":
+            raise self._unreadable(bad)
+        self.skipped += [(self.shown(name), why) for name, why in sorted(bad.items())]
+
+    def _unreadable(self, bad: dict[str, str]) -> Unreadable:
+        name, why = min(bad.items())
+        more = f"; {len(bad) - 1} more cannot be read" if len(bad) > 1 else ""
+        advice = f"; {ADVICE}" if self.on_error == "refuse" else ""
+        return Unreadable(f"dataset {self.name}: cannot read image {self.shown(name)}: {why}{more}{advice}")
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits scaled to 8; Pillow's own conversion clips at 255."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+def spaced(num: int, limit: int | None) -> list[int]:
+    """Indices, evenly spaced, so that every class folder keeps its share."""
+    return list(range(num)) if limit is None else torch.linspace(0, num - 1, min(limit, num)).long().tolist()
 
 
-def is_image(name: str) -> bool:
-    """By the ending; hidden files and what macOS adds to archives are none."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    suffix = path.suffix.lower()
-    return not hidden and suffix in Image.registered_extensions() and suffix not in NOT_DECODED
+def faults(items: Sequence[Item], check: Callable[[Item], None]) -> dict[Item, str]:
+    """The items that `check` raises an exception for, with the reason, in their order; several are checked at once."""
+
+    def fault(item: Item) -> str | None:
+        try:
+            check(item)
+        except Exception as error:  # of any kind, as in DecodedImages
+            return reason(error)
+        return None
+
+    found: dict[Item, str] = {}
+    with quiet(), ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes without holding the interpreter's lock
+        for start in range(0, len(items), 256):  # few at a time, so that an interrupt need not wait for all
+            some = items[start : start + 256]
+            found |= {item: why for item, why in zip(some, pool.map(fault, some), strict=True) if why is not None}
+    return found
 
 
 @dataclass(kw_only=True)
 class ImageFolder(DecodedImages):
     """The images of a folder or a .zip, however deep. Folders at the first level are classes if all images are in one.
 
-    The one folder that a .zip has around everything is no level.
+    The one folder that a .zip has around everything is no level. A class folder without images is an error, as is a
+    file that cannot be read.
 
     path: the folder or zip file.
     """
@@ -228,39 +261,20 @@ class ImageFolder(DecodedImages):
     path: str | None
 
     def find(self):
-        if self.path is None:
+        if not self.path:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images>")
-        self._root, self._zip, self._opened_by = Path(self.path).expanduser(), None, None
-        if not self._root.exists():
-            raise UserError(f"dataset.path={self.path}: there is no such folder or .zip")
-        names = sorted(self._list())
-        if not names:
+        self._source, found = source(self.path)
+        if not found.files and not found.faults:
             raise UserError(f"dataset.path={self.path}: no images in it; image files end in .png, .jpg, .webp, ...")
-        folders = [PurePosixPath(name).parts[0] if "/" in name else None for name in names]
-        classes = sorted({folder for folder in folders if folder})
-        if None in folders or len(classes) < 2:
-            return names, None, []
+        self._folders, self._top = found.folders, self._source.top(found.files)
+        return sorted(found.files), found.faults
+
+    def label(self, names):
+        top = self._source.top(names)
+        folders = [first_folder(name.removeprefix(top)) for name in names]
+        classes = sorted(set(folders))
+        if "" in classes or len(classes) < 2:
+            return None, []
+        self._leave_out_classes({first_folder(f"{folder}/".removeprefix(top)) for folder in self._folders}, classes)
         index = {name: i for i, name in enumerate(classes)}
-        return names, as_labels([index[folder] for folder in folders]), classes
-
-    def _list(self) -> list[str]:
-        if self._root.is_dir():
-            files = [p.relative_to(self._root).as_posix() for p in self._root.rglob("*") if p.is_file()]
-            return [name for name in files if is_image(name)]
-        if not zipfile.is_zipfile(self._root):
-            raise UserError(f"dataset.path={self.path} is neither a folder nor a .zip file")
-        with zipfile.ZipFile(self._root) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir() and is_image(info.filename)]
-        top = {PurePosixPath(name).parts[0] for name in names}
-        self._prefix = f"{top.pop()}/" if len(top) == 1 and all("/" in name for name in names) else ""
-        return [name.removeprefix(self._prefix) for name in names]
-
-    def content(self, name: str) -> bytes:
-        if self._root.is_dir():
-            return (self._root / name).read_bytes()
-        if self._opened_by != os.getpid():  # a forked worker would share its parent's place in the file
-            self._zip, self._opened_by = zipfile.ZipFile(self._root), os.getpid()
-        return self._zip.read(self._prefix + name)
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_zip": None, "_opened_by": None}
+        return as_labels([index[folder] for folder in folders]), classes

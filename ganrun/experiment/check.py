@@ -41,6 +41,7 @@ class Settings:
     run_dir: str
     resume: str | None
     init_from: str | None
+    deterministic: bool
     debug: bool
     log_every: int
     sample_every: int

@@ -1,6 +1,7 @@
 """One fit: everything that watches training, the run directory it writes, and going on from a checkpoint."""
 
 import errno
+import os
 import platform
 import signal
 import sys
@@ -98,27 +99,27 @@ def failing(run: RunDir) -> Iterator[None]:
     """Writes down why a run failed and tells where it can be continued; then the error goes on its way."""
     try:
         yield
-    except Exception as caught:
-        error = CannotWrite(caught.filename or run.path, caught) if is_storage(caught, run) else caught
-        advice = what_now(run, error)
-        failed = {"status": "failed", "reason": reason_of(error), "steps": getattr(caught, "step", 0)}
+    except Exception as error:
+        known = told_as(error, run)
+        step = getattr(error, "step", getattr(error.__cause__, "step", 0))
+        advice = what_now(run, known)
         with suppress(OSError, CannotWrite):  # the disk may be what failed
-            log.error("failed at step %d; %s", failed["steps"], advice, exc_info=caught)
+            log.error("failed at step %d; %s", step, advice, exc_info=error)
         with suppress(OSError, CannotWrite):
-            run.write_result(run.read_result() | failed)
-        if not isinstance(error, Failure):
-            print(f"ganrun: failed at step {failed['steps']}; {advice}", file=sys.stderr)
+            run.write_result(run.read_result() | {"status": "failed", "reason": reason_of(known), "steps": step})
+        if not isinstance(known, Failure):
+            print(f"ganrun: failed at step {step}; {advice}", file=sys.stderr)
             raise
-        error.args = (f"{error}; {advice}",)
-        raise error from caught
+        raise type(known)(f"{known}; {advice}") from error
 
 
-def is_storage(error: Exception, run: RunDir) -> bool:
-    """Is it that something of the run could not be written?"""
-    if not isinstance(error, OSError) or isinstance(error, Failure):
-        return False
-    inside = str(error.filename or "").startswith(str(run.path))
-    return inside or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+def told_as(error: Exception, run: RunDir) -> Exception:
+    """An OSError over a file of the run, or a full or failing disk, as CannotWrite; others as they are."""
+    if not isinstance(error, OSError):
+        return error
+    inside = os.fsdecode(error.filename or "").startswith(str(run.path))
+    storage = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+    return CannotWrite.of(os.fsdecode(error.filename or run.path), error) if inside or storage else error
 
 
 def what_now(run: RunDir, error: Exception) -> str:
@@ -130,7 +131,7 @@ def what_now(run: RunDir, error: Exception) -> str:
     except UserError as damaged:
         return str(damaged)
     if start is None:
-        return f"nothing had been saved yet: ganrun resume={run.path} starts anew"
+        return f"nothing had been saved yet: ganrun resume={run.path} starts anew, with the same numbers"
     if isinstance(error, NotFinite):
         return (
             f"the last finite state is {start.path}, step {start.step}: a new run from it, such as with a lower "

@@ -1,12 +1,14 @@
 """train.log: starts, stops, warnings and failures of a run."""
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger("ganrun")
+LIGHTNING = ("pytorch_lightning", "lightning", "lightning_fabric")
 NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
     ".*does not have many workers",
     ".*dataloader is not resumable",
@@ -21,13 +23,20 @@ class LogFile(logging.FileHandler):
         raise
 
 
+def thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer raises its error again where training uses it next: on the terminal it is told there."""
+    with suppress(OSError):
+        log.error("in thread %s", failed.thread, exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
+
+
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
     """train.log gets ganrun's own lines, Lightning's, and Python warnings; the terminal gets none of them."""
-    loggers = [logging.getLogger(name) for name in ("ganrun", "pytorch_lightning", "lightning", "py.warnings")]
+    loggers = [logging.getLogger(name) for name in ("ganrun", "py.warnings", *LIGHTNING)]
     handler = LogFile(path) if path else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
+    hook, threading.excepthook = threading.excepthook, thread_failed
     for text in NOT_FOR_US:
         warnings.filterwarnings("ignore", text)
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
@@ -41,4 +50,5 @@ def logging_to(path: Path | None) -> Iterator[None]:
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
         logging.captureWarnings(False)
+        threading.excepthook = hook
         handler.close()

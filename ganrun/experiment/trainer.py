@@ -8,10 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.build import refusing
+from ganrun.experiment.train_log import LIGHTNING
 
 OURS = {  # what the trainer's config may not hold, and what to use instead
     "max_steps": "use steps=",
     "max_epochs": "use steps=",
+    "deterministic": "use deterministic=",
     "gradient_clip_val": "use optimizer.clip_gradients=",
     "accumulate_grad_batches": "use batch_size=",
     "logger": "",
@@ -30,7 +32,7 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     """Lightning's trainer for a config. Raises UserError for devices or a precision that are not to be had."""
     if cfg.trainer.precision not in PRECISIONS:
         raise UserError(f"trainer.precision={cfg.trainer.precision}; {one_of(PRECISIONS, str(cfg.trainer.precision))}")
-    for name in ("pytorch_lightning", "lightning"):
+    for name in LIGHTNING:
         logging.getLogger(name).setLevel(logging.WARNING)
     chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
     for name in sorted(chosen.keys() & OURS.keys()):
@@ -40,6 +42,7 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     trainer = refusing("trainer", pl.Trainer)(
         max_steps=cfg.steps,
         max_epochs=-1,
+        deterministic=cfg.deterministic,
         use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_checkpointing=False,

@@ -1,0 +1,204 @@
+"""Image files in a folder or a .zip: which there are, which must not be read, and the bytes of one."""
+
+import os
+import re
+import stat
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from ganrun.errors import UserError
+
+NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
+LARGEST = 2**28  # bytes of one file, uncompressed
+ENCRYPTED = 0x1  # bit of a zip member's flags
+READING = threading.Lock()  # zipfile counts the readers of a file without one
+
+
+@dataclass
+class Listing:
+    """files: to be read. faults: those that cannot be, with the reason. folders: what was seen, images or not."""
+
+    files: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+
+    def add(self, name: str, fault: str | None) -> None:
+        if fault is None:
+            self.files.append(name)
+        else:
+            self.faults[name] = fault
+
+
+class Folder:
+    """A folder's images, however deep, behind symbolic links too; a link to a folder that it lies in is left out."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    def find(self) -> Listing:
+        found = Listing()
+        pending: list[tuple[str, tuple]] = [("", ())]  # a folder, and the identities of those that it lies in
+        while pending:
+            folder, above = pending.pop()
+            try:
+                status = os.stat(self.root / folder)
+                names = [name for name in os.listdir(self.root / folder) if not is_hidden(name)]
+            except OSError as error:
+                found.add(folder or ".", reason(error))
+                continue
+            own = (status.st_dev, status.st_ino)
+            if own not in above:
+                found.folders.add(folder)
+                within = [f"{folder}/{name}" if folder else name for name in names]
+                pending += [(name, (*above, own)) for name in self._sort_out(within, found)]
+        return found
+
+    def _sort_out(self, names: list[str], found: Listing) -> Iterator[str]:
+        """Adds the images; yields the folders."""
+        for name in names:
+            path = self.root / name
+            if os.path.isdir(path):  # unlike Path.is_dir False for what may not be looked at
+                yield name
+            elif is_image(name):
+                found.add(name, file_fault(path))
+
+    def read(self, name: str, most: int = LARGEST) -> bytes:
+        """The first `most` bytes of a file."""
+        with open(self.root / name, "rb") as file:
+            return file.read(most)
+
+    def top(self, names: list[str]) -> str:
+        """What all names begin with and is no level: nothing."""
+        return ""
+
+
+class Zip:
+    """A .zip's images. What leads out of it is never read; a backslash separates folders, as it does on Windows."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.archive, self._opened_by = None, None
+        self._members: dict[str, str] = {}  # name -> as the archive spells it
+
+    def find(self) -> Listing:
+        found = Listing()
+        for info in self._open().infolist():
+            spelt = info.filename.replace("\\", "/")
+            name = PurePosixPath(spelt).as_posix()
+            if leads_out(name):
+                if has_ending(name):
+                    found.faults[name] = "its name leads out of the .zip"
+            elif not is_hidden(name):
+                found.folders.add(name if spelt.endswith("/") else name.rpartition("/")[0])
+                if is_image(name) and not spelt.endswith("/"):
+                    self._members[name] = info.filename
+        for name, spelt in self._members.items():  # of members with the same name the last counts
+            found.add(name, member_fault(self.archive.getinfo(spelt)))
+        return found
+
+    def read(self, name: str, most: int = LARGEST) -> bytes:
+        """The first `most` bytes of a member, piece by piece: it may hold more than it claims to."""
+        parts, left = [], most
+        with READING:
+            info = self._open().getinfo(self._members[name])
+            bounded = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            piece = 2**20 if bounded else 2**12  # other methods unpack at once whatever they are given
+            with self.archive.open(info) as member:
+                while left > 0 and (part := member.read(min(left, piece))):
+                    parts.append(part)
+                    left -= len(part)
+        return b"".join(parts)
+
+    def top(self, names: list[str]) -> str:
+        """The one folder, with its slash, that is around everything; "" if there is none."""
+        first = {name.partition("/")[0] for name in names}
+        return f"{first.pop()}/" if len(first) == 1 and all("/" in name for name in names) else ""
+
+    def _open(self) -> zipfile.ZipFile:
+        if self._opened_by != os.getpid():  # a forked worker would share its parent's place in the file
+            self.archive, self._opened_by = zipfile.ZipFile(self.path), os.getpid()
+        return self.archive
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"archive": None, "_opened_by": None}
+
+
+def source(path: str) -> tuple[Folder | Zip, Listing]:
+    """A folder or .zip and what is in it. Raises UserError for anything else."""
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise UserError(f"dataset.path={path}: there is no such folder or .zip")
+    if root.is_dir():
+        found = Folder(root)
+        return found, found.find()
+    if not root.is_file() or not zipfile.is_zipfile(root):
+        what = "a damaged or cut off" if root.is_file() and begins_as_zip(root) else "neither a folder nor a"
+        raise UserError(f"dataset.path={path} is {what} .zip file")
+    found = Zip(root)
+    try:
+        return found, found.find()
+    except Exception as error:  # a damaged directory of members raises exceptions of every kind
+        raise UserError(f"dataset.path={path} cannot be read as a .zip file: {reason(error)}") from error
+
+
+def begins_as_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def file_fault(path: Path) -> str | None:
+    """Why a file of a folder must not be read."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return "a broken symbolic link" if path.is_symlink() else reason(error)
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    return size_fault(status.st_size)
+
+
+def member_fault(info: zipfile.ZipInfo) -> str | None:
+    """Why a member of a .zip must not be read."""
+    return "it is encrypted" if info.flag_bits & ENCRYPTED else size_fault(info.file_size)
+
+
+def size_fault(size: int) -> str | None:
+    return f"{size:,} bytes; at most {LARGEST:,} are read" if size > LARGEST else None
+
+
+def leads_out(name: str) -> bool:
+    """Is it absolute, on a drive, or does it go up?"""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Hidden files and folders, and what macOS adds to archives."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def has_ending(name: str) -> bool:
+    """Does it end as the name of an image does?"""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in Image.registered_extensions() and suffix not in NOT_DECODED
+
+
+def is_image(name: str) -> bool:
+    """By the ending; what is hidden is none."""
+    return has_ending(name) and not is_hidden(name)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(" ".join(text.split()) or type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """With escapes for line breaks, control characters and bytes that are no UTF-8, so that it can go anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
