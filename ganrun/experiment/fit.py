@@ -131,7 +131,7 @@ def what_now(run: RunDir, error: Exception) -> str:
     except UserError as damaged:
         return str(damaged)
     if start is None:
-        return f"nothing had been saved yet: ganrun resume={run.path} starts anew, with the same numbers"
+        return f"no checkpoint is there; ganrun resume={run.path} starts anew, with the same draws"
     if isinstance(error, NotFinite):
         return (
             f"the last finite state is {start.path}, step {start.step}: a new run from it, such as with a lower "
