@@ -17,6 +17,7 @@ import contextlib
 import copy
 import io
 import json
+import operator
 import os
 import sys
 import tempfile
@@ -37,12 +38,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
+from ganrun.callbacks.finite import Finite, send
 from ganrun.configs import config_dir
 from ganrun.experiment.build import Parts, build
 from ganrun.experiment.fit import Fit
 from ganrun.experiment.report import console
 from ganrun.experiment.train_log import logging_to
 from ganrun.losses import cross_entropy, logistic, wasserstein
+from ganrun.module import GANModule
+from ganrun.optim import total_norm
 from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm
 from ganrun.run_dir import RunDir
 from ganrun.signals import Signals
@@ -161,6 +165,22 @@ class Peer(Loop):
         self.copy_buffers()
 
 
+class FiniteCheck:
+    """What a step of ganrun does to notice NaN and infinity, and nothing else."""
+
+    def __init__(self, module: GANModule):
+        self.module, self.watch = module, Finite(())
+
+    def step(self) -> None:
+        numbers = {}
+        for i, move in enumerate(self.module.moves):
+            parameters = self.module.player_optimizers[move.player].parameters
+            numbers[f"gradient {i}"] = total_norm([p.grad for p in parameters if p.grad is not None])
+            numbers[f"weight {i}"] = total_norm(parameters)
+        self.watch.sent.append(send(0, numbers))
+        self.watch.look(wait=False)
+
+
 def png(image: Tensor) -> bytes:
     to_pil_image(image).save(file := io.BytesIO(), format="PNG")
     return file.getvalue()
@@ -175,7 +195,7 @@ class TakeTurns(pl.Callback):
 
     def __init__(self, parts: Parts, steps: int):
         self.parts, self.steps = parts, steps
-        self.times: dict[str, list[float]] = {"ganrun": [], "plain": [], "peer": []}  # ms a step, for each round
+        self.times: dict[str, list[float]] = {name: [] for name in ("ganrun", "plain", "peer", "finite")}  # ms a step
         self.outside: list[float] = []  # of ganrun's ms a step those outside training_step
         self.inside, training_step = 0.0, parts.module.training_step
 
@@ -187,7 +207,8 @@ class TakeTurns(pl.Callback):
         parts.module.training_step = timed
 
     def on_train_start(self, trainer, pl_module) -> None:
-        self.loops = {"plain": Plain(self.parts, pl_module.device), "peer": Peer(self.parts, pl_module.device)}
+        plain, peer = Plain(self.parts, pl_module.device), Peer(self.parts, pl_module.device)
+        self.loops = {"plain": plain, "peer": peer, "finite": FiniteCheck(pl_module)}
         self.inside, self.mark = 0.0, clock()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
@@ -252,6 +273,7 @@ def measure(name: str, rounds: int, steps: int | None) -> dict[str, Any]:
         "ganrun_over_plain": median(ganrun / plain for ganrun, plain, _ in turn),
         "peer_over_ganrun": median(peer / ganrun for ganrun, _, peer in turn),
         "ganrun_minus_plain": median(ganrun - plain for ganrun, plain, _ in turn),
+        "finite_over_ganrun": median(map(operator.truediv, times["finite"], times["ganrun"])),
         "outside_training_step": median(turns.outside[1 : rounds + 1]),
     }
 
@@ -266,6 +288,10 @@ def report(rows: dict[str, dict[str, Any]], title: str) -> None:
         table.add_row(name, *times, f"{row['ganrun_over_plain']:.2f}", f"{row['peer_over_ganrun']:.2f}")
     screen.print(table)
     for name, row in rows.items():
+        share = row["finite_over_ganrun"]
+        screen.print(
+            f"{name}: noticing NaN and infinity {ms(row['finite']['median'])} ms a step, {share:.1%} of ganrun"
+        )
         if name.startswith("mlp"):
             screen.print(
                 f"{name}: Lightning's loop, loader and callbacks {row['outside_training_step']:.2f} ms a step; "

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -13,13 +14,10 @@ TINY = ["generator.width=8", "discriminator.width=8", "batch_size=16", "evaluate
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
 
 
-def ganrun(*args: str, cwd: Path, check: int | None = 0, env: dict | None = None) -> subprocess.CompletedProcess:
-    """Runs the command as a user would; `check` is the exit code that it must end with."""
-    done = subprocess.run(
-        [GANRUN, *args], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=600
-    )
-    assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+def ganrun(*args: str, cwd: Path, check: int | None = 0) -> subprocess.CompletedProcess:
+    """Runs the command to its end in a process of its own; `check` is the exit code that it must end with."""
+    done = forked.run(*args, cwd=cwd, check=check)
+    return subprocess.CompletedProcess(args, done.wait(), done.out, done.err)
 
 
 def last_line(done: subprocess.CompletedProcess) -> str:

@@ -20,6 +20,7 @@ def test_three_loops_on_a_tiny_row(tmp_path):
         spread = row[loop]
         assert len(spread["rounds"]) == 2 and 0 < spread["min"] <= spread["median"] <= spread["max"]
     assert row["ganrun_over_plain"] > 0 and row["peer_over_ganrun"] > 0
+    assert 0 < row["finite_over_ganrun"] < 1 and "noticing NaN and infinity" in done.stdout
     assert 0 < row["outside_training_step"] < row["ganrun"]["max"]
     assert "ganrun/plain" in done.stdout and "Lightning" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]

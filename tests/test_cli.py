@@ -101,7 +101,8 @@ def test_mistake_is_one_line_and_leaves_nothing(line, tmp_path, monkeypatch, cap
 
 
 def test_mistake_in_a_real_process(tmp_path):
-    done = ganrun("loss=wgann", cwd=tmp_path, check=2)
+    done = subprocess.run([GANRUN, "loss=wgann"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and done.stdout == "" and list(tmp_path.iterdir()) == []
 
 

@@ -226,6 +226,35 @@ def test_a_dying_process_ends_the_others_within_a_minute(victim, tmp_path):
     assert state(tmp_path / "run")["global_step"] == saved + 1
 
 
+LAME = """
+import torch
+from ganrun.losses import Hinge
+
+
+class Lame(Hinge):
+    def generator(self, real, fake):
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+            raise ValueError("only here")
+        return super().generator(real, fake)
+"""
+
+
+def test_what_only_another_process_raises_is_told(tmp_path):
+    (tmp_path / "my" / "loss").mkdir(parents=True)
+    (tmp_path / "my" / "lame.py").write_text(LAME)
+    (tmp_path / "my" / "loss" / "lame.yaml").write_text("# @package _global_\n# Lame\nloss: {_target_: lame.Lame}\n")
+    done = run("--config-dir", "my", "loss=lame", *ARGS, *TWO, cwd=tmp_path, check=1)
+    assert "ganrun: process 1: ValueError: only here" in done.err
+    assert done.err.splitlines()[-1].startswith("ganrun: another process of this run failed, as told above")
+
+
+def test_what_only_the_first_process_cannot_write_ends_all(tmp_path):
+    going, other = training(tmp_path)
+    (tmp_path / "run" / "checkpoints").rename(tmp_path / "moved")
+    assert going.wait(timeout=60) == 1 and not alive(other)
+    assert going.err.startswith("ganrun: cannot write run/") and going.err.count("\n") == 1
+
+
 def test_sweep_of_runs_of_two_processes_survives_a_failure(tmp_path):
     rates = "optimizer.discriminator.lr=1e38,1e-4"
     done = run("-m", rates, *ARGS, *TWO, "run_dir=sweep", cwd=tmp_path, check=1)

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from conftest import GANRUN, ROOT, TINY
+from forked import run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -29,7 +30,7 @@ def code_block(language, marker):
 def place(tmp_path_factory):
     """A user's folder: a finished run, own images, and the README's own loss."""
     path = tmp_path_factory.mktemp("readme")
-    subprocess.run([GANRUN, *SHORT, "run_dir=run"], cwd=path, check=True, capture_output=True, timeout=300)
+    run(*SHORT, "run_dir=run", cwd=path)
     (path / "my" / "loss").mkdir(parents=True)
     (path / "my" / "my_losses.py").write_text(code_block("python", "class Quadratic"))
     (path / "my" / "loss" / "quadratic.yaml").write_text(code_block("yaml", "my_losses"))
@@ -53,7 +54,7 @@ def test_command_runs(command, place, request):
     words = [word.replace("steps=4000", "steps=3") for word in words if word != "steps=2" or "steps=4000" not in words]
     if "dataset=mnist" in words:
         words.append(f"data_dir={request.getfixturevalue('data_dir')}")
-    subprocess.run([GANRUN, *words[1:]], cwd=place, check=True, capture_output=True, timeout=300)
+    run(*words[1:], cwd=place)
 
 
 def test_python_door(place):
@@ -72,9 +73,34 @@ def test_demo_and_test_scripts(tmp_path):
     assert done.returncode == 0 and "All checks passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_slurm_script_starts_a_run_and_then_resumes_it(tmp_path):
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$@" >> asked\n')
+    (tmp_path / "srun").chmod(0o755)
+    (tmp_path / "job").write_text(code_block("sh", "#SBATCH"))
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for _ in range(2):
+        subprocess.run(["bash", "-eu", "job"], cwd=tmp_path, env=env, check=True, timeout=60)
+        (tmp_path / "outputs" / "big" / ".hydra").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "outputs" / "big" / ".hydra" / "config.yaml").touch()
+    first, second = (tmp_path / "asked").read_text().splitlines()
+    assert first == "ganrun trainer=ddp trainer.devices=8 trainer.num_nodes=2 run_dir=outputs/big"
+    assert second == "ganrun resume=outputs/big"
+
+
+def test_torchrun_command_is_understood(tmp_path):
+    command = code_block("sh", "torchrun").replace("\\\n", " ").replace("$HOST", "localhost:0")
+    command = command.replace("--nnodes 2 --nproc-per-node 8", "--nnodes 1 --nproc-per-node 2").replace(
+        "ganrun", "echo"
+    )
+    words = [str(GANRUN.parent / "torchrun"), *shlex.split(command)[1:]]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    wanted = "trainer=ddp trainer.devices=8 trainer.num_nodes=2 run_dir=outputs/big"
+    assert done.returncode == 0 and done.stdout.count(wanted) == 2, done.stderr
+
+
 def test_output_tree_is_the_real_one(place):
     tree = README.split("## What a run leaves")[1].split("```")[1]
-    for name in ("train.log", "metrics.jsonl", "result.json", "generator.safetensors", "generator.yaml"):
+    for name in ("train.log", "metrics.jsonl", "result.json", "generator.safetensors", "generator.yaml", ".lock"):
         assert name in tree and (place / "run" / name).exists()
     for folder in (".hydra", "checkpoints", "tensorboard", "samples"):
         assert f"  {folder}/" in tree and (place / "run" / folder).is_dir()

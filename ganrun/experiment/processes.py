@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -17,13 +18,14 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from ganrun.errors import Failure
+from ganrun.errors import Failure, NotFinite, reason_of
 from ganrun.experiment.state import Start, find_start
 from ganrun.run_dir import RunDir
 from ganrun.signals import SIGNALS
 
-FAILED_TOO = 17  # exit code of a further process that raised, as the first one does then
-GRACE = 20  # seconds in which a process notices by itself that another one has died
+FAILED = 17  # exit code of a further process that raised and told why
+GRACE = 20  # seconds in which a process notices by itself that another one has ended
+NOTICED = 2  # seconds in which one that ended is seen to have
 
 
 @contextmanager
@@ -48,12 +50,13 @@ def further_processes(probe: pl.Trainer, cfg: dict[str, Any], run: RunDir, start
         threading.Thread(target=_watch, args=(others, done), daemon=True).start()
         try:
             yield
-            wait_for(others)
+            wait_for(others, GRACE)
         except Exception as error:
-            wait_for(others)
-            died = [process.exitcode for process in others if process.exitcode not in (None, 0, FAILED_TOO)]
-            if died:
-                raise Failure(f"another process of this run died with exit code {died[0]}") from error
+            wait_for(others, NOTICED)
+            ended = [process.exitcode for process in others if process.exitcode]
+            if ended and not isinstance(error, Failure):  # what was raised here is but the echo
+                how = "failed, as told above" if ended[0] == FAILED else f"died with exit code {ended[0]}"
+                raise Failure(f"another process of this run {how}") from error
             raise
         finally:
             done.set()
@@ -62,8 +65,8 @@ def further_processes(probe: pl.Trainer, cfg: dict[str, Any], run: RunDir, start
                 process.join()
 
 
-def wait_for(processes: list[BaseProcess]) -> None:
-    until = time.monotonic() + GRACE
+def wait_for(processes: list[BaseProcess], seconds: float) -> None:
+    until = time.monotonic() + seconds
     for process in processes:
         process.join(max(0, until - time.monotonic()))
 
@@ -99,7 +102,7 @@ def _start(rank: int, *args: Any) -> BaseProcess:
 
 
 def _train(rank: int, cfg: dict[str, Any], run: RunDir, path: Path | None) -> None:
-    """What a further process does. Its failure is told by the first process, which fails with it."""
+    """What a further process does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank)
     from ganrun.experiment.build import build
@@ -107,10 +110,13 @@ def _train(rank: int, cfg: dict[str, Any], run: RunDir, path: Path | None) -> No
 
     try:
         train(build(OmegaConf.create(cfg)), run, find_start(run, path) if path else None)
+    except NotFinite:
+        os._exit(FAILED)  # it spreads with the gradients: the first process tells it
     except Exception as error:
         if not isinstance(error, Failure):
             traceback.print_exc()
-        os._exit(FAILED_TOO)
+        print(f"ganrun: process {rank}: {reason_of(error)}", file=sys.stderr, flush=True)
+        os._exit(FAILED)
 
 
 def _end_with_parent() -> None:
@@ -123,6 +129,12 @@ def _watch(others: list[BaseProcess], done: threading.Event) -> None:
     running = {process.sentinel: process for process in others}
     while running and not done.is_set():
         for sentinel in connection.wait(list(running), timeout=1):
-            if running.pop(sentinel).exitcode != 0 and not done.wait(GRACE):
-                os.write(2, b"ganrun: a process of this run has died\n")
+            if exit_code(running.pop(sentinel)) != 0 and not done.wait(GRACE):
+                os.write(2, b"ganrun: another process of this run has died\n")
                 os._exit(1)
+
+
+def exit_code(ended: BaseProcess) -> int:
+    while ended.exitcode is None:  # the other thread is just reading it
+        time.sleep(0.01)
+    return ended.exitcode

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from ganrun.experiment.build import Parts
 
+SHOWN = 3  # skipped files that the summary names
+
 
 def console() -> Console:
     """Standard output; without a terminal plain and wide enough to keep a line a line."""
@@ -30,6 +32,10 @@ def summary(parts: Parts, run_dir: Path, device: str) -> Table:
     table = plain_table()
     classes = f", {data.num_classes} classes" if data.num_classes else ""
     table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")
+    if data.skipped:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in data.skipped[:SHOWN])
+        more = "; ... all of them are in result.json" if len(data.skipped) > SHOWN else ""
+        table.add_row("skipped", f"{len(data.skipped)} ({shown}{more})")
     for name, player in module.players.items():
         networks = ", ".join(short(cfg.get(name, {}).get("_target_", name)) for _ in player.networks)
         table.add_row(
