@@ -261,6 +261,14 @@ def test_celeba_from_its_files(tmp_path, celeba):
     assert len(dataset("celeba", tmp_path, "dataset.arguments.split=valid")) == 2
 
 
+def test_missing_faces_can_be_skipped(tmp_path, celeba, capsys):
+    (celeba / "img_align_celeba" / "000002.jpg").unlink()
+    data = dataset("celeba", tmp_path, "dataset.on_error=skip")
+    assert data.skipped == [("000002.jpg", "No such file or directory")]
+    assert everything(data)["real"].amax((1, 2, 3)).tolist() == pytest.approx([0, 80], abs=2)
+    assert capsys.readouterr().out == "dataset celeba: checking 2 images\n"
+
+
 def test_a_missing_face_is_named(tmp_path, celeba):
     (celeba / "img_align_celeba" / "000002.jpg").unlink()
     with pytest.raises(UserError, match=r"dataset celeba: cannot read image 000002.jpg"):
@@ -296,6 +304,13 @@ def test_wrong_arguments_are_no_missing_files(tmp_path, capsys):
     with pytest.raises(UserError, match=r"dataset: .*split"):
         dataset("svhn", tmp_path, "dataset.arguments.split=validation")
     assert "downloading" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["os", "MNISTT", "VisionDataset.__init__", "__loader__", "folder", "utils", ""])
+def test_only_data_sets_of_torchvision_can_be_named(tmp_path, name):
+    with pytest.raises(UserError, match=r"dataset.dataset=.*: torchvision has no such data set; .*valid: ") as raised:
+        dataset("mnist", tmp_path, f"dataset.dataset='{name}'")
+    assert ("did you mean MNIST" in str(raised.value)) == (name == "MNISTT") and "\n" not in str(raised.value)
 
 
 def failing(error: Exception, cause: Exception):

@@ -1,14 +1,18 @@
-"""What a data set is to the rest: numbered samples, classes, a value range and a way to draw them."""
+"""What a data set is to the rest: numbered samples, classes, a value range and a way to draw them; sets of images."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.data.pixels import Fit
 from ganrun.errors import UserError
 from ganrun.game import Batch
+from ganrun.pictures import grid
+from ganrun.seeding import derive, uniform_at
 
 
 @dataclass(kw_only=True)
@@ -40,7 +44,7 @@ class Data(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Finds the samples; sets `classes`."""
+        """Finds the samples; sets `classes`, and `skipped` where samples are left out."""
 
     @property
     @abstractmethod
@@ -66,6 +70,52 @@ class Data(ABC):
     @abstractmethod
     def picture(self, fake: Tensor, real: Tensor, *, columns: int, names: list[str] | None = None):
         """Draws generated samples in the network's value range as a PIL image."""
+
+
+@dataclass(kw_only=True)
+class Images(Data):
+    """Images fitted to a resolution.
+
+    resolution: side in pixels, or [H, W]. channels: 1 (grey) or 3 (RGB). fit: resize, crop or pad (see fit_images).
+    flip: mirror each image left to right with probability 1/2. value_range: [-1, 1] or [0, 1].
+    """
+
+    resolution: int | Sequence[int]
+    channels: int
+    fit: Fit = "resize"
+    flip: bool = False
+    value_range: Sequence[float] = (-1, 1)
+
+    def __post_init__(self) -> None:
+        self.size = (self.resolution,) * 2 if isinstance(self.resolution, int) else tuple(self.resolution)
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise UserError(f"dataset.resolution={self.resolution}; expected pixels as N or [H,W]")
+        if self.channels not in (1, 3):
+            raise UserError(f"dataset.channels={self.channels}; valid: 1 (grey), 3 (RGB)")
+        if self.fit not in ("resize", "crop", "pad"):
+            raise UserError(f"dataset.fit={self.fit}; valid: resize, crop, pad")
+        if tuple(self.value_range) not in ((-1, 1), (0, 1)):
+            raise UserError(f"dataset.value_range={list(self.value_range)}; valid: [-1,1], [0,1]")
+        super().__post_init__()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, *self.size)
+
+    def augment(self, batch: Batch, positions: np.ndarray, seed: int) -> Batch:
+        if not self.flip:
+            return batch
+        flipped = torch.from_numpy(uniform_at(positions, derive(seed, "flip")) < 0.5)
+        real = torch.where(flipped[:, None, None, None], batch["real"].flip(-1), batch["real"])
+        return batch | {"real": real}
+
+    def to_range(self, real: Tensor) -> Tensor:
+        low, high = self.value_range
+        return real.float() * ((high - low) / 255) + low
+
+    def picture(self, fake, real, *, columns, names=None):
+        low, high = self.value_range
+        return grid((fake.float() - low) / (high - low), columns=columns, names=names)
 
 
 def limited(limit: int | None, *arrays: Tensor | None) -> list[Tensor | None]:

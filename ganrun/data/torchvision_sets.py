@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from ganrun.data.base import as_labels
-from ganrun.data.images import DecodedImages, ImagesInMemory
-from ganrun.errors import UserError
+from ganrun.data.decoded import DecodedImages
+from ganrun.data.files import LARGEST, Folder
+from ganrun.data.images import ImagesInMemory
+from ganrun.errors import UserError, one_of
 
 
 def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str, Any]):
     """The torchvision set of that class name, from the files under data_dir or by download.
 
-    Raises UserError when the files are not there and cannot be downloaded.
+    Raises UserError when there is no such class, and when the files are not there and cannot be downloaded.
     """
-    cls: Callable = getattr(import_module("torchvision.datasets"), dataset)
+    cls = torchvision_class(dataset)
     try:
         return cls(root=data_dir, download=False, **arguments)
     except (RuntimeError, FileNotFoundError):
@@ -36,6 +38,16 @@ def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str
             f"dataset={name}: not in data_dir={data_dir}, and the download failed ({reason}); point data_dir= or "
             "$GANRUN_DATA at the files, or use dataset=digits, which needs no network"
         ) from error
+
+
+def torchvision_class(dataset: str) -> Callable:
+    """The data set of that name in torchvision.datasets, and nothing else that can be reached there."""
+    module = import_module("torchvision.datasets")
+    classes = {name: getattr(module, name) for name in module.__all__}
+    valid = [name for name, cls in classes.items() if isinstance(cls, type) and issubclass(cls, module.VisionDataset)]
+    if dataset not in valid:
+        raise UserError(f"dataset.dataset={dataset}: torchvision has no such data set; {one_of(valid, str(dataset))}")
+    return classes[dataset]
 
 
 def to_uint8(data: Tensor | np.ndarray) -> Tensor:
@@ -77,9 +89,8 @@ class CelebA(DecodedImages):
 
     def find(self):
         found = open_torchvision("CelebA", self.name, self.data_dir, self.arguments)
-        self._folder = f"{found.root}/{found.base_folder}/img_align_celeba"
-        return list(found.filename), None, []
+        self._folder = Folder(f"{found.root}/{found.base_folder}/img_align_celeba")
+        return list(found.filename), {}
 
-    def content(self, name: str) -> bytes:
-        with open(f"{self._folder}/{name}", "rb") as file:
-            return file.read()
+    def content(self, name, most=LARGEST):
+        return self._folder.read(name, most)
