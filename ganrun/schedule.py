@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from ganrun.errors import UserError, one_of
 
+MOST_MOVES = 1000  # of one player in a round, which reads and holds a batch for each
+
 
 class Move(NamedTuple):
     """One player's move within a round."""
@@ -22,9 +24,9 @@ class Schedule:
     """
 
     def __init__(self, moves: dict[str, int], *, reuse_stale: bool = False):
-        wrong = {name: count for name, count in moves.items() if type(count) is not int or count < 1}
+        wrong = {name: count for name, count in moves.items() if type(count) is not int or not 1 <= count <= MOST_MOVES}
         if wrong:
-            raise UserError(f"schedule={wrong}; expected at least 1 move a player")
+            raise UserError(f"schedule={wrong}; expected at least 1 move a player and at most {MOST_MOVES:,}")
         self.moves = dict(moves)
         self.reuse_stale = reuse_stale
 

@@ -4,25 +4,34 @@ import os
 import signal
 import subprocess
 import time
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SLURM warns with USR1 before a job's time is up
 ECHO = 0.5  # seconds in which a second Ctrl-C is the first one, passed on once more by a wrapper
 
 
 class Signals:
-    """Within `with Signals() as signals:` the first of SIGNALS is noted as `received`; a second Ctrl-C ends it all."""
+    """Within `with Signals() as signals:` the first of SIGNALS is noted as `received`; a second Ctrl-C ends it all.
+
+    One within another, a run's within its sweep's, starts from what the outer one has noted and hands on what it notes.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._previous: dict[int, object] = {}
+        self._since = 0.0
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
         self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        outer = getattr(self._previous[signal.SIGTERM], "__self__", None)
+        self._outer = outer if isinstance(outer, Signals) else self
+        self.received = self._outer.received
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._outer.received = self.received
 
     def _note(self, number: int, frame) -> None:
         if self.received is None:

@@ -94,6 +94,7 @@ def test_second_interrupt_quits_at_once(tmp_path):
     going = Run("--config-dir", "my", "loss=slow", *LONG, "checkpoint.every=1", cwd=tmp_path)
     going.wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt")
     saved = step_of(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    time.sleep(0.7)  # into the three seconds of the next step
     going.send(signal.SIGINT)
     time.sleep(1)
     going.send(signal.SIGINT)
@@ -107,6 +108,24 @@ def test_the_echo_of_an_interrupt_is_no_second_one(tmp_path):
         going.kill(signal.SIGINT)
     assert going.wait() == 130
     assert result(tmp_path / "run")["status"] == "stopped by SIGINT"
+
+
+def test_signal_between_two_jobs_is_not_lost(tmp_path):
+    """The next job is being built, or has just begun: it stops after its first step."""
+    (tmp_path / "my" / "loss").mkdir(parents=True)
+    (tmp_path / "my" / "slow.py").write_text(
+        "import time\nfrom ganrun.losses import Hinge\nclass Slow(Hinge):\n"
+        "    def __init__(self):\n        super().__init__()\n        time.sleep(2)\n"
+    )
+    (tmp_path / "my" / "loss" / "slow.yaml").write_text("# @package _global_\n# Slow\nloss: {_target_: slow.Slow}\n")
+    args = ["--config-dir", "my", "loss=slow", *ARGS[:-1], "run_dir=sweep"]
+    going = Run("-m", "seed=1,2", "steps=1,1000000", *args, cwd=tmp_path)
+    going.wait_for(tmp_path / "sweep" / "1" / ".hydra" / "config.yaml")
+    going.send(signal.SIGTERM)
+    assert going.wait(timeout=60) == 143
+    rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
+    assert len(rows) == 3 and "finished" in rows[1] and "stopped by SIGTERM" in rows[2]
+    assert result(tmp_path / "sweep" / "1")["steps"] == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -17,6 +17,11 @@ class Sent(NamedTuple):
     values: Tensor
     arrived: "torch.cuda.Event | None"
 
+    @property
+    def is_here(self) -> bool:
+        """Can they be read without waiting?"""
+        return self.arrived.query() if self.arrived else self.values.device.type == "cpu"
+
 
 class Finite(pl.Callback):
     """Raises NotFinite for the first loss term, gradient or weight that is NaN or infinite, naming step and player.
@@ -39,21 +44,20 @@ class Finite(pl.Callback):
         self.look(wait=True)
 
     def look(self, *, wait: bool) -> None:
-        while self.sent and (wait or self.sent[0].arrived is None or self.sent[0].arrived.query()):
+        while self.sent and (wait or self.sent[0].is_here):
             step, names, values, arrived = self.sent.pop(0)
-            if arrived is not None:
+            if arrived:
                 arrived.synchronize()
-            if not values.isfinite().all():
-                first = int((~values.isfinite()).nonzero()[0])
-                raise NotFinite(f"{names[first]} is {values[first].item()} at step {step}")
+            bad = (~values.isfinite()).nonzero()
+            if len(bad):
+                raise NotFinite(f"{names[bad[0]]} is {values[bad[0]].item()} at step {step}")
 
 
 def send(step: int, numbers: dict[str, Tensor]) -> Sent:
     """Starts copying scalars to the host."""
     values = torch.stack([value.detach().float() for value in numbers.values()])
-    arrived = None
-    if values.is_cuda:
-        values = values.to("cpu", non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
+    if not values.is_cuda:
+        return Sent(step, list(numbers), values, None)
+    values, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
     return Sent(step, list(numbers), values, arrived)

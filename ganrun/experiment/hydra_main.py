@@ -4,10 +4,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
@@ -18,7 +21,8 @@ from ganrun.configs import config_dir, config_dirs_of, groups, options
 from ganrun.errors import UserError, one_of
 
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-r", "--run", "--resolve", "-cd", "--config-dir", "-sc",
-         "--shell-completion", "-i", "--info", "--hydra-help", "--experimental-rerun")  # fmt: skip
+         "--shell-completion", "-i", "--info", "--hydra-help")  # fmt: skip
+OPEN = ("launcher", "sweeper")  # what of Hydra's own config does not decide where and how ganrun writes
 
 
 def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], None]) -> None:
@@ -51,8 +55,23 @@ def refuse_flags(args: list[str]) -> None:
     for arg in args:
         if arg.startswith("-") and arg.partition("=")[0] not in FLAGS:
             raise UserError(f"{arg}: there is no such flag; {one_of(FLAGS, arg)}; keys have no dashes: key=value")
-        if arg.startswith(("hydra.run.dir=", "hydra.sweep.dir=", "hydra.job.chdir=")):
-            raise UserError(f"{arg}: ganrun makes the run directory itself; use run_dir=<directory>")
+    parser = get_args_parser()
+    parser.error = _refuse  # argparse would print its usage
+    try:
+        overrides = OverridesParser.create().parse_overrides(parser.parse_args(args).overrides)
+    except Exception as error:  # Hydra's grammar raises more than its own exceptions
+        raise UserError(explain(error, "", args)) from error
+    for override in overrides:
+        head, *rest = re.split(r"[./]", override.key_or_group)
+        if head == "hydra" and rest[:1] not in ([name] for name in OPEN):
+            raise UserError(
+                f"{override.input_line}: ganrun sets it; use run_dir=<directory> for where a run lies; open are "
+                f"{', '.join(f'hydra/{name} and hydra.{name}.*' for name in OPEN)}"
+            )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; see ganrun --help")
 
 
 def explain(error: Exception, config_name: str, args: list[str]) -> str:

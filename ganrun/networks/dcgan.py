@@ -11,6 +11,8 @@ from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.layers import activation, append_label, norm_layers, squash
 
+MOST_BLOCKS = 16  # no memory would tell what is wrong with more
+
 
 def pyramid(resolution: int | Sequence[int] | None) -> tuple[int, tuple[int, int]]:
     """(number of halvings, base size (H, W)) of a resolution. Raises UserError where there is none."""
@@ -64,6 +66,8 @@ class Generator(nn.Module):
         require(1, z_dim=z_dim, width=width)
         require(2, kernel=kernel)
         require(0, base_blocks=base_blocks)
+        if base_blocks > MOST_BLOCKS:
+            raise UserError(f"base_blocks={base_blocks}; expected at most {MOST_BLOCKS}: each one doubles the width")
         halvings, base = pyramid(resolution)
         blocks = base_blocks + halvings
         widths = [width * 2 ** (blocks - 1 - i) for i in range(blocks)]

@@ -6,9 +6,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ganrun.errors import require
+from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.layers import activation, append_label, squash
+
+DEEPEST = 1000  # no memory would tell what is wrong with more
 
 
 def data_shape(channels: int, resolution: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -16,6 +18,14 @@ def data_shape(channels: int, resolution: int | Sequence[int] | None) -> tuple[i
     if resolution is None:
         return (channels,)
     return (channels, resolution, resolution) if isinstance(resolution, int) else (channels, *resolution)
+
+
+def hidden_sizes(width: int, depth: int, growth: int) -> list[int]:
+    """width, width * growth, ... , `depth` of them."""
+    require(1, width=width, depth=depth, growth=growth)
+    if depth > DEEPEST:
+        raise UserError(f"depth={depth}; expected at most {DEEPEST} hidden layers")
+    return [width * growth**i for i in range(depth)]
 
 
 def hidden_layers(sizes: Sequence[int], slope: float, dropout: float = 0.0) -> nn.Sequential:
@@ -58,9 +68,10 @@ class Generator(nn.Module):
         num_classes: int = 0,
     ):
         super().__init__()
-        require(1, z_dim=z_dim, width=width, depth=depth, growth=growth)
+        require(1, z_dim=z_dim)
+        sizes = hidden_sizes(width, depth, growth)
         shape = data_shape(channels, resolution)
-        sizes = [z_dim + num_classes, *(width * growth**i for i in range(depth))]
+        sizes = [z_dim + num_classes, *sizes]
         self.num_classes = num_classes
         self.hidden = hidden_layers(sizes, slope)
         self.to_data = nn.Sequential(
@@ -91,9 +102,9 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
     ):
         super().__init__()
-        require(1, width=width, depth=depth, growth=growth)
+        sizes = hidden_sizes(width, depth, growth)
         features = math.prod(data_shape(channels, resolution))
-        sizes = [features + num_classes, *(width * growth**i for i in reversed(range(depth)))]
+        sizes = [features + num_classes, *reversed(sizes)]
         self.num_classes = num_classes
         self.hidden = hidden_layers(sizes, slope, dropout)
         self.head = nn.Linear(sizes[-1], 1)
