@@ -118,8 +118,8 @@ def test_signal_between_two_jobs_is_not_lost(tmp_path):
         "    def __init__(self):\n        super().__init__()\n        time.sleep(2)\n"
     )
     (tmp_path / "my" / "loss" / "slow.yaml").write_text("# @package _global_\n# Slow\nloss: {_target_: slow.Slow}\n")
-    args = ["--config-dir", "my", "loss=slow", *ARGS[:-1], "run_dir=sweep"]
-    going = Run("-m", "seed=1,2", "steps=1,1000000", *args, cwd=tmp_path)
+    args = [*ARGS[:-1], "loss=slow", "run_dir=sweep", "seed=1,2", "steps=1,1000000"]
+    going = Run("--config-dir", "my", "-m", *args, cwd=tmp_path)
     going.wait_for(tmp_path / "sweep" / "1" / ".hydra" / "config.yaml")
     going.send(signal.SIGTERM)
     assert going.wait(timeout=60) == 143
