@@ -1,5 +1,6 @@
 """What whole-command tests share: the real console script, small runs made once, and a data directory."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,16 @@ def ganrun(*args: str, cwd: Path, check: int | None = 0) -> subprocess.Completed
     """Runs the command to its end in a process of its own; `check` is the exit code that it must end with."""
     done = forked.run(*args, cwd=cwd, check=check)
     return subprocess.CompletedProcess(args, done.wait(), done.out, done.err)
+
+
+def own_loss(folder: Path, code: str, **settings: object) -> list[str]:
+    """A user's own class, the last of `code`, as a loss of their own; the words that choose it."""
+    (folder / "my" / "loss").mkdir(parents=True)
+    (folder / "my" / "own_losses.py").write_text(code)
+    name = code.rpartition("class ")[2].partition("(")[0]
+    node = {"_target_": f"own_losses.{name}", **settings}
+    (folder / "my" / "loss" / "own.yaml").write_text(f"# @package _global_\n# My own\nloss: {json.dumps(node)}\n")
+    return ["--config-dir", "my", "loss=own"]
 
 
 def last_line(done: subprocess.CompletedProcess) -> str:

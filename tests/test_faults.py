@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, own_loss
 from forked import Run, run
 
 from ganrun.checkpoint_file import damage, load_checkpoint, save_checkpoint
@@ -84,14 +84,20 @@ def test_signals_at_random_moments_never_lose_their_exit_code(tmp_path):
         assert result(tmp_path / f"run{i}")["steps"] > 0
 
 
+SLOW = """
+import time
+from ganrun.losses import Hinge
+
+
+class Slow(Hinge):
+    def generator(self, real, fake):
+        time.sleep(3)
+        return super().generator(real, fake)
+"""
+
+
 def test_second_interrupt_quits_at_once(tmp_path):
-    (tmp_path / "my" / "loss").mkdir(parents=True)
-    (tmp_path / "my" / "slow.py").write_text(
-        "import time\nfrom ganrun.losses import Hinge\nclass Slow(Hinge):\n"
-        "    def generator(self, real, fake):\n        time.sleep(3)\n        return super().generator(real, fake)\n"
-    )
-    (tmp_path / "my" / "loss" / "slow.yaml").write_text("# @package _global_\n# Slow\nloss: {_target_: slow.Slow}\n")
-    going = Run("--config-dir", "my", "loss=slow", *LONG, "checkpoint.every=1", cwd=tmp_path)
+    going = Run(*own_loss(tmp_path, SLOW), *LONG, "checkpoint.every=1", cwd=tmp_path)
     going.wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt")
     saved = step_of(tmp_path / "run" / "checkpoints" / "last.ckpt")
     time.sleep(0.7)  # into the three seconds of the next step
@@ -110,16 +116,22 @@ def test_the_echo_of_an_interrupt_is_no_second_one(tmp_path):
     assert result(tmp_path / "run")["status"] == "stopped by SIGINT"
 
 
+SLOW_TO_BUILD = """
+import time
+from ganrun.losses import Hinge
+
+
+class SlowToBuild(Hinge):
+    def __init__(self):
+        super().__init__()
+        time.sleep(2)
+"""
+
+
 def test_signal_between_two_jobs_is_not_lost(tmp_path):
     """The next job is being built, or has just begun: it stops after its first step."""
-    (tmp_path / "my" / "loss").mkdir(parents=True)
-    (tmp_path / "my" / "slow.py").write_text(
-        "import time\nfrom ganrun.losses import Hinge\nclass Slow(Hinge):\n"
-        "    def __init__(self):\n        super().__init__()\n        time.sleep(2)\n"
-    )
-    (tmp_path / "my" / "loss" / "slow.yaml").write_text("# @package _global_\n# Slow\nloss: {_target_: slow.Slow}\n")
-    args = [*ARGS[:-1], "loss=slow", "run_dir=sweep", "seed=1,2", "steps=1,1000000"]
-    going = Run("--config-dir", "my", "-m", *args, cwd=tmp_path)
+    own = own_loss(tmp_path, SLOW_TO_BUILD)
+    going = Run(*own[:2], "-m", *own[2:], *ARGS[:-1], "run_dir=sweep", "seed=1,2", "steps=1,1000000", cwd=tmp_path)
     going.wait_for(tmp_path / "sweep" / "1" / ".hydra" / "config.yaml")
     going.send(signal.SIGTERM)
     assert going.wait(timeout=60) == 143
@@ -340,7 +352,7 @@ from ganrun.losses import Hinge
 
 
 class Spoilt(Hinge):
-    def __init__(self, at: int, value: float, where: str):
+    def __init__(self, at: int, value: str, where: str):
         super().__init__()
         self.at, self.value, self.where, self.calls = at, float(value), where, -1  # the first call checks shapes
 
@@ -365,12 +377,9 @@ class Spoilt(Hinge):
     ],
 )
 def test_not_finite(where, value, named, every, tmp_path):
-    (tmp_path / "my" / "loss").mkdir(parents=True)
-    (tmp_path / "my" / "spoilt.py").write_text(SPOILT)
-    yaml = "# @package _global_\n# Spoilt\nloss: {_target_: spoilt.Spoilt, at: 21, value: 1, where: nowhere}\n"
-    (tmp_path / "my" / "loss" / "spoilt.yaml").write_text(yaml)
-    args = ["--config-dir", "my", "loss=spoilt", *ARGS, f"log_every={every}", "sample_every=0", "evaluate.every=0"]
-    spoil = [f"loss.where={where}", f"loss.value={value}"]
+    own = own_loss(tmp_path, SPOILT, at=21, value="1", where="nowhere")
+    args = [*own, *ARGS, f"log_every={every}", "sample_every=0", "evaluate.every=0"]
+    spoil = [f"loss.where={where}", f"loss.value='{value}'"]
     if where == "weight":  # a learning rate that overflows in the first step
         args, spoil = [arg for arg in args if "checkpoint" not in arg], ["optimizer.discriminator.lr=1e38"]
     failed = run(*args, *spoil, cwd=tmp_path, check=3)
@@ -447,11 +456,8 @@ def test_hostile_run_directory_runs_nothing(copied, tmp_path):
 
 
 def test_own_classes_are_resumed_when_they_are_trusted(tmp_path):
-    (tmp_path / "my" / "loss").mkdir(parents=True)
-    (tmp_path / "my" / "mine.py").write_text("from ganrun.losses import Hinge\nclass Mine(Hinge):\n    pass\n")
-    (tmp_path / "my" / "loss" / "mine.yaml").write_text("# @package _global_\n# Mine\nloss: {_target_: mine.Mine}\n")
-    run("--config-dir", "my", "loss=mine", *ARGS, cwd=tmp_path)
+    run(*own_loss(tmp_path, "from ganrun.losses import Hinge\nclass Mine(Hinge):\n    pass\n"), *ARGS, cwd=tmp_path)
     refused = run("--config-dir", "my", "resume=run", "steps=41", cwd=tmp_path, check=2)
-    assert "loss._target_ names mine.Mine" in refused.err and "trust=[" in refused.err
-    run("--config-dir", "my", "resume=run", "steps=41", "trust=[mine]", cwd=tmp_path)
+    assert "loss._target_ names own_losses.Mine" in refused.err and "trust=[" in refused.err
+    run("--config-dir", "my", "resume=run", "steps=41", "trust=[own_losses]", cwd=tmp_path)
     assert result(tmp_path / "run")["steps"] == 41

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GANRUN, TINY
+from conftest import GANRUN, TINY, own_loss
 from forked import Run, run
 
 from ganrun.checkpoint_file import load_checkpoint
@@ -240,10 +240,7 @@ class Lame(Hinge):
 
 
 def test_what_only_another_process_raises_is_told(tmp_path):
-    (tmp_path / "my" / "loss").mkdir(parents=True)
-    (tmp_path / "my" / "lame.py").write_text(LAME)
-    (tmp_path / "my" / "loss" / "lame.yaml").write_text("# @package _global_\n# Lame\nloss: {_target_: lame.Lame}\n")
-    done = run("--config-dir", "my", "loss=lame", *ARGS, *TWO, cwd=tmp_path, check=1)
+    done = run(*own_loss(tmp_path, LAME), *ARGS, *TWO, cwd=tmp_path, check=1)
     assert "ganrun: process 1: ValueError: only here" in done.err
     assert done.err.splitlines()[-1].startswith("ganrun: another process of this run failed, as told above")
 
