@@ -3,8 +3,10 @@
 import ast
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TextIO
 
 from ganrun import __version__
 from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dirs_of, defaults, groups, options
@@ -25,7 +27,35 @@ FLAGS = """\
 
 
 def main() -> None:
+    for number in range(3):  # a closed one would become a file of the run
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = Unbreakable(sys.stdout or os.fdopen(1, "w"))
     sys.exit(run(sys.argv[1:]))
+
+
+class Unbreakable:
+    """A text stream whose loss, such as that of the pipe's other end, does not end a run: the rest goes nowhere."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._unless_lost(self._stream.write, text) or 0
+
+    def flush(self) -> None:
+        self._unless_lost(self._stream.flush)
+
+    def _unless_lost(self, act: Callable[..., Any], *args: str) -> Any:
+        try:
+            return act(*args)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def run(argv: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Where everything of a run lies, how such a directory is made, and what a resume may change."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,26 @@ class RunDir:
         return self.checkpoints / f"step-{step:06d}.ckpt"
 
     def step_checkpoints(self) -> list[Path]:
-        """Oldest first."""
-        return sorted(self.checkpoints.glob("step-*.ckpt"), key=lambda path: int(path.stem.removeprefix("step-")))
+        """Oldest first. Files that a user gave names of another form are the user's."""
+        found = {self.checkpoint_step(path): path for path in self.checkpoints.glob("step-*.ckpt")}
+        return [path for step, path in sorted(found.items()) if path == self.step_checkpoint(step)]
+
+    @staticmethod
+    def checkpoint_step(path: Path) -> int:
+        """Of a step-<n>.ckpt; -1 for other names."""
+        digits = path.stem.removeprefix("step-")
+        return int(digits) if digits.isdecimal() else -1
 
     def step_samples(self, step: int) -> Path:
         return self.samples / f"step-{step:06d}.png"
 
     def read_result(self) -> dict[str, Any]:
-        return json.loads(self.result.read_text(encoding="utf-8")) if self.result.exists() else {}
+        """{} if there is none, or none that can be read."""
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return result if isinstance(result, dict) else {}
 
     def write_result(self, result: dict[str, Any]) -> None:
         with replacing(self.result) as file:
@@ -67,7 +80,7 @@ def make_unique(wanted: Path) -> Path:
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         for suffix in ("", *(f"-{i}" for i in range(2, 10_000))):
-            path = wanted.with_name(wanted.name + suffix)
+            path = wanted.parent / (wanted.name + suffix)
             try:
                 path.mkdir()
                 return path
@@ -101,13 +114,25 @@ def cannot_make(path: Path, error: OSError) -> UserError:
 
 def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:
     """The run that a run directory or one of its checkpoints belongs to, and the checkpoint if one was named."""
-    given = Path(path).expanduser()
-    run = RunDir(given.parent.parent if given.suffix == ".ckpt" else given)
-    if not given.exists():
+    given = Path(os.path.expanduser(unquoted(path)))
+    is_file = given.suffix == ".ckpt" and not given.is_dir()
+    if is_file and len(given.parts) < 3:
+        given = given.absolute()
+    run = RunDir(given.parent.parent if is_file else given)
+    try:
+        there = given.exists()
+    except (OSError, ValueError) as error:  # no file can have that name
+        raise UserError(f"{key}={path}: {error}") from error
+    if not there:
         raise UserError(f"{key}={path}: there is no such run directory or checkpoint")
     if not run.config.exists():
         raise UserError(f"{key}={path}: not a run; expected a run directory or its checkpoints/<name>.ckpt")
-    return run, given if given.suffix == ".ckpt" else None
+    return run, given if is_file else None
+
+
+def unquoted(text: str) -> str:
+    """Without the quotes that Hydra's grammar allows around a value."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def may_change(key: str) -> bool:

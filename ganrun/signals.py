@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SLURM warns with USR1 before a job's time is up
+# SLURM sends USR1 before a job's time is up
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 ECHO = 0.5  # seconds in which a second Ctrl-C is the first one, passed on once more by a wrapper
 
 
@@ -22,21 +24,24 @@ class Signals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heeded = [number for number in SIGNALS if not (nohup and number == signal.SIGHUP)]
+        self._previous = {number: signal.signal(number, self._note) for number in heeded}
         outer = getattr(self._previous[signal.SIGTERM], "__self__", None)
         self._outer = outer if isinstance(outer, Signals) else self
-        self.received = self._outer.received
+        self.received = self.received or self._outer.received
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._outer.received = self.received
+        self._outer.received = self._outer.received or self.received
 
     def _note(self, number: int, frame) -> None:
         if self.received is None:
             self.received, self._since = number, time.monotonic()
-            os.write(2, f"ganrun: {name(number)}: finishing the step and saving; Ctrl-C quits at once\n".encode())
+            with suppress(OSError):  # the terminal may be what went away
+                os.write(2, f"ganrun: {name(number)}: finishing the step and saving; Ctrl-C quits at once\n".encode())
         elif number == signal.SIGINT and time.monotonic() - self._since > ECHO:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,9 +87,11 @@ def owning(directory: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = path.read_text(encoding="utf-8").strip() or error.strerror
+        except (BlockingIOError, PermissionError) as error:  # EAGAIN or EACCES, by the system
+            owner = path.read_text(encoding="utf-8", errors="replace").strip()
             raise UserError(f"{directory} is being trained by another process: {owner}") from error
+        except OSError as error:  # a file system without locks
+            print(f"warning: {directory} has no owner: {error.strerror}; nothing else may train it", file=sys.stderr)
         with writing(path):
             file.truncate(0)
             now = datetime.now().isoformat(" ", "seconds")

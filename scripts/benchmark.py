@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ganrun.callbacks.finite import Finite, send
+from ganrun.callbacks.watch import Watch, send
 from ganrun.configs import config_dir
 from ganrun.experiment.build import Parts, build
 from ganrun.experiment.fit import Fit
@@ -169,7 +169,7 @@ class FiniteCheck:
     """What a step of ganrun does to notice NaN and infinity, and nothing else."""
 
     def __init__(self, module: GANModule):
-        self.module, self.watch = module, Finite(())
+        self.module, self.watch = module, Watch(Signals(), ())
 
     def step(self) -> None:
         numbers = {}

@@ -36,6 +36,7 @@ MISTAKES = {
     "~dataset.channels": "dataset.channels",
     "+trainer.max_steps=5": "use steps=",
     "+trainer.gradient_clip_val=1": "use optimizer.clip_gradients=",
+    "trainer=ddp trainer.num_nodes=2": "start it by torchrun or srun",
     "trainer.devices=2": "several devices need trainer=ddp",
     "batch_size=3 trainer=ddp trainer.accelerator=cpu": "expected a multiple of 2",
     "discriminator.resolution=32": "discriminator: ",

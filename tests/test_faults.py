@@ -9,10 +9,12 @@ import subprocess
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY, own_loss
+from conftest import GANRUN, TINY, own_loss
 from forked import Run, run
+from PIL import Image
 
 from ganrun.checkpoint_file import damage, load_checkpoint, save_checkpoint
 
@@ -140,6 +142,15 @@ def test_signal_between_two_jobs_is_not_lost(tmp_path):
     assert result(tmp_path / "sweep" / "1")["steps"] == 1
 
 
+def test_signal_in_a_job_that_fails_is_not_lost(tmp_path):
+    own = own_loss(tmp_path, SLOW_TO_BUILD + "        raise ValueError('broken')\n")
+    going = Run(*own[:2], "-m", *own[2:], *ARGS, "run_dir=sweep", "seed=1,2", cwd=tmp_path)
+    going.wait_for(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
+    going.send(signal.SIGTERM)
+    assert going.wait(timeout=60) == 143
+    assert len((tmp_path / "sweep" / "results.csv").read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_the_whole_sweep(number, tmp_path):
     going = Run("-m", "seed=1,2,3", *LONG, "run_dir=sweep", cwd=tmp_path)
@@ -250,12 +261,17 @@ def test_directory_vanishes(gone, tmp_path):
     (tmp_path / "run" / gone).rename(tmp_path / "moved")
     assert going.wait() == 1
     assert going.err.startswith("ganrun: cannot write run/") and going.err.count("\n") == 1
-    where = {".": "run is gone, and with it all that was saved", "checkpoints": "no checkpoint is there"}
+    where = {".": "run is gone, and with it all that was saved", "checkpoints": "its checkpoints are gone"}
     assert where.get(gone, "go on from step ") in going.err
     if gone == ".":
         assert not (tmp_path / "run").exists(), "a part of it came back"
         return
-    done = 0 if gone == "checkpoints" else step_of(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    if gone == "checkpoints":  # a resume would write over all that is left
+        left = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != ".lock"}
+        assert "its checkpoints are gone" in run("resume=run", cwd=tmp_path, check=2).err
+        assert all(path.stat().st_mtime_ns == before for path, before in left.items())
+        (tmp_path / "moved").rename(tmp_path / "run" / "checkpoints")
+    done = step_of(tmp_path / "run" / "checkpoints" / "last.ckpt")
     run("resume=run", f"steps={done + 1}", cwd=tmp_path)
     assert result(tmp_path / "run")["steps"] == done + 1
 
@@ -321,6 +337,86 @@ def test_retention_keeps_a_good_checkpoint_at_every_moment(keep, tmp_path):
     kept = list((tmp_path / "run" / "checkpoints").glob("step-*.ckpt"))
     assert len(seen) > 3 and step_of(last) >= max(seen)
     assert len(kept) > 3 if keep == "null" else len(kept) <= int(keep) + 1
+
+
+@pytest.mark.parametrize("other", [["generator.width=16"], ["seed=9"]])
+def test_checkpoint_of_another_run_is_refused(other, copied, tmp_path):
+    run(*ARGS, *other, "steps=16", "run_dir=other", cwd=tmp_path)
+    shutil.copy(tmp_path / "other" / "checkpoints" / "last.ckpt", copied / "checkpoints" / "foreign.ckpt")
+    before = {path: path.read_bytes() for path in (copied / "checkpoints").iterdir()}
+    refused = run("resume=run/checkpoints/foreign.ckpt", cwd=tmp_path, check=2)
+    assert "foreign.ckpt was not made by this run's config" in refused.err and refused.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in (copied / "checkpoints").iterdir()} == before
+
+
+def test_edited_config_is_refused(copied, tmp_path):
+    config = copied / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
+    assert "config.yaml was edited" in run("resume=run", "steps=41", cwd=tmp_path, check=2).err
+
+
+def test_edited_data_are_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    draw = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(draw.integers(256, size=(16, 16, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{i:02}.png")
+    folder = ["dataset=image-folder", "dataset.path=images", "dataset.resolution=16", "dataset.limit=null"]
+    run(*ARGS, *folder, "steps=2", cwd=tmp_path)
+    run("resume=run", "steps=3", "dataset.num_workers=1", cwd=tmp_path)
+    Image.fromarray(draw.integers(256, size=(17, 16, 3), dtype=np.uint8)).save(tmp_path / "images" / "15.png")
+    assert "the data set has changed" in run("resume=run", "steps=4", cwd=tmp_path, check=2).err
+
+
+def test_extended_run_that_is_killed_goes_on_to_its_new_end(copied, finished, tmp_path):
+    going = Run("resume=run", "steps=1000000", "checkpoint.every=0", cwd=tmp_path)
+    while len((copied / "metrics.jsonl").read_text().splitlines()) < 20:
+        time.sleep(0.01)
+    going.kill()
+    going.wait()
+    again = Run("resume=run", "checkpoint.every=8", cwd=tmp_path)
+    again.wait_for(copied / "checkpoints" / "step-000048.ckpt")
+    again.kill()
+    again.wait()
+    run("resume=run", "steps=56", cwd=tmp_path, check=None)
+    assert step_of(copied / "checkpoints" / "last.ckpt") >= 48
+
+
+def test_files_that_a_user_added_are_left_alone(copied, tmp_path):
+    checkpoints = copied / "checkpoints"
+    for name in ("step-000032-good.ckpt", "step-abc.ckpt", "step-0032.ckpt"):
+        shutil.copy(checkpoints / "step-000032.ckpt", checkpoints / name)
+    (copied / "result.json").write_text("{")
+    (copied / "metrics.jsonl").write_bytes((copied / "metrics.jsonl").read_bytes() + b'{"no": 1}\n\xff}\n')
+    run("resume=run", "steps=64", cwd=tmp_path)
+    names = {path.name for path in checkpoints.iterdir()}
+    assert {"step-000032-good.ckpt", "step-abc.ckpt", "step-0032.ckpt", "step-000056.ckpt"} <= names
+    assert "step-000040.ckpt" not in names and result(copied)["status"] == "finished"
+
+
+def test_finished_run_needs_nothing_whatever_ended_it(copied, tmp_path):
+    ended = result(copied) | {"signal": 15}
+    (copied / "result.json").write_text(json.dumps(ended))
+    assert "nothing to do" in run("resume=run", cwd=tmp_path).out
+
+
+def test_start_from_a_damaged_run_is_told(copied, tmp_path):
+    truncate(copied / "checkpoints" / "last.ckpt")
+    done = run(*ARGS, "run_dir=tuned", "init_from=run", "steps=1", cwd=tmp_path)
+    assert "warning: init_from=run: run/checkpoints/last.ckpt: " in " ".join(done.out.split())
+
+
+def test_lost_standard_output_does_not_end_a_run(tmp_path):
+    command = " ".join(["exec", str(GANRUN), *ARGS, "steps=2"])
+    for sink, name in (("| true", "pipe"), (">/dev/full", "full"), ("<&- >&- 2>&-", "closed")):
+        shell = f"set -o pipefail; ({command} run_dir={name}) {sink}"
+        assert subprocess.run(["bash", "-c", shell], cwd=tmp_path, timeout=300).returncode == 0
+        assert result(tmp_path / name)["status"] == "finished"
+
+
+def test_left_over_variables_of_a_launcher_change_nothing(tmp_path):
+    env = {**os.environ, "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3", "SLURM_PROCID": "3"}
+    subprocess.run([GANRUN, *ARGS, "steps=2"], cwd=tmp_path, env=env, check=True, timeout=300, capture_output=True)
+    assert (tmp_path / "run" / "metrics.jsonl").exists() and list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
 # owners

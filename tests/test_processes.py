@@ -96,6 +96,7 @@ class Pool(PerRank):
     def __init__(self):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("weights", torch.zeros(()))
 
 
 class Remembering(Discriminator):
@@ -109,6 +110,7 @@ class Remembering(Discriminator):
     def forward(self, x, condition=None):
         if self.training:
             self.pool.seen += x.detach().mean()
+            self.pool.weights.copy_(sum(p.detach().abs().sum() for p in self.parameters()))
             self.mean.lerp_(x.detach().mean(), 0.1)
         verdict = super().forward(x, condition)
         return verdict._replace(logits=verdict.logits + self.pool.seen + self.mean)
@@ -135,6 +137,8 @@ def test_resume_of_two_processes_is_exact_with_state_of_each(remembering, tmp_pa
     assert own[0] != own[1] and 0 not in own
     assert own == [rank["adversary.discriminator.pool.seen"].item() for rank in parts["per_rank"]]
     assert whole["ganrun"]["world_size"] == 2
+    sums = [rank["adversary.discriminator.pool.weights"] for rank in whole["per_rank"]]
+    assert torch.equal(*sums) and sums[0] > 0, "the weights of the two processes differ"
 
 
 def test_another_number_of_processes_is_refused(tmp_path):
@@ -165,7 +169,6 @@ def test_slurm_tasks_stop_together_and_requeue_once(tmp_path):
     ranks = both(*ARGS, "steps=1000000", cwd=tmp_path, variables=slurm_variables, extra=extra)
     ranks[0].wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt")
     ranks[1].send(signal.SIGUSR1)  # one task is enough
-    ranks[0].send(signal.SIGUSR1)
     assert [rank.wait() for rank in ranks] == [138, 138]
     assert (tmp_path / "asked").read_text() == "requeue 17\n"
 
@@ -243,6 +246,26 @@ def test_what_only_another_process_raises_is_told(tmp_path):
     done = run(*own_loss(tmp_path, LAME), *ARGS, *TWO, cwd=tmp_path, check=1)
     assert "ganrun: process 1: ValueError: only here" in done.err
     assert done.err.splitlines()[-1].startswith("ganrun: another process of this run failed, as told above")
+
+
+def test_infinity_in_another_process_is_told_by_the_first(tmp_path):
+    spoilt = LAME.replace('raise ValueError("only here")', 'return super().generator(real, fake) + float("inf")')
+    failed = run(*own_loss(tmp_path, spoilt), *ARGS, *TWO, cwd=tmp_path, check=3)
+    assert "generator/adversarial (move 2 of 2) is inf at step 1" in failed.err and failed.err.count("\n") == 1
+
+
+def test_left_over_variable_that_would_wait_for_ever(tmp_path):
+    refused = run(*ARGS, *TWO, cwd=tmp_path, check=2, env={"LOCAL_RANK": "0"})
+    assert "LOCAL_RANK is set, but not MASTER_PORT" in refused.err and not list(tmp_path.iterdir())
+
+
+def test_port_that_is_taken_is_named(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = run(*ARGS, *TWO, cwd=tmp_path, check=2, env={"MASTER_PORT": str(port)})
+    assert f"cannot meet at 127.0.0.1:{port}" in refused.err
 
 
 def test_what_only_the_first_process_cannot_write_ends_all(tmp_path):

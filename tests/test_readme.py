@@ -83,8 +83,8 @@ def test_slurm_script_starts_a_run_and_then_resumes_it(tmp_path):
         (tmp_path / "outputs" / "big" / ".hydra").mkdir(parents=True, exist_ok=True)
         (tmp_path / "outputs" / "big" / ".hydra" / "config.yaml").touch()
     first, second = (tmp_path / "asked").read_text().splitlines()
-    assert first == "ganrun trainer=ddp trainer.devices=8 trainer.num_nodes=2 run_dir=outputs/big"
-    assert second == "ganrun resume=outputs/big"
+    assert first == "--kill-on-bad-exit=1 ganrun trainer=ddp trainer.devices=8 trainer.num_nodes=2 run_dir=outputs/big"
+    assert second == "--kill-on-bad-exit=1 ganrun resume=outputs/big"
 
 
 def test_torchrun_command_is_understood(tmp_path):

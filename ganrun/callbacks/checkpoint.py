@@ -30,8 +30,9 @@ class CheckpointFiles(TorchCheckpointIO):
 class Checkpoints(pl.Callback):
     """Saves step-<n>.ckpt every `every` steps (0 = only at the end) and keeps the newest `keep` of them (null = all).
 
-    last.ckpt is the newest state; after a run it is the final one, saved when all else of the run is. export: writes
-    the generator file. about: what a checkpoint says of its run. seconds: of training before this process.
+    last.ckpt is the newest state, the same file as the newest step's; after a run it is the final one, saved when all
+    pictures and scores are. export: writes the generator file, here beside each step's checkpoint. about: what a
+    checkpoint says of its run. seconds: of training before this process.
     """
 
     def __init__(
@@ -67,8 +68,6 @@ class Checkpoints(pl.Callback):
             self._save_step(trainer)
 
     def on_train_end(self, trainer, pl_module) -> None:
-        if trainer.is_global_zero:
-            self.export()
         if not self._save_step(trainer):
             self._save(trainer, self.run.last)
 

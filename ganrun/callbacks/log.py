@@ -28,8 +28,8 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def _rewind(self, start: int) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if 0 <= step_of(line) <= start]
         with replacing(self.path) as file:
             file.write("".join(f"{line}\n" for line in kept).encode())
 
@@ -41,6 +41,14 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def step_of(line: str) -> int:
+    """The step that a line of metrics.jsonl is about; -1 if it is torn, or none of ours."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return -1
 
 
 class Log(pl.Callback):

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ganrun.experiment import sweep
 from ganrun.experiment.check import check
 from ganrun.experiment.hydra_main import refuse_flags, run_hydra
 from ganrun.run_dir import FORMAT, RunDir, make_named, make_unique
-from ganrun.storage import replacing, writing
+from ganrun.storage import owning, replacing, writing
 
 if TYPE_CHECKING:
     from ganrun.experiment.build import Parts
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 def run(args: list[str]) -> int:
     """Returns the exit code. The last line on stdout is the run or sweep directory."""
-    resumed = [arg for arg in args if arg.startswith("resume=") and arg not in ("resume=", "resume=null")]
+    resumed = [arg for arg in args if arg.startswith("resume=")][-1:]
+    resumed = [arg for arg in resumed if arg not in ("resume=", "resume=null")]
     multirun = bool({"-m", "--multirun"} & set(args))
     if resumed and multirun:
         raise UserError("resume= goes on with one run; leave out -m")
@@ -54,12 +55,13 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
     """One run in a directory of its own, which is made once the config has passed and everything is built."""
     overrides = _typed()
     notes, parts, first = _build(cfg, overrides)
-    named = any(override.startswith("run_dir=") for override in overrides)
+    named = any(override.lstrip("+").startswith("run_dir=") for override in overrides)
     wanted = Path(cfg.run_dir).expanduser()
     run = RunDir((make_named if named else make_unique)(wanted) if first else wanted)
-    if first:
-        _save_hydra(cfg, run)
-    return _train(parts, run, notes), run
+    with owning(run.path) if first else nullcontext():
+        if first:
+            _save_hydra(cfg, run)
+        return _train(parts, run, notes), run
 
 
 def _job(cfg: DictConfig) -> dict[str, Any]:
@@ -69,7 +71,8 @@ def _job(cfg: DictConfig) -> dict[str, Any]:
         _save_hydra(cfg, run)
         notes, parts, _ = _build(cfg, _typed())
         _save_hydra(cfg, run)
-        return _train(parts, run, notes)
+        with owning(run.path):
+            return _train(parts, run, notes)
     except Exception as error:  # the other jobs must go on, whatever this one died of
         print(f"failed: {reason_of(error)}", file=sys.stderr)
         failed = run.read_result() | {"status": "failed", "reason": reason_of(error)}
@@ -99,7 +102,7 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", b
     parts = build(cfg)
     trainer = make_trainer(cfg, logger=False)
     if cfg.init_from:
-        init_from(parts, cfg.init_from)
+        notes += init_from(parts, cfg.init_from)
     return notes, parts, trainer.is_global_zero
 
 
@@ -123,10 +126,13 @@ def _save_hydra(cfg: DictConfig, run: RunDir) -> None:
     }
     with writing(run.path):
         run.hydra.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(_typed()), run.hydra / "overrides.yaml")
-        OmegaConf.save(OmegaConf.create(about), run.hydra / "hydra.yaml")
-    with replacing(run.config) as file:  # whole and last: with it a run exists
-        file.write(OmegaConf.to_yaml(cfg, resolve=True).encode())
+    for path, content in (
+        (run.hydra / "overrides.yaml", OmegaConf.create(_typed())),
+        (run.hydra / "hydra.yaml", OmegaConf.create(about)),
+        (run.config, cfg),  # the last: with it a run exists
+    ):
+        with replacing(path) as file:
+            file.write(OmegaConf.to_yaml(content, resolve=content is cfg).encode())
 
 
 def absolute(path: str) -> str:

@@ -1,5 +1,7 @@
 """What a data set is to the rest: numbered samples, classes, a value range and a way to draw them; sets of images."""
 
+import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.pictures import grid
 from ganrun.seeding import derive, uniform_at
+
+DIGESTED = 2**26  # values of a set that its digest looks at
 
 
 @dataclass(kw_only=True)
@@ -66,6 +70,15 @@ class Data(ABC):
     def to_range(self, real: Tensor) -> Tensor:
         """Stored values -> floats in the value range that networks see."""
         return real.float()
+
+    def digest(self) -> str:
+        """Changes with the samples and labels; of a large set only every so manieth sample is looked at."""
+        size = max(1, math.prod(self.shape) * len(self))
+        found = hashlib.blake2b(digest_size=8)
+        for indices in torch.arange(0, len(self), math.ceil(size / DIGESTED)).split(1024):
+            for _, values in sorted(self.read(indices).items()):
+                found.update(values.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     @abstractmethod
     def picture(self, fake: Tensor, real: Tensor, *, columns: int, names: list[str] | None = None):

@@ -14,6 +14,7 @@ from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.seeding import generator
+from ganrun.signals import SIGNALS
 
 
 class Rounds(Dataset):
@@ -61,7 +62,7 @@ class From(Sampler):
 
 def worker_init(_: int) -> None:
     """Signals are for the training process, which then ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,5 +1,6 @@
 """Sets decoded from image files, and what becomes of the files that cannot be."""
 
+import hashlib
 import math
 import os
 from abc import abstractmethod
@@ -78,6 +79,17 @@ class DecodedImages(Images):
     @abstractmethod
     def content(self, name: str, most: int = LARGEST) -> bytes:
         """The first `most` bytes of one file."""
+
+    @abstractmethod
+    def mark(self, name: str) -> int:
+        """A number that most changes of a file change, found without reading it."""
+
+    def digest(self) -> str:
+        found = hashlib.blake2b(digest_size=8)
+        for name in self._names:
+            found.update(f"{name}/{self.mark(name)}/".encode(errors="surrogateescape"))
+        found.update(b"" if self._labels is None else self._labels.numpy().tobytes())
+        return found.hexdigest()
 
     def shown(self, name: str) -> str:
         """A file's name in messages."""

@@ -72,6 +72,10 @@ class Folder:
         with open(self.root / name, "rb") as file:
             return file.read(most)
 
+    def mark(self, name: str) -> int:
+        """The file's size in bytes."""
+        return os.path.getsize(self.root / name)
+
     def top(self, names: list[str]) -> str:
         """What all names begin with and is no level: nothing."""
         return ""
@@ -113,6 +117,10 @@ class Zip:
                     parts.append(part)
                     left -= len(part)
         return b"".join(parts)
+
+    def mark(self, name: str) -> int:
+        """The member's checksum."""
+        return self._open().getinfo(self._members[name]).CRC
 
     def top(self, names: list[str]) -> str:
         """The one folder, with its slash, that is around everything; "" if there is none."""

@@ -90,6 +90,9 @@ class ImageFolder(DecodedImages):
     def content(self, name, most=LARGEST):
         return self._source.read(name, most)
 
+    def mark(self, name):
+        return self._source.mark(name)
+
     def shown(self, name):
         return printable(name.removeprefix(self._top))
 

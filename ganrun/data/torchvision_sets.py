@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,15 +31,26 @@ def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str
     except (RuntimeError, FileNotFoundError):
         pass  # not there yet
     print(f"{name} is not in {data_dir}; downloading it")
+    before = folders_in(data_dir)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return cls(root=data_dir, download=True, **arguments)
     except Exception as error:  # whatever the network, the disk or the archive raises: the advice is the same
         reason = " ".join(str(error).split()) or type(error).__name__
+        for folder in sorted(folders_in(data_dir) - before, reverse=True):  # the empty ones it has made
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise UserError(
             f"dataset={name}: not in data_dir={data_dir}, and the download failed ({reason}); point data_dir= or "
             "$GANRUN_DATA at the files, or use dataset=digits, which needs no network"
         ) from error
+
+
+def folders_in(place: str) -> set[Path]:
+    """The folders that lead to a place and those in it."""
+    root = Path(place)
+    found = [root, *root.parents, *(Path(folder) for folder, _, _ in os.walk(root))]
+    return {folder for folder in found if folder.is_dir()}
 
 
 def torchvision_class(dataset: str) -> Callable:
@@ -94,3 +107,6 @@ class CelebA(DecodedImages):
 
     def content(self, name, most=LARGEST):
         return self._folder.read(name, most)
+
+    def mark(self, name):
+        return self._folder.mark(name)

@@ -3,18 +3,24 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
+from ganrun.game import Recipe
 from ganrun.module import GANModule
+from ganrun.noise import Noise
 from ganrun.schedule import Schedule
 from ganrun.seeding import derive, seed_default_generators
+
+Kind = TypeVar("Kind")
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Parts:
     cfg: DictConfig
     datamodule: GANDataModule
     module: GANModule
+    metrics: dict[str, Callable[[Tensor, Tensor], float]]
 
     @property
     def data(self) -> Data:
@@ -37,6 +44,15 @@ def build_node(cfg: DictConfig, key: str) -> Any:
     """
     node = cfg[key]
     return refusing(key, instantiate)(node, _convert_="all") if "_target_" in node else None
+
+
+def build_as(kind: type[Kind], cfg: DictConfig, key: str) -> Kind:
+    """Instantiates cfg[key], which must make a `kind`."""
+    made = build_node(cfg, key)
+    if not isinstance(made, kind):
+        got = f"{cfg[key]._target_} makes a {type(made).__name__}" if "_target_" in cfg[key] else "it has no _target_"
+        raise UserError(f"{key}: {got}; expected a {kind.__module__}.{kind.__name__}")
+    return made
 
 
 def refusing(key: str, make: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,28 +74,31 @@ def innermost(error: BaseException) -> str:
     """The first line of what a chain of exceptions began with, or of the first one that was written for the user."""
     while error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
+    if any(text in str(error) for text in NO_MEMORY) or isinstance(error, MemoryError):
+        return "so large a tensor needs more memory than there is"
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def build(cfg: DictConfig) -> Parts:
     """Opens the data set, then builds the networks for its shape. Weights depend on the seed alone."""
-    data = build_node(cfg, "dataset")
+    data = build_as(Data, cfg, "dataset")
     cfg.dataset.num_classes = data.num_classes
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
         raise UserError(f"conditional={cfg.conditional.key}: the samples of dataset {data.name} have no such label")
     moves = OmegaConf.to_container(cfg.schedule, resolve=True)
     schedule = Schedule(moves, reuse_stale=moves.pop("reuse_stale", False))
+    check_sizes(cfg, data, schedule)
     seed_default_generators(derive(cfg.seed, "weights"))
-    recipe = build_node(cfg, "recipe")
+    recipe = build_as(Recipe, cfg, "recipe")
     if cfg.channels_last:
         recipe.to(memory_format=torch.channels_last)
     for name, node in cfg.optimizer.items():
         if isinstance(node, DictConfig) and name not in recipe.players():
             raise UserError(f"optimizer.{name}: there is no such player; {one_of(recipe.players(), str(name))}")
     ema = build_node(cfg, "ema")
-    module = GANModule(
+    module = refusing("recipe", GANModule)(
         recipe,
-        build_node(cfg, "noise"),
+        build_as(Noise, cfg, "noise"),
         schedule,
         {name: refusing(f"optimizer.{name}", build_node(cfg.optimizer, name)) for name in recipe.players()},
         batch_size=cfg.batch_size,
@@ -94,7 +113,21 @@ def build(cfg: DictConfig) -> Parts:
         channels_last=cfg.channels_last,
     )
     check_shapes(module, datamodule)
-    return Parts(cfg, datamodule, module)
+    return Parts(cfg, datamodule, module, {name: build_node(cfg.metric, name) for name in cfg.metric})
+
+
+def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
+    """Refuses numbers of samples that no memory holds: it is asked for, and given back untouched."""
+    sizes = {"num_samples": cfg.num_samples, "evaluate.num_samples": cfg.evaluate.num_samples}
+    sizes["batch_size"] = cfg.batch_size * schedule.num_batches
+    for key, num in sizes.items():
+        try:
+            torch.empty(num, *data.shape)
+        except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+            shape = "x".join(map(str, data.shape))
+            raise UserError(
+                f"{key}={OmegaConf.select(cfg, key)}: {num:,} samples of {shape} need more memory than there is"
+            ) from error
 
 
 def check_shapes(module: GANModule, datamodule: GANDataModule) -> None:

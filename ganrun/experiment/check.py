@@ -1,9 +1,12 @@
 """Checks a composed config, so that no key is ignored in silence: names the key, what was got and what is valid."""
 
 import inspect
+import logging
+import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
@@ -15,6 +18,7 @@ from ganrun.errors import UserError, one_of
 MULTI_SELECT = ("penalty", "augment", "term", "metric")
 NEEDED = ("dataset", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule", "conditional",
           "ema", "trainer", *MULTI_SELECT)  # fmt: skip
+PLACES = ("run_dir", "data_dir", "init_from", "dataset.path")
 PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only where another node reads them
 
 
@@ -66,6 +70,8 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
     for name in NEEDED:
         if not isinstance(cfg.get(name), DictConfig):
             raise UserError(f"{name} is missing: {name}={cfg.get(name)}; {one_of(options(name), '')}")
+    if cfg.get("resume"):  # else taken before Hydra
+        raise UserError(f"resume={cfg.resume}: give it bare, as resume=<run directory or .ckpt>")
     refuse_lists(overrides)
     if cfg.ema and not is_option(cfg.ema):
         raise UserError(f"ema={OmegaConf.to_container(cfg.ema)}: ema is off; choose ema=average to set its keys")
@@ -74,6 +80,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
     for name in cfg:
         if isinstance(cfg[name], DictConfig):
             check_targets(cfg[name], name)
+    check_finite(OmegaConf.to_container(cfg, resolve=True))
     return check_unread(cfg, typed) + check_shadowed(cfg, typed)
 
 
@@ -88,7 +95,7 @@ def recheck(cfg: DictConfig) -> None:
 def refuse_lists(overrides: Iterable[str]) -> None:
     """Hydra would take loss=[hinge,wgan] and merge the two."""
     for override in overrides:
-        group, _, value = override.partition("=")
+        group, _, value = override.lstrip("+").partition("=")
         if group in set(groups()) - set(MULTI_SELECT) and value.startswith("["):
             raise UserError(f"{override}: {group} takes one option; to sweep over several: -m {group}={value[1:-1]}")
 
@@ -96,6 +103,8 @@ def refuse_lists(overrides: Iterable[str]) -> None:
 def drop_leftovers(cfg: DictConfig, typed: dict[str, str]) -> None:
     """A preset's values for a penalty that is no longer selected go; values that the user typed are refused."""
     for group in MULTI_SELECT:
+        if typed.get(group, "").lstrip().startswith("{"):
+            raise UserError(f"{group}={typed[group]}: name options, as in {group}=[{next(iter(options(group)))}]")
         for name in [name for name, node in cfg[group].items() if not is_option(node)]:
             if any(f"{key}.".startswith(f"{group}.{name}.") for key in typed):
                 raise UserError(f"{group}.{name}: {name} is not selected; add {group}=[{name}] to the command")
@@ -114,6 +123,16 @@ def check_settings(cfg: DictConfig) -> None:
         if name not in known and not any(path.split(".")[0] == name for path in read):
             raise UserError(f"{name}: there is no such key; {one_of(known | set(groups()), str(name))}")
     check_values(cfg)
+    for key in PLACES:
+        check_place(key, OmegaConf.select(cfg, key))
+
+
+def check_place(key: str, path: Any) -> None:
+    """Refuses what cannot name a file, before a folder is made for a run."""
+    try:
+        Path(path or ".").expanduser().exists()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # too long, no such home, no text
+        raise UserError(f"{key}={path}: {getattr(error, 'strerror', None) or error}; name another place") from error
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -159,18 +178,19 @@ def check_parameters(node: DictConfig, path: str) -> None:
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
         found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # as an image folder's classes
-        if key in hints and not isinstance(node[key], DictConfig) and not found_later:
+        if key in hints and not is_option(node[key]) and not found_later:
             check_type(f"{path}.{key}", node[key], hints[key])
 
 
 def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
     """Parameter names and types of a `_target_`, and whether it takes any other keyword too."""
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would print what is told below
     try:
         found = get_object(target)
         parameters = inspect.signature(found).parameters
         hints = get_type_hints(found.__init__ if isinstance(found, type) else found)
     except (ImportError, AttributeError, ValueError, TypeError, NameError) as error:
-        raise UserError(f"{path}._target_={target} cannot be imported: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}._target_={target} cannot be imported: {' '.join(str(error).split())}") from error
     names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return names, hints, any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
@@ -208,6 +228,15 @@ def readable(annotation: Any) -> str:
     if get_origin(annotation) in (list, tuple, Sequence):
         return f"a list of {readable(args[0]).removeprefix('a ').removeprefix('an ')}s" if args else "a list"
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def check_finite(node: Any, path: str = "") -> None:
+    """No number is NaN or infinite: it would pass many a comparison and spoil the weights later."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise UserError(f"{path}={node}; expected a finite number")
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        check_finite(child, f"{path}.{key}".lstrip("."))
 
 
 def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:

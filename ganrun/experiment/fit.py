@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,29 +18,28 @@ from pytorch_lightning.loggers import TensorBoardLogger
 import ganrun
 from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
 from ganrun.callbacks.evaluate import Evaluate
-from ganrun.callbacks.finite import Finite
 from ganrun.callbacks.log import Log, MetricsFile
 from ganrun.callbacks.progress import ProgressBar
 from ganrun.callbacks.samples import Samples
-from ganrun.callbacks.stop import StopOnSignal
+from ganrun.callbacks.watch import Watch
 from ganrun.errors import CannotWrite, Failure, NotFinite, UserError, reason_of
-from ganrun.experiment.build import Parts, build_node
+from ganrun.experiment.build import Parts
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
-from ganrun.experiment.state import Start, find_start, fingerprint
+from ganrun.experiment.state import Start, config_digest, find_start, fingerprint, flatten
 from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
 from ganrun.generator_file import SamplingGenerator, save_generator
 from ganrun.run_dir import RunDir
 from ganrun.signals import Signals, name, requeue
-from ganrun.storage import link, owning, remove_partial
+from ganrun.storage import link, remove_partial
 
 
 def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable[str] = ()) -> dict[str, Any]:
     """Fits, writes the run directory and returns what result.json holds.
 
-    start: where to go on from; None starts anew. notes: warnings to show and to log. Raises UserError if another
-    process trains this run, CannotWrite, NotFinite, and whatever a user's own code raises: all written down.
+    start: where to go on from; None starts anew. notes: warnings to show and to log. The caller owns the directory.
+    Raises CannotWrite, NotFinite, and whatever a user's own code raises: all written down.
     """
     probe = make_trainer(parts.cfg, logger=False)
     if start and start.content["ganrun"]["world_size"] != probe.world_size:
@@ -47,32 +47,35 @@ def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable
         raise UserError(
             f"resume={run.path}: trained by {had} processes, got {probe.world_size}; the draws depend on it"
         )
-    others = further_processes(probe, OmegaConf.to_container(parts.cfg, resolve=True), run, start)
+    others = further_processes(probe, OmegaConf.to_container(parts.cfg, resolve=True), run, start, partial(died, run))
     if not probe.is_global_zero:
         with Signals() as signals, logging_to(None), others:
             return {"signal": Fit(parts, run, start, signals).run_to_end()["signal"]}
-    with owning(run.path), logging_to(run.log), failing(run), Signals() as signals:
-        seconds = prepare(run, start)
+    with logging_to(run.log), failing(run), Signals() as signals:
+        seconds = prepare(run, start, goal=parts.cfg.steps)
         announce(parts, run, start, notes, str(probe.strategy.root_device))
         with others:
             result = Fit(parts, run, start, signals, seconds).run_to_end()
             run.write_result(result)
         log.info("%s at step %d", result["status"], result["steps"])
-        if signals.received == signal.SIGUSR1:
+        if signals.received == signal.SIGUSR1 and result["status"] != "finished":
             log.info(requeue())
     console().print(result_table(result, run.samples / "final.png", run.tensorboard))
     return result
 
 
-def prepare(run: RunDir, start: Start | None) -> float:
-    """Makes the directory what it was when `start` was saved; returns the seconds of training up to there."""
+def prepare(run: RunDir, start: Start | None, goal: int) -> float:
+    """Makes the directory what it was when `start` was saved; returns the seconds of training up to there.
+
+    goal: the step that training goes on to, here or after a resume.
+    """
     remove_partial(run.path)
     if start is None:
         run.clear()
     run.make()
     if start is not None:
         rewind(run, start)
-    run.write_result(run.read_result() | {"status": "running"})
+    run.write_result(run.read_result() | {"status": "running", "goal": goal})
     return start.content["ganrun"]["seconds"] if start else 0.0
 
 
@@ -81,7 +84,7 @@ def rewind(run: RunDir, start: Start) -> None:
     if start.path.absolute() != run.last.absolute():
         link(start.path, run.last)
     for later in run.step_checkpoints():
-        if int(later.stem.removeprefix("step-")) > start.step:
+        if run.checkpoint_step(later) > start.step:
             later.unlink()
 
 
@@ -122,16 +125,25 @@ def told_as(error: Exception, run: RunDir) -> Exception:
     return CannotWrite.of(os.fsdecode(error.filename or run.path), error) if inside or storage else error
 
 
+def died(run: RunDir, reason: str) -> str:
+    """Written down where nobody can: the training thread waits for a process that is no more. Returns the last line."""
+    with suppress(OSError, CannotWrite):
+        run.write_result(run.read_result() | {"status": "failed", "reason": reason})
+    return f"ganrun: {reason}; {what_now(run, Failure(reason))}"
+
+
 def what_now(run: RunDir, error: Exception) -> str:
     """Where a failed run can be continued."""
-    if not run.config.exists():
-        return f"{run.path} is gone, and with it all that was saved"
     try:
+        if not run.config.exists():
+            return f"{run.path} is gone, and with it all that was saved"
         start = find_start(run)
-    except UserError as damaged:
-        return str(damaged)
+    except (OSError, UserError) as broken:
+        return str(broken)
+    if start is None and isinstance(error, NotFinite):
+        return "nothing had been saved before"
     if start is None:
-        return f"no checkpoint is there; ganrun resume={run.path} starts anew, with the same draws"
+        return f"nothing had been saved: ganrun resume={run.path} starts anew"
     if isinstance(error, NotFinite):
         return (
             f"the last finite state is {start.path}, step {start.step}: a new run from it, such as with a lower "
@@ -146,17 +158,16 @@ class Fit:
     def __init__(self, parts: Parts, run: RunDir, start: Start | None, signals: Signals, seconds: float = 0.0):
         cfg, datamodule, self.module = parts.cfg, parts.datamodule, parts.module
         self.parts, self.run, self.start, self.signals = parts, run, start, signals
-        metrics = {name: build_node(cfg.metric, name) for name in cfg.metric}
         self.scalars = Log(cfg.log_every)
         self.samples = Samples(
             run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=cfg.conditional.key is not None
         )
-        self.evaluate = Evaluate(run, datamodule, metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
+        self.evaluate = Evaluate(run, datamodule, parts.metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
         self.checkpoints = Checkpoints(
             run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export, seconds=seconds,
-            about={"steps": cfg.steps, "data": fingerprint(parts)},
+            about={"config": config_digest(run), "data": fingerprint(parts)},
         )  # fmt: skip
-        finite = Finite((cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every))
+        watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every))
         step = start.step if start else 0
         self.board = TensorBoardLogger(
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
@@ -165,7 +176,7 @@ class Fit:
         bar = ProgressBar(self.scalars, console())
         self.trainer = make_trainer(
             cfg,
-            callbacks=[finite, self.scalars, self.samples, self.evaluate, self.checkpoints, bar, StopOnSignal(signals)],
+            callbacks=[watch, self.scalars, self.samples, self.evaluate, self.checkpoints, bar],
             logger=[self.board, MetricsFile(run.metrics, step)],
             plugins=[CheckpointFiles(start.content if start else None)],
             default_root_dir=run.path,
@@ -178,9 +189,14 @@ class Fit:
         path = self.start.path if self.start else None
         try:
             self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=path)
+        except torch.distributed.DistNetworkError as error:
+            place = "{MASTER_ADDR}:{MASTER_PORT}".format(**os.environ)
+            raise UserError(f"the processes of this run cannot meet at {place} (MASTER_ADDR:MASTER_PORT)") from error
         except Exception as error:
             error.step = self.trainer.global_step
             raise
+        if self.trainer.is_global_zero:
+            self.export()
         return self.result()
 
     def result(self) -> dict[str, Any]:
@@ -201,6 +217,7 @@ class Fit:
             "status": "finished" if steps >= self.trainer.max_steps else f"stopped by {name(received)}",
             "signal": received,
             "steps": steps,
+            "goal": self.trainer.max_steps,
             "scores": scores,
             "skipped": [{"file": name, "reason": reason} for name, reason in self.parts.data.skipped],
             "seconds": round(self.checkpoints.seconds, 2),
@@ -222,14 +239,6 @@ class Fit:
                 "trained": {"dataset": data.name, "steps": self.trainer.global_step, "seed": cfg.seed},
             }
             save_generator(self.run.generator, sampling, description)
-
-
-def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested config -> {"optimizer.lr": ...}, for TensorBoard's hparams."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def versions() -> dict[str, str]:

@@ -1,16 +1,20 @@
 """Runs Hydra, and turns what it refuses into one line that names the nearest valid choice."""
 
+import io
 import os
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Callable
-from typing import NoReturn
+from contextlib import nullcontext, redirect_stderr
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
@@ -31,17 +35,26 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
     Raises UserError for what cannot be composed; whatever `task` raises passes through.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through as they are
-    argv, sys.argv = sys.argv, [sys.argv[0], *args]
+    argv, sys.argv = sys.argv, [sys.argv[0], *ordered(args)]
+    called = False
     raised: list[Exception] = []
 
     def guarded(cfg: DictConfig) -> None:
+        nonlocal called
+        called = True
         try:
             task(cfg)
         except Exception as error:  # kept from Hydra, which would print about it; raised again below
             raised.append(error)
 
+    said = redirect_stderr(io.StringIO()) if parsed(args).cfg else nullcontext()
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
+        with said as words:
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
+    except SystemExit as ended:
+        if ended.code and words:
+            raise UserError(words.getvalue()) from ended
+        raise
     except Exception as error:  # Hydra's own: the task's are kept
         raise UserError(explain(error, config_name, args)) from error
     finally:
@@ -49,25 +62,58 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         GlobalHydra.instance().clear()
     if raised:
         raise raised[0]
+    if parsed(args).multirun and not called:
+        raise UserError("-m: the values make no combination, so there is nothing to run; glob() is for groups alone")
 
 
 def refuse_flags(args: list[str]) -> None:
     for arg in args:
+        if any("\ud800" <= character <= "\udfff" for character in arg):
+            raise UserError(f"{arg!a}: not UTF-8, in which a run's config is written")
         if arg.startswith("-") and arg.partition("=")[0] not in FLAGS:
             raise UserError(f"{arg}: there is no such flag; {one_of(FLAGS, arg)}; keys have no dashes: key=value")
-    parser = get_args_parser()
-    parser.error = _refuse  # argparse would print its usage
     try:
-        overrides = OverridesParser.create().parse_overrides(parser.parse_args(args).overrides)
+        flags = parsed(args)
+        overrides = OverridesParser.create().parse_overrides(flags.overrides)
     except Exception as error:  # Hydra's grammar raises more than its own exceptions
         raise UserError(explain(error, "", args)) from error
+    if flags.package is not None and not flags.cfg:
+        raise UserError(f"--package {flags.package}: it says what --cfg prints; expected --cfg job --package <key>")
     for override in overrides:
-        head, *rest = re.split(r"[./]", override.key_or_group)
-        if head == "hydra" and rest[:1] not in ([name] for name in OPEN):
-            raise UserError(
-                f"{override.input_line}: ganrun sets it; use run_dir=<directory> for where a run lies; open are "
-                f"{', '.join(f'hydra/{name} and hydra.{name}.*' for name in OPEN)}"
-            )
+        refuse_override(override)
+
+
+def refuse_override(override: Override) -> None:
+    """Refuses lists of anything but names for a group, and what would change where and how ganrun writes."""
+    value = override.value()
+    if override.key_or_group in groups() and isinstance(value, list) and not all(map(is_text, value)):
+        raise UserError(f"{override.input_line}: a group takes the names of options; see ganrun --help")
+    head, *rest = re.split(r"[./]", override.key_or_group)
+    if head == "hydra" and rest[:1] not in ([name] for name in OPEN):
+        raise UserError(
+            f"{override.input_line}: ganrun sets it; use run_dir=<directory> for where a run lies; open are "
+            f"{', '.join(f'hydra/{name} and hydra.{name}.*' for name in OPEN)}"
+        )
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str | QuotedString)
+
+
+def ordered(args: list[str]) -> list[str]:
+    """Overrides first, then flags: Hydra's parser takes no override after a flag that follows one."""
+    overrides, flags = parsed(args).overrides, [*args]
+    for override in overrides:
+        flags.remove(override)
+    parsed([*overrides, *flags])
+    return [*overrides, *flags]
+
+
+def parsed(args: list[str]) -> Namespace:
+    """By Hydra's parser, which would print its usage. Raises UserError."""
+    parser = get_args_parser()
+    parser.error = _refuse
+    return parser.parse_intermixed_args(args)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -81,23 +127,29 @@ def explain(error: Exception, config_name: str, args: list[str]) -> str:
         valid = options(group, config_dirs_of(args)) or error.options or []
         return f"{group}={option}: there is no such option; {one_of(valid, option)}"
     if isinstance(error, OverrideParseException):
-        advice = "" if "=" in error.override else "; expected key=value or group=option"
-        return f"{error.override}: not an override{advice}; {str(error).splitlines()[0]}"
+        return (
+            f"{error.override}: not an override; expected group=option or key=value (+key=value adds a key, ~key "
+            "removes it); a value with special characters goes in quotes of its own: \"key='...'\""
+        )
     text = str(error)
+    told = "; ".join(line.strip() for line in text.splitlines() if line.strip())
     if "Config group override must be" in text:
         wrong = [arg for arg in args if arg.partition("=")[0] in groups()] or [a for a in args if a.startswith("=")]
         return f"{', '.join(wrong) or text}: a group takes the name of an option; see ganrun --help"
     override = re.search(r"Could not (?:override|append|delete|set) '([^']+)'", text)
     key = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text)
     if key:
-        return _unknown(key[2], config_name, args)
+        return _unknown(key[2], config_name, args) or told
     if override:
-        return _unknown(override[1].split("=")[0].split("@")[0], config_name, args)
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+        return _unknown(override[1].split("=")[0].split("@")[0], config_name, args) or told
+    return told
 
 
-def _unknown(key: str, config_name: str, args: list[str]) -> str:
-    """A key that does not exist with the options that `args` choose: the nearest ones that do, and the groups."""
+def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
+    """A key that does not exist with the options that `args` choose: the nearest ones that do, and the groups.
+
+    None if it does exist, so that something else about it is wrong.
+    """
     group, _, rest = key.partition(".")
     if rest and rest.split(".")[0] in options(group):
         name = rest.split(".")[0]
@@ -107,6 +159,8 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         known = set(groups()) | set(flat_keys(compose(config_name, chosen)))
+    if key in known:
+        return None
     head, _, leaf = key.rpartition(".")
     siblings = {name for name in known if name.startswith(f"{head}.")} if head else {k for k in known if "." not in k}
     same_leaf = {name for name in known if name.rpartition(".")[2] == leaf}

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
@@ -29,11 +29,14 @@ NOTICED = 2  # seconds in which one that ended is seen to have
 
 
 @contextmanager
-def further_processes(probe: pl.Trainer, cfg: dict[str, Any], run: RunDir, start: Start | None) -> Iterator[None]:
+def further_processes(
+    probe: pl.Trainer, cfg: dict[str, Any], run: RunDir, start: Start | None, died: Callable[[str], str]
+) -> Iterator[None]:
     """Within it the run's further processes on this machine train too; they end with it, and with this process.
 
     There are none for one device, nor where torchrun or SLURM started them. probe: a trainer for the config. cfg: the
-    config in plain containers. Raises Failure when one of them has died.
+    config in plain containers. died: writes down that one died while this process waits for it, and says what to tell.
+    Raises Failure when one of them has died.
     """
     environment = getattr(probe.strategy, "cluster_environment", None)
     if probe.num_devices == 1 or environment is None or environment.creates_processes_externally:
@@ -47,7 +50,7 @@ def further_processes(probe: pl.Trainer, cfg: dict[str, Any], run: RunDir, start
         path = start.path if start else None
         others = [_start(rank, cfg, run, path) for rank in range(1, probe.num_devices)]
         done = threading.Event()
-        threading.Thread(target=_watch, args=(others, done), daemon=True).start()
+        threading.Thread(target=_watch, args=(others, done, died), daemon=True).start()
         try:
             yield
             wait_for(others, GRACE)
@@ -124,13 +127,13 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _watch(others: list[BaseProcess], done: threading.Event) -> None:
+def _watch(others: list[BaseProcess], done: threading.Event, died: Callable[[str], str]) -> None:
     """Ends this process when another one has died and collectives go on waiting for it."""
     running = {process.sentinel: process for process in others}
     while running and not done.is_set():
         for sentinel in connection.wait(list(running), timeout=1):
             if exit_code(running.pop(sentinel)) != 0 and not done.wait(GRACE):
-                os.write(2, b"ganrun: another process of this run has died\n")
+                os.write(2, f"{died('another process of this run has died')}\n".encode())
                 os._exit(1)
 
 

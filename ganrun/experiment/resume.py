@@ -1,18 +1,20 @@
 """Going on with a run: its own config, changed only where a change keeps the run what it was."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.check import MULTI_SELECT, recheck
 from ganrun.experiment.hydra_main import flat_keys
-from ganrun.experiment.state import check_same_data, find_start, init_from
+from ganrun.experiment.state import Start, check_same_run, find_start, flatten, init_from
 from ganrun.run_dir import FORMAT, RESUMABLE, RunDir, find_run, may_change
+from ganrun.storage import owning
 from ganrun.trust import check_trusted, package_names, shown
 
 
@@ -27,38 +29,46 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     trust = [text for text in overrides if text.startswith("trust=")]
     overrides = [text for text in overrides if text not in trust]
     cfg, choices = load_config(run, [name for text in trust for name in package_names(parse(text)[1])])
-    start = find_start(run, named)
     recheck(cfg)
-    if start:
-        cfg.steps = max(cfg.steps, start.content["ganrun"]["steps"])  # an extended run goes on to its new end
-    apply(cfg, overrides, choices)
+    changed = apply(cfg, overrides, choices)
     recheck(cfg)
-    done = start.step if start else 0
+    from ganrun.experiment.trainer import make_trainer
+
+    with owning(run.path) if make_trainer(cfg, logger=False).is_global_zero else nullcontext():
+        return go_on(run, cfg, find_start(run, named), None if "steps" not in changed else cfg.steps), run
+
+
+def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None) -> dict[str, Any]:
+    """Trains on from `start` to step `steps`, or as far as the run was last meant to go."""
+    result, done = run.read_result(), start.step if start else 0
+    cfg.steps = steps or max(result.get("goal", cfg.steps), done)
     if cfg.steps < done:
         raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")
-    if cfg.steps == done and run.read_result().get("status") == "finished":
+    if cfg.steps == done and result.get("status") == "finished":
         print(f"nothing to do: the run has finished its {done} steps; go on with steps=<more than {done}>")
-        return run.read_result(), run
+        return result | {"signal": None}
     from ganrun.experiment.build import build
     from ganrun.experiment.fit import train
 
-    parts = build(cfg)
+    parts, notes = build(cfg), []
     if start:
-        check_same_data(parts, start, run)
+        check_same_run(parts, start, run)
     elif cfg.init_from:
-        init_from(parts, cfg.init_from)
-    return train(parts, run, start), run
+        notes = init_from(parts, cfg.init_from)
+    return train(parts, run, start, notes)
 
 
 def load_config(run: RunDir, trust: list[str]) -> tuple[DictConfig, dict[str, str]]:
     """The run's config, which may come from anywhere, and the groups' options that it was composed of."""
-    about = read_yaml(run.hydra / "hydra.yaml")
-    got = about.get("ganrun", {}).get("format", 0)  # 0: before formats were written down
+    about = flatten(read_yaml(run.hydra / "hydra.yaml"))
+    got = about.get("ganrun.format", 0)  # 0: before formats were written down
     if got != FORMAT:
         raise UserError(f"{run.path}: run directory of format {got}; this ganrun reads format {FORMAT}")
     config = read_yaml(run.config)
     check_trusted(config, trust)
-    return OmegaConf.create(config), about["hydra"]["runtime"]["choices"]
+    prefix = "hydra.runtime.choices."
+    choices = {key.removeprefix(prefix): value for key, value in about.items() if key.startswith(prefix)}
+    return OmegaConf.create(config), choices
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -72,9 +82,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def apply(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> None:
-    """Sets what may change; a value equal to the run's own is no change."""
-    refused = []
+def apply(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> set[str]:
+    """Sets what may change, and returns those keys; a value equal to the run's own is no change."""
+    refused, changed = [], set()
     for text in overrides:
         key, got = parse(text)
         known = flat_keys(cfg)
@@ -82,6 +92,7 @@ def apply(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> Non
             raise UserError(f"{key}: the run's config has no such key; {one_of(known, key)}")
         if may_change(key):
             OmegaConf.update(cfg, key, got)
+            changed.add(key)
         elif got != had(cfg, choices, key):
             refused.append(f"{key}: got {got}, had {had(cfg, choices, key)}")
     if "data_dir" in cfg.dataset:
@@ -89,13 +100,14 @@ def apply(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> Non
     if refused:
         allowed = ", ".join(name + "*" if name.endswith(".") else name for name in RESUMABLE)
         raise UserError(f"a resume cannot change {'; '.join(refused)}; it may change {allowed}")
+    return changed
 
 
 def parse(text: str) -> tuple[str, Any]:
     """key=value -> its key and value, by Hydra's grammar."""
     try:
         override = OverridesParser.create().parse_override(text)
-    except OverrideParseException as error:
+    except HydraException as error:
         raise UserError(f"{text}: not an override; expected key=value") from error
     if override.is_sweep_override():
         raise UserError(f"{text}: a resume goes on with one run; give one value")

@@ -1,16 +1,19 @@
 """Where a run goes on from: its newest good checkpoint, the data it must match, another run's weights."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 
 from ganrun.checkpoint_file import damage, load_checkpoint
 from ganrun.errors import UserError
 from ganrun.experiment.build import Parts
-from ganrun.run_dir import RunDir, find_run
+from ganrun.run_dir import RunDir, find_run, may_change
+
+PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # change no draw by name
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,11 @@ def find_start(run: RunDir, named: Path | None = None) -> Start | None:
     faults = {path: fault for path in saved if (fault := damage(path))}
     good = [path for path in saved if path not in faults]
     if not saved:
+        if run.generator.exists():  # a checkpoint was written before it
+            raise UserError(f"{run.path}: its checkpoints are gone; bring them back, or start another run")
         return None
     if not good:
-        raise UserError(f"{run.path}: no checkpoint can be read: {told(faults)}; without them it starts anew")
+        raise UserError(f"{run.path}: no checkpoint can be read: {told(faults)}")
     if saved[0] in good:
         return Start(saved[0], load_checkpoint(saved[0]))
     newest = max((Start(path, load_checkpoint(path)) for path in good), key=lambda start: start.step)
@@ -56,8 +61,8 @@ def told(faults: dict[Path, str]) -> str:
     return "; ".join(f"{path}: {fault}" for path, fault in faults.items())
 
 
-def init_from(parts: Parts, source: str) -> None:
-    """Starts from another run's weights, averages included; optimizers and step start anew."""
+def init_from(parts: Parts, source: str) -> list[str]:
+    """Starts from another run's weights, averages included; optimizers and step start anew. Returns warnings."""
     run, named = find_run(source, "init_from")
     start = find_start(run, named)
     if start is None:
@@ -73,17 +78,40 @@ def init_from(parts: Parts, source: str) -> None:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise UserError(f"init_from={source}: its networks differ from these: {lines[0]}") from error
+    return [f"init_from={source}: {start.note}"] if start.note else []
 
 
 def fingerprint(parts: Parts) -> dict[str, Any]:
     """What the data must still be on a resume."""
     data = parts.data
-    sample = data.read(torch.arange(min(8, len(data))))["real"].contiguous()
-    digest = hashlib.blake2b(sample.numpy().tobytes(), digest_size=8).hexdigest()
-    return {"num": len(data), "shape": list(data.shape), "classes": list(data.classes), "first_samples": digest}
+    return {"num": len(data), "shape": list(data.shape), "classes": list(data.classes), "digest": data.digest()}
 
 
-def check_same_data(parts: Parts, start: Start, run: RunDir) -> None:
-    got, had = fingerprint(parts), start.content["ganrun"]["data"]
+def config_digest(run: RunDir) -> str:
+    """Changes with everything in the run's config that a resume may not change."""
+    if not run.config.exists():  # in a process that writes nothing
+        return ""
+    config = flatten(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+    kept = {key: value for key, value in config.items() if not (may_change(key) or key in PLACES)}
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
+    """Raises UserError for a checkpoint that another config or other data made."""
+    about = start.content["ganrun"]
+    if about["config"] != config_digest(run):
+        raise UserError(
+            f"{start.path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was "
+            "edited; init_from= starts a new run from its weights"
+        )
+    got, had = fingerprint(parts), about["data"]
     if got != had:
         raise UserError(f"resume={run.path}: the data set has changed: got {got}, had {had}")
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested config -> {"optimizer.lr": ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -25,12 +25,12 @@ from ganrun.storage import replacing
 def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 128 + n after signal n."""
     refuse_flags(args)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise UserError("-m under torchrun: a sweep starts the processes of its jobs itself; run ganrun -m alone")
-    named = [arg.removeprefix("run_dir=") for arg in args if arg.startswith("run_dir=")]
-    args = [arg for arg in args if not arg.startswith("run_dir=")]
+    named = [arg.partition("=")[2] for arg in args if arg.lstrip("+").startswith("run_dir=")]
+    args = [arg for arg in args if not arg.lstrip("+").startswith("run_dir=")]
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    directory = make_named(Path(named[-1])) if named else make_unique(Path("outputs/sweeps") / stamp)
+    directory = make_named(Path(named[-1]).expanduser()) if named else make_unique(Path("outputs/sweeps") / stamp)
     with Signals() as signals:
         try:
             one = partial(run_one, job, directory, signals)
@@ -53,7 +53,8 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
 def run_one(job: Callable[[DictConfig], dict[str, Any]], directory: Path, signals: Signals, cfg: DictConfig) -> None:
     """One job; then the table so far. A signal, during the job or between two, is meant for the whole sweep."""
     if not signals.received:
-        signals.received = job(cfg).get("signal")
+        result = job(cfg)
+        signals.received = signals.received or result.get("signal")
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
             write_csv(collect(directory), directory / "results.csv")
     if signals.received:
@@ -78,7 +79,7 @@ def collect(directory: Path) -> list[dict[str, Any]]:
     for path in sorted(jobs, key=lambda p: (len(p.name), p.name)):
         run = RunDir(path)
         result = run.read_result() or {"status": "died", "reason": "no result.json; see train.log"}
-        overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text(encoding="utf-8"))
+        overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text(encoding="utf-8")) or []
         scores = {name: score["final"] for name, score in result.get("scores", {}).items()}
         rows.append(
             {"overrides": " ".join(overrides), "status": result["status"], **scores}

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ganrun.storage import writing
+
 log = logging.getLogger("ganrun")
 LIGHTNING = ("pytorch_lightning", "lightning", "lightning_fabric")
 NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
@@ -33,7 +35,8 @@ def thread_failed(failed: threading.ExceptHookArgs) -> None:
 def logging_to(path: Path | None) -> Iterator[None]:
     """train.log gets ganrun's own lines, Lightning's, and Python warnings; the terminal gets none of them."""
     loggers = [logging.getLogger(name) for name in ("ganrun", "py.warnings", *LIGHTNING)]
-    handler = LogFile(path) if path else logging.NullHandler()
+    with writing(path):
+        handler = LogFile(path) if path else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
     hook, threading.excepthook = threading.excepthook, thread_failed

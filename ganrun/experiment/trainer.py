@@ -1,10 +1,12 @@
 """Lightning's trainer for a config."""
 
 import logging
+import os
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.build import refusing
@@ -37,7 +39,9 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
     for name in sorted(chosen.keys() & OURS.keys()):
         raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
-    if "strategy" not in chosen and chosen["devices"] not in (0, 1, "1"):
+    if "strategy" in chosen:
+        check_launch(chosen)
+    elif chosen["devices"] not in (0, 1, "1"):
         raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
     trainer = refusing("trainer", pl.Trainer)(
         max_steps=cfg.steps,
@@ -50,6 +54,16 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
         **settings,
         **chosen,
     )
+    rank_zero_only.rank = trainer.global_rank  # Lightning took it from variables that need not be about this run
     if cfg.batch_size % trainer.world_size:
         raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
     return trainer
+
+
+def check_launch(chosen: dict[str, Any]) -> None:
+    """Raises UserError where Lightning would wait for processes that nobody starts."""
+    launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ
+    if chosen.get("num_nodes", 1) != 1 and not launched:
+        raise UserError(f"trainer.num_nodes={chosen['num_nodes']}: start it by torchrun or srun on all machines")
+    if "LOCAL_RANK" in os.environ and "MASTER_PORT" not in os.environ:
+        raise UserError("LOCAL_RANK is set, but not MASTER_PORT, where the processes meet; unset it or use torchrun")

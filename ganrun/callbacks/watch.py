@@ -1,0 +1,90 @@
+"""What ends training between two steps: a signal, or numbers that are no longer finite. All processes see it alike."""
+
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, distributed
+
+from ganrun.errors import NotFinite
+from ganrun.signals import Signals
+
+
+class Sent(NamedTuple):
+    """One step's numbers on their way to the host."""
+
+    step: int
+    names: list[str]
+    values: Tensor
+    arrived: "torch.cuda.Event | None"
+
+    @property
+    def is_here(self) -> bool:
+        """Can they be read without waiting?"""
+        return self.arrived.query() if self.arrived else self.values.device.type == "cpu"
+
+
+class Watch(pl.Callback):
+    """Stops after the step in which `signals` noted one; raises NotFinite for NaN and infinity, before all else.
+
+    The host never waits for a step's numbers, except in steps that log, draw, score or save (intervals: how often, 0 =
+    never), before they do. On a GPU it thus learns of them a few steps late, but nothing is saved meanwhile. Processes
+    agree over a group of their own, on the CPU.
+    """
+
+    def __init__(self, signals: Signals, intervals: tuple[int, ...]):
+        self.signals = signals
+        self.intervals = intervals
+        self.sent: list[Sent] = []
+        self._group = None
+
+    def setup(self, trainer, pl_module, stage) -> None:
+        trainer._signal_connector.register_signal_handlers = lambda: None  # Lightning's would end a run elsewhere
+        if trainer.world_size > 1:
+            self._group = distributed.new_group(backend="gloo")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        step = trainer.global_step
+        self.sent.append(send(step, pl_module.numbers))
+        due = any(every and step % every == 0 for every in self.intervals)
+        if self._heed(wait=due or step == trainer.max_steps):
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._heed(wait=True)
+
+    def _heed(self, *, wait: bool) -> bool:
+        """Raises NotFinite if any process has found something; has any of them received a signal?"""
+        found = self.look(wait=wait)
+        if self._group is not None:
+            seen = torch.tensor([self.signals.received or 0, found is not None])
+            distributed.all_reduce(seen, distributed.ReduceOp.MAX, group=self._group)
+            self.signals.received = int(seen[0]) or None
+            if seen[1]:
+                every: list[str | None] = [None] * distributed.get_world_size()
+                distributed.all_gather_object(every, found, group=self._group)
+                found = next(text for text in every if text)
+        if found:
+            raise NotFinite(found)
+        return self.signals.received is not None
+
+    def look(self, *, wait: bool) -> str | None:
+        """The first number that is not finite among those that are here, or among all."""
+        while self.sent and (wait or self.sent[0].is_here):
+            step, names, values, arrived = self.sent.pop(0)
+            if arrived:
+                arrived.synchronize()
+            bad = (~values.isfinite()).nonzero()
+            if len(bad):
+                return f"{names[bad[0]]} is {values[bad[0]].item()} at step {step}"
+        return None
+
+
+def send(step: int, numbers: dict[str, Tensor]) -> Sent:
+    """Starts copying scalars to the host."""
+    values = torch.stack([value.detach().float() for value in numbers.values()])
+    if not values.is_cuda:
+        return Sent(step, list(numbers), values, None)
+    values, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+    return Sent(step, list(numbers), values, arrived)
