@@ -101,6 +101,16 @@ def test_random_kill(reference, tmp_path, seed):
     assert_same_run(*kill_and_resume(reference, tmp_path, share))
 
 
+@pytest.mark.parametrize("missing", [["result.json"], ["result.json", "generator.yaml", "generator.safetensors"]])
+def test_kill_after_the_last_checkpoint(reference, tmp_path, missing):
+    """What is written after it is written again, without a step more."""
+    shutil.copytree(reference[0], tmp_path / "run")
+    for name in missing:
+        (tmp_path / "run" / name).unlink()
+    run("resume=run", cwd=tmp_path)
+    assert_same_run(reference[0], tmp_path / "run")
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(PARALLEL))
 def test_hundred_random_kills(reference, tmp_path, part):
