@@ -105,7 +105,7 @@ def make_named(path: Path) -> Path:
 
 def only_begun(path: Path) -> bool:
     """Does it hold no more than the first files of a run that was killed before it existed?"""
-    return [child.name for child in path.iterdir()] == [".hydra"] and not RunDir(path).config.exists()
+    return {child.name for child in path.iterdir()} <= {".hydra", ".lock"} and not RunDir(path).config.exists()
 
 
 def cannot_make(path: Path, error: OSError) -> UserError:

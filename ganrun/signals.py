@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from contextlib import suppress
+from multiprocessing import parent_process
 from typing import Any
 
 # SLURM sends USR1 before a job's time is up
@@ -45,6 +47,16 @@ class Signals:
         elif number == signal.SIGINT and time.monotonic() - self._since > ECHO:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def end_with_parent() -> None:
+    """From now on this process ends as soon as the one that started it does, however that happens."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def name(number: int) -> str:

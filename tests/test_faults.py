@@ -59,6 +59,7 @@ HITS = [
     (signal.SIGTERM, "group", 2),
     (signal.SIGINT, "process", 2),
     (signal.SIGINT, "group", 0),
+    (signal.SIGHUP, "process", 0),
 ]
 
 
@@ -433,10 +434,14 @@ def test_a_run_has_one_owner(tmp_path):
     run("resume=run", f"steps={saved + 8}", cwd=tmp_path)
 
 
-def test_orphaned_workers_own_nothing(tmp_path):
+def test_orphaned_workers_end_and_own_nothing(tmp_path):
     going = training(tmp_path, "dataset.num_workers=2")
     going.process.kill()
     going.wait()
+    until = time.monotonic() + 30
+    while subprocess.run(["pgrep", "-g", str(going.group)], capture_output=True).stdout and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not subprocess.run(["pgrep", "-g", str(going.group)], capture_output=True).stdout, "workers outlive the run"
     saved = step_of(tmp_path / "run" / "checkpoints" / "last.ckpt")
     run("resume=run", f"steps={saved + 8}", cwd=tmp_path)
 

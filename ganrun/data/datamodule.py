@@ -14,7 +14,7 @@ from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.seeding import generator
-from ganrun.signals import SIGNALS
+from ganrun.signals import SIGNALS, end_with_parent
 
 
 class Rounds(Dataset):
@@ -61,9 +61,10 @@ class From(Sampler):
 
 
 def worker_init(_: int) -> None:
-    """Signals are for the training process, which then ends its workers."""
+    """Signals are for the training process, which then ends its workers; they end too when it is killed."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()  # by itself a worker would wait for ever for somebody to take its last batch
 
 
 class GANDataModule(pl.LightningDataModule):

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from ganrun.errors import Failure, NotFinite, reason_of
 from ganrun.experiment.state import Start, find_start
 from ganrun.run_dir import RunDir
-from ganrun.signals import SIGNALS
+from ganrun.signals import SIGNALS, end_with_parent
 
 FAILED = 17  # exit code of a further process that raised and told why
 GRACE = 20  # seconds in which a process notices by itself that another one has ended
@@ -106,7 +106,7 @@ def _start(rank: int, *args: Any) -> BaseProcess:
 
 def _train(rank: int, cfg: dict[str, Any], run: RunDir, path: Path | None) -> None:
     """What a further process does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     os.environ["LOCAL_RANK"] = str(rank)
     from ganrun.experiment.build import build
     from ganrun.experiment.fit import train
@@ -120,11 +120,6 @@ def _train(rank: int, cfg: dict[str, Any], run: RunDir, path: Path | None) -> No
             traceback.print_exc()
         print(f"ganrun: process {rank}: {reason_of(error)}", file=sys.stderr, flush=True)
         os._exit(FAILED)
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
 
 
 def _watch(others: list[BaseProcess], done: threading.Event, died: Callable[[str], str]) -> None:
