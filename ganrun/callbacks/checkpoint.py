@@ -52,6 +52,7 @@ class Checkpoints(pl.Callback):
         return time.perf_counter() - self._began
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        trainer.logger.experiment.flush()  # TensorBoard's: a resume will not log again what came before a checkpoint
         now = {
             "format": FORMAT,
             "attempt": pl_module.attempt,
@@ -69,7 +70,7 @@ class Checkpoints(pl.Callback):
 
     def on_train_end(self, trainer, pl_module) -> None:
         if not self._save_step(trainer):
-            self._save(trainer, self.run.last)
+            trainer.save_checkpoint(self.run.last)
 
     def _save_step(self, trainer) -> bool:
         """Saves step-<n>.ckpt and makes it last.ckpt, if one is due; then, and not before, old ones go."""
@@ -77,7 +78,7 @@ class Checkpoints(pl.Callback):
         if not self.every or step % self.every:
             return False
         path = self.run.step_checkpoint(step)
-        self._save(trainer, path)
+        trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             with writing(self.run.last):
                 link(path, self.run.last)
@@ -86,9 +87,3 @@ class Checkpoints(pl.Callback):
                     old.unlink()
             self.export()
         return True
-
-    @staticmethod
-    def _save(trainer, path: Path) -> None:
-        """What was logged up to a checkpoint is on the disk before it: a resume will not log it again."""
-        trainer.logger.experiment.flush()  # the first logger is TensorBoard's; the others keep nothing back
-        trainer.save_checkpoint(path)
