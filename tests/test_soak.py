@@ -10,7 +10,7 @@ from ganrun import load_generator
 
 pytestmark = pytest.mark.soak
 
-STEPS = {"loss=non-saturating": 2000, "loss=hinge": 2000, "penalty=[r1]": 2000, "loss=wgan-gp": 5000}
+STEPS = {"loss=non-saturating": 2000, "loss=hinge": 2000, "penalty=[r1]": 2000, "loss=wgan-gp": 8000}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
