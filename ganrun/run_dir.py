@@ -50,8 +50,8 @@ class RunDir:
 
     def step_checkpoints(self) -> list[Path]:
         """Oldest first. Files that a user gave names of another form are the user's."""
-        found = {self.checkpoint_step(path): path for path in self.checkpoints.glob("step-*.ckpt")}
-        return [path for step, path in sorted(found.items()) if path == self.step_checkpoint(step)]
+        steps = {self.checkpoint_step(path) for path in self.checkpoints.glob("step-*.ckpt")}
+        return [path for path in map(self.step_checkpoint, sorted(steps)) if path.exists()]
 
     @staticmethod
     def checkpoint_step(path: Path) -> int:

@@ -17,6 +17,7 @@ from forked import Run, run
 from PIL import Image
 
 from ganrun.checkpoint_file import damage, load_checkpoint, save_checkpoint
+from ganrun.run_dir import RunDir
 
 ARGS = [*TINY, "run_dir=run", "dataset.limit=100", "log_every=4", "sample_every=8", "evaluate.every=8"]
 ARGS += ["checkpoint.every=8", "steps=40"]
@@ -392,6 +393,23 @@ def test_files_that_a_user_added_are_left_alone(copied, tmp_path):
     names = {path.name for path in checkpoints.iterdir()}
     assert {"step-000032-good.ckpt", "step-abc.ckpt", "step-0032.ckpt", "step-000056.ckpt"} <= names
     assert "step-000040.ckpt" not in names and result(copied)["status"] == "finished"
+
+
+def test_only_the_runs_own_names_are_its_checkpoints(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in (
+        "step-32",
+        "step-0032",
+        "step-000032",
+        "step-00000032",
+        "step-000008",
+        "step-1000000",
+        "step-x",
+        "step--1",
+    ):
+        (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
+    names = [path.stem for path in RunDir(tmp_path).step_checkpoints()]
+    assert names == ["step-000008", "step-000032", "step-1000000"]
 
 
 def test_finished_run_needs_nothing_whatever_ended_it(copied, tmp_path):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +36,12 @@ class Parts:
     @property
     def data(self) -> Data:
         return self.datamodule.data
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the data must still be on a resume."""
+        data = self.data
+        return {"num": len(data), "shape": list(data.shape), "classes": list(data.classes), "digest": data.digest()}
 
 
 def build_node(cfg: DictConfig, key: str) -> Any:

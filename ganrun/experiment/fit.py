@@ -25,7 +25,7 @@ from ganrun.experiment.build import Parts
 from ganrun.experiment.failing import died, failing
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
-from ganrun.experiment.state import Start, config_digest, fingerprint, flatten
+from ganrun.experiment.state import Start, config_digest, flatten
 from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
 from ganrun.generator_file import SamplingGenerator, save_generator
@@ -79,7 +79,7 @@ def prepare(run: RunDir, start: Start | None, goal: int) -> float:
 
 
 def rewind(run: RunDir, start: Start) -> None:
-    """Makes `start` the run's last checkpoint; what was saved after its step, or is damaged, will be written again."""
+    """Makes `start` the run's last checkpoint; what was saved after its step will be written again."""
     if start.path.absolute() != run.last.absolute():
         link(start.path, run.last)
     for later in run.step_checkpoints():
@@ -109,7 +109,7 @@ class Fit:
         self.evaluate = Evaluate(run, datamodule, parts.metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
         self.checkpoints = Checkpoints(
             run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export, seconds=seconds,
-            about={"config": config_digest(run), "data": fingerprint(parts)},
+            about={"config": config_digest(run), "data": parts.fingerprint},
         )  # fmt: skip
         watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every))
         step = start.step if start else 0

@@ -81,12 +81,6 @@ def init_from(parts: Parts, source: str) -> list[str]:
     return [f"init_from={source}: {start.note}"] if start.note else []
 
 
-def fingerprint(parts: Parts) -> dict[str, Any]:
-    """What the data must still be on a resume."""
-    data = parts.data
-    return {"num": len(data), "shape": list(data.shape), "classes": list(data.classes), "digest": data.digest()}
-
-
 def config_digest(run: RunDir) -> str:
     """Changes with everything in the run's config that a resume may not change."""
     if not run.config.exists():  # in a process that writes nothing
@@ -104,7 +98,7 @@ def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
             f"{start.path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was "
             "edited; init_from= starts a new run from its weights"
         )
-    got, had = fingerprint(parts), about["data"]
+    got, had = parts.fingerprint, about["data"]
     if got != had:
         raise UserError(f"resume={run.path}: the data set has changed: got {got}, had {had}")
 
