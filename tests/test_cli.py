@@ -87,7 +87,8 @@ MISTAKES = {
     "generator.num_classes=5": "was given no label",
     "trainer.devices=0": "trainer: ",
     "trainer.accelerator=foo": "trainer: ",
-    "trainer.precision=16-mixed": "did you mean bf16-mixed?",
+    "precision=16-mixed": "did you mean bf16-mixed?",
+    "trainer.precision=32-true": "use precision=",
 }
 
 

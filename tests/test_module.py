@@ -124,7 +124,7 @@ def test_ema_follows_the_generator_and_show_uses_it():
 
 
 def test_bfloat16_keeps_losses_in_float32():
-    module = fitted("trainer.precision=bf16-mixed")
+    module = fitted("precision=bf16-mixed")
     assert {value.dtype for value in module.terms.values()} == {torch.float32}
 
 
@@ -166,7 +166,7 @@ GOLDEN = {
 
 
 def golden(loss):
-    module = fitted(f"loss={loss}", "steps=20", "dataset.resolution=8", "batch_size=8", "dataset.limit=64")
+    module = fitted(f"loss={loss}", "steps=20", "dataset.resolution=8", "batch_size=8", "dataset.limit=64", "precision=32-true")
     return {name: round(float(value), 5) for name, value in module.terms.items() if not name.endswith("_norm")}
 
 

@@ -50,6 +50,8 @@ class Settings:
     log_every: int
     sample_every: int
     num_samples: int
+    precision: str
+    tf32: bool
     channels_last: bool
     checkpoint: CheckpointSettings
     evaluate: EvaluateSettings

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ganrun.experiment.build import Parts
+from ganrun.experiment.hardware import precision_of
 
 SHOWN = 3  # skipped files that the summary names
 
@@ -52,7 +53,7 @@ def summary(parts: Parts, run_dir: Path, device: str) -> Table:
         node = cfg.optimizer[name]
         table.add_row(f"  {name}", f"{short(node.optimizer)} {values(node, skip=('optimizer', 'decay_steps'))}")
     table.add_row("steps", f"{cfg.steps:,} of batch {cfg.batch_size}, seed {cfg.seed}")
-    table.add_row("device", f"{device}, precision {cfg.trainer.precision}")
+    table.add_row("device", f"{device}, precision {precision_of(cfg)}")
     table.add_row("run", str(run_dir))
     return table
 

@@ -8,16 +8,19 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from ganrun.errors import UserError, one_of
+from ganrun.errors import UserError
 from ganrun.experiment.build import refusing
+from ganrun.experiment.hardware import precision_of, tune
 from ganrun.experiment.train_log import LIGHTNING
 
 OURS = {  # what the trainer's config may not hold, and what to use instead
     "max_steps": "use steps=",
     "max_epochs": "use steps=",
     "deterministic": "use deterministic=",
+    "precision": "use precision=",
+    "benchmark": "use deterministic=false",
     "gradient_clip_val": "use optimizer.clip_gradients=",
-    "accumulate_grad_batches": "use batch_size=",
+    "accumulate_grad_batches": "use micro_batch=",
     "logger": "",
     "callbacks": "",
     "plugins": "",
@@ -27,13 +30,10 @@ OURS = {  # what the trainer's config may not hold, and what to use instead
     "enable_checkpointing": "use checkpoint.every=",
     "enable_model_summary": "",
 }
-PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need a loss scaler, which exact steps rule out
 
 
 def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     """Lightning's trainer for a config. Raises UserError for devices or a precision that are not to be had."""
-    if cfg.trainer.precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={cfg.trainer.precision}; {one_of(PRECISIONS, str(cfg.trainer.precision))}")
     for name in LIGHTNING:
         logging.getLogger(name).setLevel(logging.WARNING)
     chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
@@ -43,7 +43,10 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
         check_launch(chosen)
     elif chosen["devices"] not in (0, 1, "1"):
         raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
+    tune(cfg)
     trainer = refusing("trainer", pl.Trainer)(
+        precision=precision_of(cfg),
+        benchmark=not cfg.deterministic,
         max_steps=cfg.steps,
         max_epochs=-1,
         deterministic=cfg.deterministic,

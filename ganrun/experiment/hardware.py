@@ -1,0 +1,52 @@
+"""What the hardware is asked for: the precision of the networks, TF32, and cuDNN's search for the fastest kernels."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from ganrun.errors import UserError, one_of
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")  # fp16 would need a loss scaler, which exact steps rule out
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and ARM processors that multiply it, as Linux names them
+
+
+def precision_of(cfg: DictConfig) -> str:
+    """What `precision` comes to on this machine: 32-true or bf16-mixed. Raises UserError for anything else."""
+    if cfg.precision not in PRECISIONS:
+        raise UserError(f"precision={cfg.precision}; {one_of(PRECISIONS, str(cfg.precision))}")
+    if cfg.precision != "auto":
+        return cfg.precision
+    return "bf16-mixed" if multiplies_bf16(device_type(cfg.trainer.accelerator)) else "32-true"
+
+
+def device_type(accelerator: str) -> str:
+    """cuda, mps or cpu, as Lightning chooses it."""
+    if accelerator not in ("auto", "gpu"):
+        return accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def multiplies_bf16(device: str) -> bool:
+    """Natively, and not by way of fp32: CUDA since sm80 (Ampere), processors that say so."""
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    return device == "cpu" and bool(BF16_FLAGS & processor_flags())
+
+
+def processor_flags() -> set[str]:
+    """Of the first processor; empty where Linux does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    found = [line for line in lines if line.startswith(("flags", "Features"))]
+    return set(found[0].partition(":")[2].split()) if found else set()
+
+
+def tune(cfg: DictConfig) -> None:
+    """TF32 as `tf32` says, for convolutions and products of matrices alike; torch's own default has it for one only."""
+    torch.backends.cudnn.allow_tf32 = cfg.tf32
+    torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
