@@ -1,9 +1,12 @@
 """What whole-command tests share: the real console script, small runs made once, and a data directory."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import forked
@@ -12,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 GANRUN = Path(sys.executable).parent / "ganrun"
 TINY = ["generator.width=8", "discriminator.width=8", "batch_size=16", "evaluate.num_samples=64", "num_samples=16"]
+os.environ["GANRUN_CACHE"] = tempfile.mkdtemp(prefix="ganrun-tests-")
+atexit.register(shutil.rmtree, os.environ["GANRUN_CACHE"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
 
 

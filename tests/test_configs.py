@@ -173,5 +173,5 @@ def test_image_folder_from_config(tmp_path):
     cfg, _ = composed("dataset=image-folder", f"dataset.path={tmp_path}", "conditional=label", *SMALL[1:4])
     parts = build(cfg)
     assert cfg.dataset.num_classes == 2 and parts.data.classes == ["cat", "dog"]
-    batch = Rounds(parts.data, batch_size=4, num_batches=1, seed=0)[0]
+    batch = parts.data.complete(Rounds(parts.data, batch_size=4, num_batches=1, seed=0)[0])
     assert batch["real"].shape == (4, 3, 32, 32) and batch["real"][0, :, 16, 16].tolist() == [255, 0, 0]

@@ -178,11 +178,34 @@ def test_wrong_settings_are_refused(wrong, says):
 def flipped(data: Numbered, indices: list[int], positions: list[int], seed: int = 0) -> torch.Tensor:
     """Which of the images came out mirrored; all others came out as they are."""
     plain = data.read(torch.tensor(indices))
-    real = data.augment(plain, np.array(positions), seed)["real"]
+    real = data.augment(plain | data.draw(np.array(positions), seed))["real"]
     mirrored = (real == plain["real"].flip(-1)).flatten(1).all(1)
     same = (real == plain["real"]).flatten(1).all(1)
     assert torch.equal(mirrored, ~same)
     return mirrored
+
+
+def test_random_crop_is_a_window_of_the_reflected_image():
+    data = Numbered(name="numbered", resolution=[2, 3], channels=1, random_crop=1, flip=True)
+    indices = torch.arange(300)
+    plain = data.read(indices)["real"]
+    drawn = data.draw(np.arange(300), seed=0)
+    assert sorted(set(drawn["corner"].flatten().tolist())) == [-1, 0, 1]
+    cut = data.augment({"real": plain, **drawn})
+    assert cut.keys() == {"real"} and cut["real"].shape == plain.shape
+    padded = torch.nn.functional.pad(plain.float(), (1, 1, 1, 1), mode="reflect").byte()
+    for image, (top, left), flip, got in zip(padded, drawn["corner"] + 1, drawn["flip"], cut["real"], strict=True):
+        image = image.flip(-1) if flip else image
+        left = left.item()
+        assert torch.equal(got, image[:, top : top + 2, left : left + 3])
+    again = data.draw(np.arange(300)[::-1], seed=0)["corner"].flip(0)
+    assert torch.equal(again, drawn["corner"])  # by the position alone
+
+
+@pytest.mark.parametrize("margin", [-1, 2])
+def test_random_crop_must_be_smaller_than_the_image(margin):
+    with pytest.raises(UserError, match=rf"dataset.random_crop={margin}; expected 0 \(off\) to 1 pixels"):
+        Numbered(name="numbered", resolution=[2, 3], channels=1, random_crop=margin)
 
 
 def test_flip_depends_on_seed_and_position_alone():

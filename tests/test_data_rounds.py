@@ -43,14 +43,17 @@ def stream(data: Numbered, *, num: int, batch_size: int, num_batches: int = 1, s
     """The numbers of the first `num` samples and more, up to whole rounds."""
     rounds = Rounds(data, batch_size=batch_size, num_batches=num_batches, seed=seed)
     per_round = batch_size * num_batches
-    return torch.cat([rounds[i]["real"].flatten(1).amin(1) for i in range(-(-num // per_round))]).tolist()
+    return torch.cat(
+        [data.complete(rounds[i])["real"].flatten(1).amin(1) for i in range(-(-num // per_round))]
+    ).tolist()
 
 
 def loaded(data, *, start: int = 0, num: int = 8, rank: int = 0, world_size: int = 1) -> list[dict]:
     """What a trainer that stands at step `start` is fed, through the real loader."""
     module = GANDataModule(data, batch_size=4, num_batches=2, seed=0)
-    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=start)
-    return list(islice(module.train_dataloader(), num))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=start, strategy=strategy)
+    return [data.complete(batch) for batch in islice(module.train_dataloader(), num)]
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -83,11 +86,11 @@ def test_the_stream_does_not_depend_on_how_it_is_cut(batch_size, num_batches):
 
 def test_labels_and_flips_travel_with_their_samples():
     data = numbered(30, flip=True)
-    batch = Rounds(data, batch_size=60, num_batches=1, seed=0)[0]
+    batch = data.complete(Rounds(data, batch_size=60, num_batches=1, seed=0)[0])
     numbers = batch["real"].flatten(1).amin(1)
     assert torch.equal(batch["label"], numbers.long() % 3)
     mirrored = batch["real"][:, 0, 0, 0] == 255
-    again = Rounds(data, batch_size=12, num_batches=5, seed=0)[0]["real"][:, 0, 0, 0] == 255
+    again = data.complete(Rounds(data, batch_size=12, num_batches=5, seed=0)[0])["real"][:, 0, 0, 0] == 255
     assert torch.equal(mirrored, again)
     assert 10 < mirrored.sum() < 50
     assert not torch.equal(mirrored[numbers[:30].sort().indices], mirrored[30 + numbers[30:].sort().indices])

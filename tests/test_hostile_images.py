@@ -151,7 +151,7 @@ def test_skip_checks_large_sets_once_and_says_so(tmp_path, capsys, monkeypatch, 
     assert capsys.readouterr().out == "dataset mine: checking 8 images\n"  # the header of the empty one told
     assert greys(data) == [0, 2, 6, 8]  # the limit is on the good ones: 0, 2, 4 and 6 of 7
     assert [name for name, _ in data.skipped] == ["3.png", "4.png"]
-    assert (data._kept is None) == (num_workers > 0)
+    assert bool(data.held) == (num_workers == 0)
 
 
 def test_small_sets_are_checked_in_silence(tmp_path, capsys):
@@ -517,7 +517,9 @@ def test_workers_read_what_is_left(tmp_path, kind):
     for data in (here, there, pickle.loads(pickle.dumps(there))):
         rounds = Rounds(data, batch_size=5, num_batches=1, seed=0)
         loader = DataLoader(rounds, batch_size=None, sampler=range(8), num_workers=data.num_workers)
-        streams.append([torch.cat([batch["real"][:, 0, 0, 0], batch["label"]]).tolist() for batch in loader])
+        streams.append(
+            [torch.cat([batch["real"][:, 0, 0, 0], batch["label"]]).tolist() for batch in map(data.complete, loader)]
+        )
     assert streams[0] == streams[1] == streams[2]
 
 

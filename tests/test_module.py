@@ -166,7 +166,9 @@ GOLDEN = {
 
 
 def golden(loss):
-    module = fitted(f"loss={loss}", "steps=20", "dataset.resolution=8", "batch_size=8", "dataset.limit=64", "precision=32-true")
+    module = fitted(
+        f"loss={loss}", "steps=20", "dataset.resolution=8", "batch_size=8", "dataset.limit=64", "precision=32-true"
+    )
     return {name: round(float(value), 5) for name, value in module.terms.items() if not name.endswith("_norm")}
 
 

@@ -136,6 +136,32 @@ def test_resume_after_kill_is_exact(reference, tmp_path, workers):
     assert np.array_equal(*final)
 
 
+PATHS = {
+    "prepared": [],
+    "streamed": ["dataset.cache=null", "dataset.num_workers=2"],
+    "decoded at the start": ["dataset.cache=null"],
+}
+
+
+def test_every_path_of_the_data_trains_the_same_and_resumes_on_any_other(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        noise = Image.effect_noise((20, 20), 5 + 10 * i)
+        noise.resize((20 + i, 20)).save(tmp_path / "images" / f"{i}.png")
+    folder = [*TINY, "dataset=image-folder", "dataset.path=images", "dataset.resolution=16", "dataset.flip=true"]
+    folder += ["dataset.random_crop=2", "steps=4", "checkpoint.every=2", "checkpoint.keep=null"]
+    runs = []
+    for name, settings in PATHS.items():
+        runs.append(tmp_path / name.replace(" ", "-"))
+        ganrun(*folder, *settings, f"run_dir={runs[-1].name}", cwd=tmp_path)
+    for run in runs[1:]:
+        assert_same_state(runs[0], run)
+    for run, settings in zip(runs, [PATHS["streamed"], ["dataset.cache=cache", "dataset.num_workers=0"]], strict=False):
+        done = ganrun(f"resume={run.name}/checkpoints/step-000002.ckpt", *settings, cwd=tmp_path)
+        assert last_line(done) == run.name
+        assert_same_state(runs[2], run)
+
+
 def test_extended_run_equals_one_with_its_schedule_horizon(tmp_path):
     decay = [*RUN, "optimizer.lr_schedule=linear", "augment=[instance-noise]"]
     ganrun(*decay, "steps=11", "run_dir=short", "optimizer.decay_steps=50", cwd=tmp_path)  # 11: between checkpoints

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ganrun.pictures import grid
 from ganrun.seeding import derive, uniform_at
 
 DIGESTED = 2**26  # values of a set that its digest looks at
+SHARE = 0.5  # of a memory that a set may take
 
 
 @dataclass(kw_only=True)
@@ -25,7 +27,7 @@ class Data(ABC):
 
     name: as in configs. num_classes: what the config promises; None = found in the data. limit: use so many samples
     (the first of a set in memory, evenly spaced ones of files), None = all. num_workers: processes that read batches
-    ahead, 0 = the training process itself.
+    ahead of sets that are not in memory, 0 = the training process itself.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Data(ABC):
                 raise UserError(f"dataset.{key}={value}; expected at least {least}")
         self.classes: list[str] = []  # names by label; empty = unlabelled
         self.skipped: list[tuple[str, str]] = []  # files left out as unreadable, and why
+        self.held: Batch = {}  # all samples, where they lie in memory or can be mapped into it
         self.open()
         if self.num_classes is None:
             self.num_classes = len(self.classes)
@@ -48,7 +51,7 @@ class Data(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Finds the samples; sets `classes`, and `skipped` where samples are left out."""
+        """Finds the samples; sets `classes`, `held` if it can, and `skipped` where samples are left out."""
 
     @property
     @abstractmethod
@@ -59,12 +62,38 @@ class Data(ABC):
     def __len__(self) -> int:
         """How many samples, after `limit`."""
 
-    @abstractmethod
     def read(self, indices: Tensor) -> Batch:
         """real (batch, *shape), uint8 for images, and label (batch,) int64 where there are classes."""
+        return {key: samples[indices.to(samples.device, non_blocking=True)] for key, samples in self.held.items()}
 
-    def augment(self, batch: Batch, positions: np.ndarray, seed: int) -> Batch:
-        """Random changes that depend on each sample's position in the stream and the seed alone."""
+    @property
+    def num_bytes(self) -> int:
+        """Of the samples that are held."""
+        return sum(samples.numel() * samples.element_size() for samples in self.held.values())
+
+    @property
+    def is_resident(self) -> bool:
+        """Does reading a batch cost no more than an index, so that workers would only be in the way?"""
+        return bool(self.held) and (self.num_workers == 0 or self.num_bytes <= physical_memory() * SHARE)
+
+    def hold_on(self, device: torch.device) -> None:
+        """Takes the samples to a GPU, if they fit into a part of what is free there."""
+        if self.is_resident and device.type == "cuda" and self.num_bytes <= torch.cuda.mem_get_info(device)[0] * SHARE:
+            self.held = {key: samples.to(device) for key, samples in self.held.items()}
+
+    def complete(self, batch: Batch) -> Batch:
+        """A round as `Rounds` gives it -> its samples, augmented, on the device that they lie on."""
+        batch = dict(batch)
+        if "index" in batch:
+            batch |= self.read(batch.pop("index"))
+        return self.augment(batch)
+
+    def draw(self, positions: np.ndarray, seed: int) -> Batch:
+        """What `augment` will do by chance, (batch, ...): it depends on position in the stream and seed alone."""
+        return {}
+
+    def augment(self, batch: Batch) -> Batch:
+        """Changes samples, wherever they lie, as `draw` decided, and takes the decisions out of the batch."""
         return batch
 
     def to_range(self, real: Tensor) -> Tensor:
@@ -77,7 +106,7 @@ class Data(ABC):
         found = hashlib.blake2b(digest_size=8)
         for indices in torch.arange(0, len(self), math.ceil(size / DIGESTED)).split(1024):
             for _, values in sorted(self.read(indices).items()):
-                found.update(values.contiguous().numpy().tobytes())
+                found.update(values.cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 
     @abstractmethod
@@ -90,13 +119,15 @@ class Images(Data):
     """Images fitted to a resolution.
 
     resolution: side in pixels, or [H, W]. channels: 1 (grey) or 3 (RGB). fit: resize, crop or pad (see fit_images).
-    flip: mirror each image left to right with probability 1/2. value_range: [-1, 1] or [0, 1].
+    flip: mirror each image left to right with probability 1/2. random_crop: take a window of the image's size at random
+    out of the image with reflected margins of so many pixels, 0 = off. value_range: [-1, 1] or [0, 1].
     """
 
     resolution: int | Sequence[int]
     channels: int
     fit: Fit = "resize"
     flip: bool = False
+    random_crop: int = 0
     value_range: Sequence[float] = (-1, 1)
 
     def __post_init__(self) -> None:
@@ -109,26 +140,67 @@ class Images(Data):
             raise UserError(f"dataset.fit={self.fit}; valid: resize, crop, pad")
         if tuple(self.value_range) not in ((-1, 1), (0, 1)):
             raise UserError(f"dataset.value_range={list(self.value_range)}; valid: [-1,1], [0,1]")
+        if not 0 <= self.random_crop < min(self.size):
+            raise UserError(f"dataset.random_crop={self.random_crop}; expected 0 (off) to {min(self.size) - 1} pixels")
         super().__post_init__()
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.channels, *self.size)
 
-    def augment(self, batch: Batch, positions: np.ndarray, seed: int) -> Batch:
-        if not self.flip:
-            return batch
-        flipped = torch.from_numpy(uniform_at(positions, derive(seed, "flip")) < 0.5)
-        real = torch.where(flipped[:, None, None, None], batch["real"].flip(-1), batch["real"])
-        return batch | {"real": real}
+    def complete(self, batch: Batch) -> Batch:
+        """A round as `Rounds` gives it -> its samples, augmented, on the device that they lie on."""
+        batch = dict(batch)
+        if "index" in batch:
+            batch |= self.read(batch.pop("index"))
+        return self.augment(batch)
+
+    def draw(self, positions: np.ndarray, seed: int) -> Batch:
+        drawn = {}
+        if self.flip:
+            drawn["flip"] = torch.from_numpy(uniform_at(positions, derive(seed, "flip")) < 0.5)
+        if self.random_crop:
+            chances = [uniform_at(positions, derive(seed, "crop", side)) for side in ("top", "left")]
+            places = np.floor(np.stack(chances, 1) * (2 * self.random_crop + 1)) - self.random_crop
+            drawn["corner"] = torch.from_numpy(places.astype(np.int64))
+        return drawn
+
+    def augment(self, batch: Batch) -> Batch:
+        real, others = batch["real"], {key: value for key, value in batch.items() if key not in ("flip", "corner")}
+        if "flip" in batch:
+            real = torch.where(batch["flip"][:, None, None, None], real.flip(-1), real)
+        return others | {"real": window(real, batch["corner"]) if "corner" in batch else real}
 
     def to_range(self, real: Tensor) -> Tensor:
         low, high = self.value_range
-        return real.float() * ((high - low) / 255) + low
+        return (real * ((high - low) / 255)).add_(low)
 
     def picture(self, fake, real, *, columns, names=None):
         low, high = self.value_range
         return grid((fake.float() - low) / (high - low), columns=columns, names=names)
+
+
+def window(images: Tensor, corner: Tensor) -> Tensor:
+    """Each image (num, C, H, W) seen through a window of its size with the top left pixel at `corner` (num, 2).
+
+    What lies outside of an image is its reflection. The memory format is channels_last.
+    """
+    height, width = images.shape[-2:]
+    rows = reflected(torch.arange(height, device=images.device) + corner[:, :1], height)  # (num, H)
+    columns = reflected(torch.arange(width, device=images.device) + corner[:, 1:], width)  # (num, W)
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def reflected(places: Tensor, size: int) -> Tensor:
+    """Places beyond either end of 0 ... size - 1, taken back at that end; by less than `size`."""
+    last = size - 1
+    return last - (last - places.abs()).abs()
+
+
+def physical_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def limited(limit: int | None, *arrays: Tensor | None) -> list[Tensor | None]:

@@ -21,13 +21,14 @@ class Rounds(Dataset):
     """Maps a round's number to this rank's rows of all its batches, stacked: (num_batches * rows, ...).
 
     The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another; the permutation
-    of epoch e depends on (seed, e), augmentation on (seed, position).
+    of epoch e depends on (seed, e), augmentation on (seed, position). Of resident data only the `index` is given.
     """
 
     def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int, rank: int = 0, world_size: int = 1):
         if batch_size % world_size:
             raise UserError(f"batch_size={batch_size} is over all devices; it must be a multiple of {world_size}")
         self.data = data
+        self.only_index = data.is_resident
         self.seed = seed
         self.per_round = batch_size * num_batches
         rows = batch_size // world_size
@@ -41,7 +42,8 @@ class Rounds(Dataset):
         for epoch in np.unique(epochs):
             there = torch.from_numpy(epochs == epoch)
             indices[there] = permutation(len(self.data), self.seed, int(epoch))[places[there.numpy()]]
-        return self.data.augment(self.data.read(indices), positions, self.seed)
+        batch = {"index": indices} if self.only_index else self.data.read(indices)
+        return batch | self.data.draw(positions, self.seed)
 
 
 @lru_cache(maxsize=2)  # a batch can straddle two epochs
@@ -68,11 +70,11 @@ def worker_init(_: int) -> None:
 
 
 class GANDataModule(pl.LightningDataModule):
-    """Loads rounds from wherever the trainer stands, and maps reals to the value range on the device."""
+    """Loads rounds from wherever the trainer stands; on the device reals are augmented and take their value range."""
 
     def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int, channels_last: bool = True):
         super().__init__()
-        self.channels_last = channels_last
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.data = data
         self.batch_size = batch_size
         self.num_batches = num_batches
@@ -87,21 +89,22 @@ class GANDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+        self.data.hold_on(self.trainer.strategy.root_device)
+        num_workers = 0 if self.data.is_resident else self.data.num_workers
         return DataLoader(
             rounds,
             batch_size=None,
             sampler=From(self.trainer.global_step),
-            num_workers=self.data.num_workers,
+            num_workers=num_workers,
             worker_init_fn=worker_init,
-            persistent_workers=self.data.num_workers > 0,  # Lightning ends these when training fails; nobody else would
+            persistent_workers=num_workers > 0,  # Lightning ends these when training fails; nobody else would
             pin_memory=torch.cuda.is_available(),
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        batch = self.data.complete(batch)
         real = self.data.to_range(batch["real"])
-        if real.dim() == 4 and self.channels_last:
-            real = real.contiguous(memory_format=torch.channels_last)
-        return batch | {"real": real}
+        return batch | {"real": real.contiguous(memory_format=self.memory_format) if real.dim() == 4 else real}
 
     def reals(self, num: int) -> Batch:
         """The first `num` samples of a fixed shuffle, in the value range: for scores and pictures."""

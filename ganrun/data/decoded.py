@@ -4,21 +4,24 @@ import hashlib
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import PIL
 import torch
 from torch import Tensor
 
 from ganrun.data.base import Images
 from ganrun.data.files import LARGEST, printable, reason
 from ganrun.data.pixels import check_crop, decode, fit_images, opened, quiet
+from ganrun.data.prepared import Prepared
 from ganrun.errors import UserError
 from ganrun.game import Batch
 
-IN_MEMORY = 2**30  # bytes: sets that are not larger are decoded when they are opened, and kept
+IN_MEMORY = 2**30  # bytes: sets without a cache that are not larger are decoded when they are opened, and kept
 HEADER = 2**16  # bytes from which most image files can be told
 THREADS = min(4, os.cpu_count() or 1)  # each holds one image at its full size
 ADVICE = "dataset.on_error=skip leaves out what is bad"
@@ -35,38 +38,104 @@ class Unreadable(UserError):
 
 @dataclass(kw_only=True)
 class DecodedImages(Images):
-    """Images decoded from files: all when the set is opened if they fit in 1 GiB, else each when it is read.
+    """Images decoded from files. `limit` takes evenly spaced files. Transparent pixels are laid over white.
 
-    With workers nothing is kept: each worker would keep its own copy. `limit` takes evenly spaced files. Transparent
-    pixels are laid over white.
-
+    cache: a folder for the decoded pixels; they are prepared when the set is first opened with these settings, and
+    mapped from then on. None = without: sets of at most 1 GiB are decoded whenever they are opened, if there are no
+    workers, each of which would keep its own copy; else each image is decoded when it is read.
     on_error: refuse raises Unreadable for the first file that cannot be read, when the set is opened if its header
     tells or if all are decoded then. skip decodes every file once and leaves the bad ones out, see `skipped`.
     """
 
     on_error: Literal["refuse", "skip"] = "refuse"
+    cache: str | None = None
 
     def open(self) -> None:
         if self.on_error not in ("refuse", "skip"):
             raise UserError(f"dataset.on_error={self.on_error}; valid: refuse, skip")
         names, known = self.find()
-        bad = known | faults(names, self._check_header)
-        self._leave_out(bad)
-        names, pixels = [name for name in names if name not in bad], None
-        if self.on_error == "skip":
-            names, pixels = self._decodable(names)
+        place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
+        with place.owned() if place else nullcontext():
+            ready = place.load() if place else None
+            if ready:
+                self._leave_out(known | ready.bad)
+                self._choose([name for name in names if name not in ready.bad])
+                pixels = ready.pixels
+            else:
+                pixels = self._decode_all(names, known, place)
+        self.skipped.sort()
+        if pixels is not None:
+            self.held = {"real": pixels} | ({} if self._labels is None else {"label": self._labels})
+
+    def _about(self, names: list[str]) -> Iterator[str]:
+        """All that decides which pixels the set has."""
+        yield from map(str, (PIL.__version__, self.shape, self.fit, self.on_error, self.limit))
+        for name in names:
+            yield name
+            yield self.stamp(name)
+
+    def _choose(self, names: list[str]) -> list[int]:
+        """Sets names and labels to those within `limit`, and says which they are."""
         if not names:
             raise UserError(f"dataset {self.name}: no image is left; {': '.join(self.skipped[0])}")
         labels, self.classes = self.label(names)
         chosen = spaced(len(names), self.limit)
         self._names = [names[i] for i in chosen]
         self._labels = None if labels is None else labels[chosen]
-        self._kept = pixels if pixels is None or len(chosen) == len(names) else pixels[chosen]
-        if self._kept is None and self._fits(self._names):
-            names, self._kept = self._decodable(self._names)
-            if len(names) < len(chosen):
-                raise UserError(f"dataset {self.name}: its files have changed while they were read")
-        self.skipped.sort()
+        return chosen
+
+    def _decode_all(self, names: list[str], known: dict[str, str], place: Prepared | None) -> Tensor | None:
+        """The chosen images (num, C, H, W), if there is room for them."""
+        bad = faults(names, self._check_header)
+        self._leave_out(known | bad)
+        names, room = [name for name in names if name not in bad], None
+        rows: Sequence[int] = range(len(names))
+        if self.on_error == "skip":
+            room = self._room(len(names), place)
+            if room is None:
+                print(f"dataset {self.name}: checking {len(names):,} images")
+            undecodable = self._fill(room, names)
+            self._leave_out(undecodable)
+            bad |= undecodable
+            rows = [i for i, name in enumerate(names) if name not in undecodable]
+        chosen = self._choose([names[i] for i in rows])
+        if room is None:
+            return self._decode_chosen(bad, place)
+        return self._kept(room, [rows[i] for i in chosen], bad, place)
+
+    def _decode_chosen(self, bad: dict[str, str], place: Prepared | None) -> Tensor | None:
+        room = self._room(len(self._names), place)
+        undecodable = {} if room is None else self._fill(room, self._names)
+        if undecodable and self.on_error == "skip":
+            raise UserError(f"dataset {self.name}: its files have changed while they were read")
+        self._leave_out(undecodable)
+        return self._kept(room, range(len(self._names)), bad, place)
+
+    @staticmethod
+    def _kept(room: Tensor | None, rows: Sequence[int], bad: dict[str, str], place: Prepared | None) -> Tensor | None:
+        if place:
+            return place.finish(room, rows, bad)
+        return room if room is None or len(rows) == len(room) else room[rows]
+
+    def _room(self, num: int, place: Prepared | None) -> Tensor | None:
+        """Where so many decoded images can be put, (num, C, H, W)."""
+        size = num * math.prod(self.shape)
+        if place:
+            print(f"dataset {self.name}: preparing {num:,} images once, {size / 2**20:,.1f} MiB in {place.pixels}")
+            return place.allocate(num)
+        if self.num_workers == 0 and size <= IN_MEMORY:
+            return torch.empty(num, *self.shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        return None
+
+    def _fill(self, room: Tensor | None, names: list[str]) -> dict[str, str]:
+        """Decodes all; returns those that cannot be, and why."""
+
+        def keep(index: int) -> None:
+            image = self._decode(names[index])
+            if room is not None:
+                room[index] = image
+
+        return {names[i]: why for i, why in faults(range(len(names)), keep).items()}
 
     @abstractmethod
     def find(self) -> tuple[list[str], dict[str, str]]:
@@ -82,7 +151,11 @@ class DecodedImages(Images):
 
     @abstractmethod
     def mark(self, name: str) -> int:
-        """A number that most changes of a file change, found without reading it."""
+        """A number that most changes of a file change and copying it does not, found without reading it."""
+
+    @abstractmethod
+    def stamp(self, name: str) -> str:
+        """Changes whenever a file's content does, found without reading it."""
 
     def digest(self) -> str:
         found = hashlib.blake2b(digest_size=8)
@@ -99,11 +172,11 @@ class DecodedImages(Images):
         return len(self._names)
 
     def read(self, indices: Tensor) -> Batch:
-        if self._kept is not None:
-            real = self._kept[indices]
-        else:
-            with quiet():
-                real = torch.stack([self._read(self._names[i]) for i in indices.tolist()])
+        if self.held:
+            return super().read(indices)
+        with quiet():
+            images = [self._read(self._names[i]).permute(1, 2, 0) for i in indices.tolist()]
+        real = torch.stack(images).permute(0, 3, 1, 2)  # channels_last
         return {"real": real} if self._labels is None else {"real": real, "label": self._labels[indices]}
 
     def _read(self, name: str) -> Tensor:
@@ -123,27 +196,6 @@ class DecodedImages(Images):
         with image:
             if self.fit == "crop":
                 check_crop(image, self.size)
-
-    def _fits(self, names: list[str]) -> bool:
-        return self.num_workers == 0 and len(names) * math.prod(self.shape) <= IN_MEMORY
-
-    def _decodable(self, names: list[str]) -> tuple[list[str], Tensor | None]:
-        """Decodes all; the names of the good ones and, if they are to be kept, their pixels (num, C, H, W)."""
-        pixels = torch.zeros(len(names), *self.shape, dtype=torch.uint8) if self._fits(names) else None
-        if pixels is None:
-            print(f"dataset {self.name}: checking {len(names):,} images")
-
-        def keep(index: int) -> None:
-            image = self._decode(names[index])
-            if pixels is not None:
-                pixels[index] = image
-
-        bad = faults(range(len(names)), keep)
-        self._leave_out({names[i]: why for i, why in bad.items()})
-        if not bad:
-            return names, pixels
-        good = [i for i in range(len(names)) if i not in bad]
-        return [names[i] for i in good], None if pixels is None else pixels[good]
 
     def _leave_out(self, bad: dict[str, str]) -> None:
         if bad and self.on_error == "refuse":

@@ -76,6 +76,14 @@ class Folder:
         """The file's size in bytes."""
         return os.path.getsize(self.root / name)
 
+    def stamp(self, name: str) -> str:
+        """Size and the time of the last change; "" if it is not there."""
+        try:
+            status = os.stat(self.root / name)
+        except OSError:
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns}"
+
     def top(self, names: list[str]) -> str:
         """What all names begin with and is no level: nothing."""
         return ""
@@ -121,6 +129,10 @@ class Zip:
     def mark(self, name: str) -> int:
         """The member's checksum."""
         return self._open().getinfo(self._members[name]).CRC
+
+    def stamp(self, name: str) -> str:
+        """Size and checksum."""
+        return f"{self._open().getinfo(self._members[name]).file_size} {self.mark(name)}"
 
     def top(self, names: list[str]) -> str:
         """The one folder, with its slash, that is around everything; "" if there is none."""

@@ -12,29 +12,25 @@ from ganrun.data.decoded import ADVICE, DecodedImages
 from ganrun.data.files import LARGEST, printable, source
 from ganrun.data.pixels import fit_images, to_channels
 from ganrun.errors import UserError
-from ganrun.game import Batch
 
 
 @dataclass(kw_only=True)
 class ImagesInMemory(Images):
-    """A set held as one uint8 tensor: a batch is an index, no worker needed."""
+    """A set held as one uint8 tensor in channels_last: a batch is an index, no worker needed."""
 
     def open(self) -> None:
         images, labels, self.classes = self.load()
         images, labels = limited(self.limit, images, labels)
-        self._images = to_channels(fit_images(images, self.size, self.fit), self.channels)
-        self._labels = labels
+        images = to_channels(fit_images(images, self.size, self.fit), self.channels)
+        self.held = {"real": images.contiguous(memory_format=torch.channels_last)}
+        self.held |= {} if labels is None else {"label": labels}
 
     @abstractmethod
     def load(self) -> tuple[Tensor, Tensor | None, list[str]]:
         """uint8 (num, C, h, w), labels (num,) or None, class names."""
 
     def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, indices: Tensor) -> Batch:
-        batch = {"real": self._images[indices]}
-        return batch if self._labels is None else batch | {"label": self._labels[indices]}
+        return len(self.held["real"])
 
 
 @dataclass(kw_only=True)
@@ -92,6 +88,9 @@ class ImageFolder(DecodedImages):
 
     def mark(self, name):
         return self._source.mark(name)
+
+    def stamp(self, name):
+        return self._source.stamp(name)
 
     def shown(self, name):
         return printable(name.removeprefix(self._top))

@@ -110,3 +110,6 @@ class CelebA(DecodedImages):
 
     def mark(self, name):
         return self._folder.mark(name)
+
+    def stamp(self, name):
+        return self._folder.stamp(name)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ganrun.data.base import Data, limited
 from ganrun.errors import UserError
-from ganrun.game import Batch
 from ganrun.pictures import scatter
 from ganrun.seeding import generator
 
@@ -33,8 +32,8 @@ class Vectors(Data):
         if self.num < 1:
             raise UserError(f"dataset.num={self.num}; expected at least 1")
         points, labels = self.points(generator(self.name))
-        points, self._labels = limited(self.limit, points, labels)
-        self._points = points.float()
+        points, labels = limited(self.limit, points, labels)
+        self.held = {"real": points.float()} | ({} if labels is None else {"label": labels})
 
     @abstractmethod
     def points(self, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
@@ -45,11 +44,7 @@ class Vectors(Data):
         return (self.channels,)
 
     def __len__(self) -> int:
-        return len(self._points)
-
-    def read(self, indices: Tensor) -> Batch:
-        batch = {"real": self._points[indices]}
-        return batch if self._labels is None else batch | {"label": self._labels[indices]}
+        return len(self.held["real"])
 
     def picture(self, fake, real, *, columns, names=None):
         return scatter(fake.float(), real)

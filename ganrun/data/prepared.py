@@ -1,0 +1,140 @@
+"""Decoded sets as files of uint8 pixels, built once, mapped into memory, and checked whenever they are opened."""
+
+import hashlib
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganrun.errors import UserError
+from ganrun.storage import PARTIAL, replacing
+
+FORMAT = 1
+BLOCK = 2**24  # bytes, each with a checksum
+CHECKED = 2**30  # bytes that are checked when a set is opened: all of a smaller one, evenly spaced blocks of a larger
+ROWS = 1024  # moved at once
+
+
+@dataclass(frozen=True)
+class Ready:
+    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: the files that are not in it, and why."""
+
+    pixels: Tensor
+    bad: dict[str, str]
+
+
+class Prepared:
+    """The place of one decoded set in `folder`; `about`, all that decides its pixels, gives it its name.
+
+    Raises UserError where it cannot be written.
+    """
+
+    def __init__(self, folder: str, about: Iterable[str], shape: tuple[int, int, int]):
+        self.folder = Path(folder).expanduser()
+        name = hashlib.blake2b(digest_size=16)
+        for text in (str(FORMAT), *about):
+            name.update(f"{len(text)}:{text}".encode(errors="surrogateescape"))
+        self.pixels = self.folder / f"{name.hexdigest()}.pixels"
+        self.header = self.pixels.with_suffix(".json")
+        self.partial = self.pixels.with_suffix(PARTIAL)
+        channels, height, width = shape
+        self.row = (height, width, channels)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Within it no other process looks or prepares: of several that start at once one does the work."""
+        import fcntl  # POSIX only
+
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = self.pixels.with_suffix(".lock").open("w")
+        with lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                self.partial.unlink(missing_ok=True)
+
+    def load(self) -> Ready | None:
+        """None if it has not been prepared, or is damaged."""
+        if not (self.header.exists() and self.pixels.exists()):
+            return None
+        try:
+            header = json.loads(self.header.read_text(encoding="utf-8"))
+            mapped = self._map(self.pixels, header["num"], "r")
+            if mismatch(mapped, header["checksums"]):
+                raise ValueError("checksums do not match")
+            return Ready(as_images(mapped), dict(header["bad"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"{self.pixels} is damaged ({error}); preparing it again")
+            return None
+
+    def allocate(self, num: int) -> Tensor:
+        """Room for `num` images, (num, C, H, W), in a file beside the final one."""
+        with self._writing(), self.partial.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, num * prod(self.row)))  # else a full disk kills the process
+        return as_images(self._map(self.partial, num, "r+"))
+
+    def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str]) -> Tensor:
+        """Keeps these rows of what `allocate` gave, in ascending order; they are mapped again, now for reading."""
+        for start in range(0, len(rows), ROWS):
+            some = rows[start : start + ROWS]
+            if list(some) != list(range(start, start + len(some))):
+                room[start : start + len(some)] = room[list(some)]
+        size = len(rows) * prod(self.row)
+        mapped = room.permute(0, 2, 3, 1).numpy().reshape(-1)[:size]
+        header = {"format": FORMAT, "num": len(rows), "bad": bad, "checksums": checksums(mapped)}
+        with self._writing():
+            with self.partial.open("r+b") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+            os.replace(self.partial, self.pixels)
+            with replacing(self.header) as file:
+                file.write(json.dumps(header).encode())
+        return as_images(self._map(self.pixels, len(rows), "r"))
+
+    def _map(self, path: Path, num: int, mode: Any) -> np.ndarray:
+        if path.stat().st_size != num * prod(self.row):
+            raise ValueError(f"{path.stat().st_size:,} bytes; expected {num * prod(self.row):,}")
+        return np.memmap(path, np.uint8, mode, shape=(num, *self.row))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"dataset.cache={self.folder}: {error.strerror}; name another folder; dataset.cache=null does without"
+            ) from error
+
+
+def as_images(mapped: np.ndarray) -> Tensor:
+    """(num, H, W, C) -> (num, C, H, W) in channels_last, of the same memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what must not be written; nothing here does
+        return torch.from_numpy(mapped).permute(0, 3, 1, 2)
+
+
+def checksums(mapped: np.ndarray) -> list[int]:
+    """Of each block."""
+    flat = mapped.reshape(-1)
+    return [zlib.crc32(flat[start : start + BLOCK]) for start in range(0, flat.size, BLOCK)]
+
+
+def mismatch(mapped: np.ndarray, expected: list[int]) -> bool:
+    """Does a block that is looked at differ from its checksum?"""
+    flat = mapped.reshape(-1)
+    if len(expected) != ceil(flat.size / BLOCK):
+        return True
+    looked_at = range(0, len(expected), ceil(max(1, flat.size) / CHECKED))
+    return any(zlib.crc32(flat[i * BLOCK : (i + 1) * BLOCK]) != expected[i] for i in looked_at)
