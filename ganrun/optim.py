@@ -1,5 +1,6 @@
 """One player's optimizer: a torch optimizer, its learning-rate schedule, gradient clipping and weight projection."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -20,6 +21,15 @@ LR_SCHEDULES: dict[str, Callable[[float], float]] = {  # t: share of decay_steps
 def total_norm(tensors: list[Tensor]) -> Tensor:
     """Euclidean norm of all entries together; not finite if one entry is not."""
     return torch.stack(torch._foreach_norm(tensors)).norm() if tensors else torch.zeros(())
+
+
+def in_one_go(cls: type[torch.optim.Optimizer]) -> dict[str, bool]:
+    """The setting with which an optimizer moves all parameters at once: fused where it can, else foreach.
+
+    torch's own default is a loop over them on CPUs. The formula is the same.
+    """
+    known = [name for name in ("fused", "foreach") if name in inspect.signature(cls).parameters]
+    return {name: True for name in known[:1]}
 
 
 class PlayerOptimizer:
@@ -57,7 +67,8 @@ class PlayerOptimizer:
         self.clip_gradients = clip_gradients
         settings = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in settings.items()}  # betas
         module, _, name = optimizer.rpartition(".")
-        self.optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(self.parameters, lr=lr, **settings)
+        cls: type[torch.optim.Optimizer] = getattr(import_module(module), name)
+        self.optimizer = cls(self.parameters, lr=lr, **(in_one_go(cls) | settings))
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step`, a function of the step alone: nothing to save, nothing to replay."""

@@ -93,3 +93,27 @@ def test_takes_an_iterator_of_parameters():
 def test_refuses(settings, message):
     with pytest.raises(UserError, match=message):
         make(0.0, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("Adam", "fused"), ("AdamW", "fused"), ("SGD", "fused"), ("RMSprop", "foreach"), ("LBFGS", None)],
+)
+def test_all_parameters_move_in_one_go_by_the_same_formula(name, setting):
+    quick, quicks = make(1.0, -2.0, 0.5, optimizer=f"torch.optim.{name}", lr=0.01)
+    group = quick.optimizer.param_groups[0]
+    assert [key for key in ("fused", "foreach") if group.get(key)] == ([setting] if setting else [])
+    if setting is None:
+        return
+    slow = [nn.Parameter(p.detach().clone()) for p in quicks]
+    plain = getattr(torch.optim, name)(slow, lr=0.01, foreach=False)
+    for gradients in ([1.0, -3.0, 0.2], [0.5, 4.0, -1.0]):
+        for p, gradient in zip(slow, gradients, strict=True):
+            p.grad = torch.tensor([gradient])
+        plain.step()
+        assert step(quick, quicks, gradients) == pytest.approx([p.item() for p in slow], rel=1e-6)
+
+
+def test_a_setting_of_the_users_own_wins():
+    player, _ = make(1.0, optimizer="torch.optim.Adam", fused=False, foreach=True)
+    assert player.optimizer.param_groups[0]["foreach"] and not player.optimizer.param_groups[0]["fused"]
