@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]  # named tensors, each (batch, ...): real, label, z, fake, ...
@@ -31,6 +32,19 @@ class Losses:
 
     def total(self) -> Tensor:
         return sum(self.terms.values())
+
+    def detached(self) -> "Losses":
+        return Losses({k: v.detach() for k, v in self.terms.items()}, {k: v.detach() for k, v in self.stats.items()})
+
+
+def mean_losses(parts: list[Losses]) -> Losses:
+    """Of equally large parts of a batch, detached."""
+    if len(parts) == 1:
+        return parts[0]
+    terms, stats = ([getattr(part, kind) for part in parts] for kind in ("terms", "stats"))
+    return Losses(
+        *({key: torch.stack([one[key] for one in each]).mean() for key in each[0]} for each in (terms, stats))
+    )
 
 
 @dataclass(frozen=True)

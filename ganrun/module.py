@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.ema import EMA
-from ganrun.game import Batch, Now, PerRank, Recipe, Timed
+from ganrun.game import Batch, Losses, Now, PerRank, Recipe, Timed, mean_losses
+from ganrun.gradients import GradientMean
 from ganrun.noise import Noise
 from ganrun.optim import PlayerOptimizer, total_norm
 from ganrun.schedule import Move, Schedule
@@ -20,6 +21,9 @@ class GANModule(pl.LightningModule):
 
     optimizers: for each player, a callable from its parameters to a PlayerOptimizer.
     batch_size: images a move, over all devices. A training batch holds all fresh batches of a round, stacked.
+    micro_batch: images a pass on each device, None = all of its rows; a move's gradient is the mean over its passes.
+    Then no generation is shared between moves, and what looks at a whole batch (batch norm, relativistic averages,
+    minibatch statistics) sees one pass only.
     seed: with the step it determines everything drawn. ema: callable from networks to an EMA, or None.
     """
 
@@ -31,6 +35,7 @@ class GANModule(pl.LightningModule):
         optimizers: dict[str, Callable[..., PlayerOptimizer]],
         *,
         batch_size: int,
+        micro_batch: int | None = None,
         seed: int = 0,
         ema: Callable[..., EMA] | None = None,
     ):
@@ -39,11 +44,14 @@ class GANModule(pl.LightningModule):
         self.recipe = recipe
         self.noise = noise
         self.batch_size = batch_size
+        self.micro_batch = micro_batch
         self.seed = seed
         self.attempt = 0  # rollbacks so far; part of every seed, so that the same path is not replayed
         self.num_batches = schedule.num_batches
         self.players = recipe.players()
         self.moves = schedule.plan({name: player.generates for name, player in self.players.items()})
+        if micro_batch:
+            self.moves = [m._replace(generate=True, graph=self.players[m.player].generates) for m in self.moves]
         self._trainable = {
             name: [p for network in player.networks for p in network.parameters() if p.requires_grad]
             for name, player in self.players.items()
@@ -51,8 +59,9 @@ class GANModule(pl.LightningModule):
         self.ema = ema(self.generating_networks) if ema else None
         self.player_optimizers = {name: optimizers[name](self._trainable[name]) for name in self.players}
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
-        self._own = per_rank_buffers(recipe)
-        self._ddp_params_and_buffers_to_ignore = {f"recipe.{name}" for name in self._own}  # or DDP sends rank 0's
+        self.per_rank = [f"recipe.{name}" for name in per_rank_buffers(recipe)]  # in the names of the state_dict
+        self._means: dict[str, GradientMean] = {}  # of each player, where there are several processes
+        self._generated: Batch = {}  # what the players fight over, until it is generated anew
         self.terms: dict[str, Tensor] = {}  # last value of each `<player>/<term>`, on the device
         self.numbers: dict[str, Tensor] = {}  # of this round alone, by what and in which move: all must be finite
 
@@ -64,19 +73,21 @@ class GANModule(pl.LightningModule):
     def configure_optimizers(self):
         return [player.optimizer for player in self.player_optimizers.values()]
 
+    def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1:
+            self._means = {name: GradientMean(parameters) for name, parameters in self._trainable.items()}
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.global_step
         noise = self._noise(step)
         batches = [self._fresh(batch, noise, i) for i in range(self.num_batches)]
         seed_default_generators(derive(self.seed, "step", step, self.global_rank, self.attempt))
-        generated: Batch = {}
         self.numbers = {}
         for i, move in enumerate(self.moves):
             for timed in self._timed:
                 timed.now = Now(step, i, step * self.batch_size)
-            if move.generate:
-                generated = self._generate(move, batches[move.batch])
-            self._move(i, batches[move.batch], generated, step)
+            self._move(i, batches[move.batch], step)
+        self._generated = {}  # its graph would live until the next round
         if self.trainer.world_size > 1:
             self._average_buffers()
         if self.ema:
@@ -106,23 +117,42 @@ class GANModule(pl.LightningModule):
         with self._only(generating):
             return self.recipe.generate(batch)
 
-    def _move(self, index: int, batch: Batch, generated: Batch, step: int) -> None:
+    def _move(self, index: int, batch: Batch, step: int) -> None:
         move = self.moves[index]
-        player, optimizer = self.players[move.player], self.player_optimizers[move.player]
-        if not player.generates:
-            generated = {key: value.detach() for key, value in generated.items()}
-        with self._only(self._trainable[move.player]):
-            losses = player.losses(batch, generated)
-            optimizer.optimizer.zero_grad(set_to_none=True)
-            self.manual_backward(losses.total())
+        optimizer = self.player_optimizers[move.player]
+        optimizer.optimizer.zero_grad(set_to_none=True)
+        losses = self._add_gradients(move, batch)
         gradient = optimizer.before_step(step)
         self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
         optimizer.after_step()
         norms = {"gradient_norm": gradient, "weight_norm": total_norm(self._trainable[move.player])}
         for name, value in (losses.terms | norms | losses.stats).items():
-            self.terms[f"{move.player}/{name}"] = value.detach()
+            self.terms[f"{move.player}/{name}"] = value
         for name, value in (losses.terms | norms).items():  # in the order in which one spoils the next
-            self.numbers[f"{move.player}/{name} (move {index + 1} of {len(self.moves)})"] = value.detach()
+            self.numbers[f"{move.player}/{name} (move {index + 1} of {len(self.moves)})"] = value
+
+    def _add_gradients(self, move: Move, batch: Batch) -> Losses:
+        """The gradient of a player's loss, the mean over the batch's passes and over all processes."""
+        parts, mean = in_parts(batch, self.micro_batch), self._means.get(move.player)
+        losses = []
+        for i, part in enumerate(parts):
+            if move.generate:
+                self._generated = self._generate(move, part)
+            if mean and i == len(parts) - 1:
+                mean.expect()
+            losses.append(self._backward(move.player, part, share=1 / len(parts)))
+        if mean:
+            mean.finish()
+        return mean_losses(losses)
+
+    def _backward(self, name: str, batch: Batch, *, share: float) -> Losses:
+        player, generated = self.players[name], self._generated
+        if not player.generates:
+            generated = {key: value.detach() for key, value in generated.items()}
+        with self._only(self._trainable[name]):
+            losses = player.losses(batch, generated)
+            self.manual_backward(losses.total() * share)
+        return losses.detached()
 
     def _step_optimizer(self, player: str, *, counts: bool) -> None:
         """Lightning's `global_step` counts the steps that go through it: only the round's last one does.
@@ -140,7 +170,8 @@ class GANModule(pl.LightningModule):
 
         What acts on training so acts alike everywhere; integers, such as counters, are alike already.
         """
-        buffers = [b for name, b in self.recipe.named_buffers() if b.is_floating_point() and name not in self._own]
+        named = self.recipe.named_buffers(prefix="recipe")
+        buffers = [b for name, b in named if b.is_floating_point() and name not in self.per_rank]
         if buffers:
             flat = self.trainer.strategy.reduce(torch.cat([b.float().flatten() for b in buffers]), reduce_op="mean")
             for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
@@ -148,15 +179,14 @@ class GANModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint) -> None:
         """What each process keeps to itself goes into the checkpoint of them all."""
-        own = {name: checkpoint["state_dict"][f"recipe.{name}"].cpu() for name in self._own}
+        own = {name: checkpoint["state_dict"][name].cpu() for name in self.per_rank}
         every = [own] * self.trainer.world_size
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(every, own)
         checkpoint["per_rank"] = every
 
     def on_load_checkpoint(self, checkpoint) -> None:
-        own = checkpoint["per_rank"][self.global_rank]
-        checkpoint["state_dict"].update({f"recipe.{name}": value for name, value in own.items()})
+        checkpoint["state_dict"].update(checkpoint["per_rank"][self.global_rank])
 
     @contextmanager
     def _only(self, parameters: list[nn.Parameter]) -> Iterator[None]:
@@ -181,6 +211,14 @@ class GANModule(pl.LightningModule):
                 return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
         finally:
             self.recipe.train(training)
+
+
+def in_parts(batch: Batch, rows: int | None) -> list[Batch]:
+    """A batch cut into parts of so many rows; None = whole."""
+    if rows is None:
+        return [batch]
+    parts = {key: value.split(rows) for key, value in batch.items()}
+    return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
 
 def per_rank_buffers(recipe: Recipe) -> list[str]:

@@ -18,7 +18,7 @@ from forked import Run, run
 from ganrun.checkpoint_file import load_checkpoint
 
 ARGS = [*TINY, "run_dir=run", "dataset.limit=100", "log_every=2", "sample_every=4", "evaluate.every=4"]
-ARGS += ["checkpoint.every=4", "steps=8"]
+ARGS += ["checkpoint.every=4", "steps=8", "precision=32-true"]
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
 
@@ -133,11 +133,11 @@ def test_resume_of_two_processes_is_exact_with_state_of_each(remembering, tmp_pa
     both_to_the_end("--config-dir", "my", "resume=parts", "steps=8", "trust=[own]", cwd=tmp_path)
     assert distance(tmp_path / "whole", tmp_path / "parts") == 0
     whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
-    own = [rank["adversary.discriminator.pool.seen"].item() for rank in whole["per_rank"]]
+    own = [rank["recipe.adversary.discriminator.pool.seen"].item() for rank in whole["per_rank"]]
     assert own[0] != own[1] and 0 not in own
-    assert own == [rank["adversary.discriminator.pool.seen"].item() for rank in parts["per_rank"]]
+    assert own == [rank["recipe.adversary.discriminator.pool.seen"].item() for rank in parts["per_rank"]]
     assert whole["ganrun"]["world_size"] == 2
-    sums = [rank["adversary.discriminator.pool.weights"] for rank in whole["per_rank"]]
+    sums = [rank["recipe.adversary.discriminator.pool.weights"] for rank in whole["per_rank"]]
     assert torch.equal(*sums) and sums[0] > 0, "the weights of the two processes differ"
 
 

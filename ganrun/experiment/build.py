@@ -109,6 +109,7 @@ def build(cfg: DictConfig) -> Parts:
         schedule,
         {name: refusing(f"optimizer.{name}", build_node(cfg.optimizer, name)) for name in recipe.players()},
         batch_size=cfg.batch_size,
+        micro_batch=cfg.micro_batch,
         seed=cfg.seed,
         ema=ema and refusing("ema", ema),
     )

@@ -41,6 +41,7 @@ class Settings:
     seed: int
     steps: int
     batch_size: int
+    micro_batch: int | None
     data_dir: str
     run_dir: str
     resume: str | None
@@ -57,8 +58,9 @@ class Settings:
     evaluate: EvaluateSettings
 
 
-MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "log_every": 1, "sample_every": 0, "num_samples": 1,
-           "checkpoint.every": 0, "checkpoint.keep": 0, "evaluate.every": 0, "evaluate.num_samples": 1}  # fmt: skip
+MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "micro_batch": 1, "log_every": 1, "sample_every": 0,
+           "num_samples": 1, "checkpoint.every": 0, "checkpoint.keep": 0, "evaluate.every": 0,
+           "evaluate.num_samples": 1}  # fmt: skip
 
 
 def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:

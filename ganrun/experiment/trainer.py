@@ -8,9 +8,10 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, one_of
 from ganrun.experiment.build import refusing
 from ganrun.experiment.hardware import precision_of, tune
+from ganrun.experiment.strategy import STRATEGIES
 from ganrun.experiment.train_log import LIGHTNING
 
 OURS = {  # what the trainer's config may not hold, and what to use instead
@@ -41,6 +42,7 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
         raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
     if "strategy" in chosen:
         check_launch(chosen)
+        chosen["strategy"] = STRATEGIES[chosen["strategy"]]()
     elif chosen["devices"] not in (0, 1, "1"):
         raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
     tune(cfg)
@@ -60,11 +62,16 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     rank_zero_only.rank = trainer.global_rank  # Lightning took it from variables that need not be about this run
     if cfg.batch_size % trainer.world_size:
         raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
+    rows = cfg.batch_size // trainer.world_size
+    if cfg.micro_batch and rows % cfg.micro_batch:
+        raise UserError(f"micro_batch={cfg.micro_batch}: {rows} images a move and device are no multiple of it")
     return trainer
 
 
 def check_launch(chosen: dict[str, Any]) -> None:
-    """Raises UserError where Lightning would wait for processes that nobody starts."""
+    """Raises UserError for an unknown strategy, and where Lightning would wait for processes that nobody starts."""
+    if chosen["strategy"] not in STRATEGIES:
+        raise UserError(f"trainer.strategy={chosen['strategy']}; {one_of(STRATEGIES, str(chosen['strategy']))}")
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ
     if chosen.get("num_nodes", 1) != 1 and not launched:
         raise UserError(f"trainer.num_nodes={chosen['num_nodes']}: start it by torchrun or srun on all machines")
