@@ -128,6 +128,36 @@ def test_bfloat16_keeps_losses_in_float32():
     assert {value.dtype for value in module.terms.values()} == {torch.float32}
 
 
+NO_NORM = ["generator.norm=none", "discriminator.norm=none", "precision=32-true", "batch_size=8", "steps=6"]
+
+
+@pytest.mark.parametrize("case", [["loss=non-saturating"], ["loss=hinge", "penalty=[r1,r2]"], ["loss=lsgan"]], ids=str)
+def test_micro_batches_add_up_to_the_batch(case):
+    whole, parts = (fitted(*case, *NO_NORM, f"micro_batch={rows}") for rows in ("null", 2))
+    assert [m.generate for m in parts.moves] == [True] * len(parts.moves)
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, parts.state_dict()[name], rtol=0, atol=2e-6), name
+    for name, value in whole.terms.items():
+        assert float(parts.terms[name]) == pytest.approx(float(value), abs=1e-5), name
+
+
+def test_micro_batches_hold_the_graph_of_one_part_only():
+    seen = []
+
+    def probe(module):
+        for network in (module.recipe.generator, module.recipe.adversary.discriminator):
+            network.register_forward_hook(
+                lambda net, x, _: seen.append((type(net).__name__, len(x[0]), grad_needed(net)))
+            )
+
+    def grad_needed(network):
+        return torch.is_grad_enabled() and any(p.requires_grad for p in network.parameters())
+
+    fitted("micro_batch=2", "steps=1", probe=probe)
+    critic = [("Generator", 2, False), ("Discriminator", 2, True), ("Discriminator", 2, True)]
+    assert seen[-10:] == critic * 2 + [("Generator", 2, True), ("Discriminator", 2, False)] * 2
+
+
 # 20 steps with a fixed seed: a refactoring keeps these numbers. Written by `golden()` below.
 GOLDEN = {
     "non-saturating": {
