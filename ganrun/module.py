@@ -46,6 +46,7 @@ class GANModule(pl.LightningModule):
         self.batch_size = batch_size
         self.micro_batch = micro_batch
         self.seed = seed
+        self.compiled = False
         self.attempt = 0  # rollbacks so far; part of every seed, so that the same path is not replayed
         self.num_batches = schedule.num_batches
         self.players = recipe.players()
@@ -83,6 +84,8 @@ class GANModule(pl.LightningModule):
         batches = [self._fresh(batch, noise, i) for i in range(self.num_batches)]
         seed_default_generators(derive(self.seed, "step", step, self.global_rank, self.attempt))
         self.numbers = {}
+        if self.compiled:
+            torch.compiler.cudagraph_mark_step_begin()  # what graphs have made in the last round may be overwritten
         for i, move in enumerate(self.moves):
             for timed in self._timed:
                 timed.now = Now(step, i, step * self.batch_size)
@@ -201,13 +204,23 @@ class GANModule(pl.LightningModule):
             for p in others:
                 p.requires_grad_(True)
 
+    def compile_networks(self, **settings: str) -> None:
+        """Compiles what the players move, in place, so that no name changes. settings: torch.compile's.
+
+        Penalties stay eager, since what is compiled cannot be differentiated twice, and so does `show`.
+        """
+        self.compiled = True
+        for player in self.players.values():
+            for network in player.networks:
+                network.compile(**settings)
+
     @torch.no_grad()
     def show(self, batch: Batch) -> Batch:
         """What grids and scores see: averaged weights, eval mode. Changes nothing."""
         training = self.recipe.training
         self.recipe.eval()
         try:
-            with self.ema.applied() if self.ema else nullcontext():
+            with eager(self.recipe), self.ema.applied() if self.ema else nullcontext():
                 return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
         finally:
             self.recipe.train(training)
@@ -219,6 +232,19 @@ def in_parts(batch: Batch, rows: int | None) -> list[Batch]:
         return [batch]
     parts = {key: value.split(rows) for key, value in batch.items()}
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
+
+
+@contextmanager
+def eager(network: nn.Module) -> Iterator[None]:
+    """Within it no part of a network runs as compiled: other sizes of batch would be compiled anew."""
+    compiled = [(module, module._compiled_call_impl) for module in network.modules() if module._compiled_call_impl]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
 
 
 def per_rank_buffers(recipe: Recipe) -> list[str]:

@@ -11,7 +11,7 @@ from ganrun.storage import replacing
 
 # What `ganrun resume=...` may change; a trailing dot means everything below.
 RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.", "precision",
-             "tf32", "deterministic", "debug", "data_dir", "dataset.path", "dataset.cache",
+             "tf32", "compile", "deterministic", "debug", "data_dir", "dataset.path", "dataset.cache",
              "dataset.num_workers")  # fmt: skip
 FORMAT = 1  # of run directories
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: they enter every draw

@@ -14,6 +14,7 @@ from torch import Tensor
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
+from ganrun.experiment.hardware import compile_settings
 from ganrun.game import Recipe
 from ganrun.module import GANModule
 from ganrun.noise import Noise
@@ -121,6 +122,9 @@ def build(cfg: DictConfig) -> Parts:
         channels_last=cfg.channels_last,
     )
     check_shapes(module, datamodule)
+    compiled = compile_settings(cfg)
+    if compiled:
+        module.compile_networks(**compiled)
     return Parts(cfg, datamodule, module, {name: build_node(cfg.metric, name) for name in cfg.metric})
 
 

@@ -53,6 +53,7 @@ class Settings:
     num_samples: int
     precision: str
     tf32: bool
+    compile: bool | str
     channels_last: bool
     checkpoint: CheckpointSettings
     evaluate: EvaluateSettings

@@ -1,5 +1,7 @@
 """What the hardware is asked for: the precision of the networks, TF32, and cuDNN's search for the fastest kernels."""
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -8,6 +10,8 @@ from omegaconf import DictConfig
 from ganrun.errors import UserError, one_of
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")  # fp16 would need a loss scaler, which exact steps rule out
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and ARM processors that multiply it, as Linux names them
 
 
@@ -44,6 +48,20 @@ def processor_flags() -> set[str]:
         return set()
     found = [line for line in lines if line.startswith(("flags", "Features"))]
     return set(found[0].partition(":")[2].split()) if found else set()
+
+
+def compile_settings(cfg: DictConfig) -> dict[str, str]:
+    """torch.compile's for `compile`; empty = off. Raises UserError for an unknown mode, and without a C++ compiler."""
+    if cfg.compile is False:
+        return {}
+    mode = "default" if cfg.compile is True else cfg.compile
+    if mode not in COMPILE_MODES:
+        raise UserError(f"compile={mode}; {one_of(('true', 'false', *COMPILE_MODES), str(mode))}")
+    if device_type(cfg.trainer.accelerator) == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise UserError(
+            f"compile={cfg.compile}: on a CPU it needs a C++ compiler: {', '.join(filter(None, COMPILERS))}"
+        )
+    return {"mode": mode}
 
 
 def tune(cfg: DictConfig) -> None:
