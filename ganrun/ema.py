@@ -25,14 +25,14 @@ class EMA(nn.Module):
         self.warmup = warmup
         self.average = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
         self._live = tuple(networks)  # a tuple hides them from state_dict: the recipe saves them
+        self._parameters_of = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After step `step` (counted from 0) has moved the networks."""
         decay = min(self.decay, (1 + step) / (self.warmup + step))
-        averages, lives = list(self.average.parameters()), [p for net in self._live for p in net.parameters()]
-        if averages:
-            torch._foreach_lerp_(averages, lives, 1 - decay)
+        if self._parameters_of[0]:
+            torch._foreach_lerp_(*self._parameters_of, 1 - decay)
         for average, live in zip(self.average, self._live, strict=True):
             for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
                 kept.copy_(buffer)

@@ -90,7 +90,7 @@ MISTAKES = {
     "precision=16-mixed": "did you mean bf16-mixed?",
     "trainer.precision=32-true": "did you mean precision?",
     "trainer=ddp trainer.strategy=ddp": "trainer.strategy=ddp; valid: data-parallel",
-    "compile=fast": "compile=fast; valid: ",
+    "compile=fast": "compile=fast; did you mean",
     "micro_batch=5 batch_size=16": "16 images a move and device are no multiple of it",
 }
 

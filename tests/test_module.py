@@ -1,11 +1,16 @@
 """The game as it is played: who moves, what is shared, what is read to the host."""
 
+from collections import Counter
+
 import pytest
 import torch
 from test_configs import SMALL, composed
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganrun.experiment.build import build
-from ganrun.experiment.fit import make_trainer
+from ganrun.experiment.fit import Fit, make_trainer
+from ganrun.run_dir import RunDir
+from ganrun.signals import Signals
 
 
 def fitted(*overrides, probe=None):
@@ -67,28 +72,56 @@ def test_passes_a_round(loss):
     assert (counts["generator"] / 2, counts["discriminator"] / 2) == PASSES[loss]
 
 
-def test_nothing_is_read_to_the_host_off_logging_steps(monkeypatch):
-    reads = []
-    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy"):
-        method = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda x, *a, m=method, n=name: (reads.append(n), m(x, *a))[1])
-    module = build(composed(*SMALL, "loss=wgan-gp", "term=[feature-matching]")[0]).module
-    # the data loader's own reads are of host tensors; only the module's step counts here
-    inner, counted = module.training_step, []
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a number, wherever in training it happens, by step."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.now = Counter(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default):
+            self.steps[self.now] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("settings", [[], ["micro_batch=2"], ["precision=bf16-mixed"]], ids=str)
+def test_nothing_is_read_to_the_host_off_logging_steps(settings, tmp_path, monkeypatch):
+    game = ["loss=wgan-gp", "term=[feature-matching]", "augment=[instance-noise]", "steps=8", "log_every=4"]
+    parts = build(composed(*SMALL, *game, *settings, f"run_dir={tmp_path}", "metric=[]")[0])
+    reads, play = Reads(), parts.module.training_step
 
     def step(*args):
-        reads.clear()
-        inner(*args)
-        counted.append(list(reads))
+        reads.now = parts.module.global_step + 1
+        return play(*args)
 
-    module.training_step = step
-    parts = build(composed(*SMALL, "loss=wgan-gp", "term=[feature-matching]")[0])
-    trainer = make_trainer(parts.cfg, logger=False, callbacks=[])
-    trainer.fit(module, datamodule=parts.datamodule)
-    optimizer_reads = {"item"}  # Adam reads its own host-side step counter
-    assert len(counted) == 2 and all(set(names) <= optimizer_reads for names in counted), counted
-    adam = sum(len(list(p.optimizer.param_groups[0]["params"])) for p in module.player_optimizers.values())
-    assert all(len(names) <= 5 * adam for names in counted)
+    parts.module.training_step = step
+    RunDir(tmp_path).make()
+    to_list = torch.Tensor.tolist  # which the dispatcher does not see
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: (reads.steps.update([reads.now]), to_list(x))[1])
+    with reads, Signals() as signals:
+        fit = Fit(parts, RunDir(tmp_path), None, signals)
+        reads.steps.clear()
+        fit.run_to_end()
+    assert set(range(1, 9)) & set(reads.steps) == {4, 8}, reads.steps
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_host_never_waits_for_a_gpu_off_logging_steps(tmp_path):
+    parts = build(composed(*SMALL, "loss=wgan-gp", "steps=12", "log_every=12", f"run_dir={tmp_path}", "metric=[]")[0])
+    play = parts.module.training_step
+
+    def step(*args):
+        torch.cuda.set_sync_debug_mode("error" if 2 < parts.module.global_step < 11 else "default")
+        return play(*args)
+
+    parts.module.training_step = step
+    RunDir(tmp_path).make()
+    try:
+        with Signals() as signals:
+            Fit(parts, RunDir(tmp_path), None, signals).run_to_end()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_lazy_penalty_acts_in_its_steps_and_is_logged_between():
