@@ -22,6 +22,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.pid = os.getpid()
         self._since = 0.0
         self._previous: dict[int, Any] = {}
 

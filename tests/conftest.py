@@ -11,6 +11,7 @@ from pathlib import Path
 
 import forked
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 GANRUN = Path(sys.executable).parent / "ganrun"
@@ -34,6 +35,16 @@ def own_loss(folder: Path, code: str, **settings: object) -> list[str]:
     node = {"_target_": f"own_losses.{name}", **settings}
     (folder / "my" / "loss" / "own.yaml").write_text(f"# @package _global_\n# My own\nloss: {json.dumps(node)}\n")
     return ["--config-dir", "my", "loss=own"]
+
+
+@pytest.fixture(scope="session")
+def undecoded(tmp_path_factory) -> list[str]:
+    """What chooses a set that workers must decode, where there are any: 100 images of 16x16 in a folder."""
+    folder = tmp_path_factory.mktemp("undecoded")
+    for i in range(100):
+        Image.effect_noise((16, 16), i + 1).save(folder / f"{i:02}.png")
+    chosen = ["dataset=image-folder", f"dataset.path={folder}", "dataset.cache=null"]
+    return [*chosen, "dataset.resolution=16", "dataset.channels=1", "dataset.flip=true"]
 
 
 def last_line(done: subprocess.CompletedProcess) -> str:

@@ -65,8 +65,8 @@ HITS = [
 
 
 @pytest.mark.parametrize(("number", "whom", "workers"), HITS)
-def test_signal_saves_and_says_how_to_go_on(number, whom, workers, tmp_path):
-    going = training(tmp_path, f"dataset.num_workers={workers}")
+def test_signal_saves_and_says_how_to_go_on(number, whom, workers, undecoded, tmp_path):
+    going = training(tmp_path, *undecoded, f"dataset.num_workers={workers}")
     going.kill(number) if whom == "group" else going.send(number)
     assert going.wait() == 128 + number
     assert f"stopped by {number.name}; go on with: ganrun resume=run" in going.err
@@ -161,6 +161,19 @@ def test_signal_stops_the_whole_sweep(number, tmp_path):
     assert going.wait() == 128 + number
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["0", "multirun.yaml", "results.csv"]
     assert f"stopped by {number.name}" in (tmp_path / "sweep" / "results.csv").read_text()
+
+
+def test_signal_stops_jobs_side_by_side(tmp_path):
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run_dir=sweep"]
+    command = [GANRUN, "-m", "seed=1,2,3", *LONG, *joblib]
+    going = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL)
+    while not all((tmp_path / "sweep" / job / "checkpoints" / "last.ckpt").exists() for job in "01"):
+        assert going.poll() is None
+        time.sleep(0.01)
+    os.killpg(going.pid, signal.SIGTERM)
+    assert going.wait(60) == 143
+    assert (tmp_path / "sweep" / "results.csv").read_text().count("stopped by SIGTERM") == 2
+    assert not (tmp_path / "sweep" / "2" / "checkpoints").exists()
 
 
 def test_killed_sweep_leaves_a_table_of_what_has_ended(tmp_path):
@@ -452,8 +465,9 @@ def test_a_run_has_one_owner(tmp_path):
     run("resume=run", f"steps={saved + 8}", cwd=tmp_path)
 
 
-def test_orphaned_workers_end_and_own_nothing(tmp_path):
-    going = training(tmp_path, "dataset.num_workers=2")
+def test_orphaned_workers_end_and_own_nothing(undecoded, tmp_path):
+    going = training(tmp_path, *undecoded, "dataset.num_workers=2")
+    assert len(subprocess.run(["pgrep", "-g", str(going.group)], capture_output=True).stdout.split()) >= 3
     going.process.kill()
     going.wait()
     until = time.monotonic() + 30

@@ -15,18 +15,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ganrun.checkpoint_file import damage
 
-ARGS = [*TINY, "steps=30", "run_dir=run", "dataset.limit=100", "dataset.flip=true", "penalty=[r1]", "log_every=2"]
+ARGS = [*TINY, "steps=30", "run_dir=run", "penalty=[r1]", "log_every=2"]
 ARGS += ["sample_every=6", "evaluate.every=4", "checkpoint.every=1", "optimizer.lr_schedule=cosine"]
 PARALLEL = 8  # parts that test processes share among them
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
+def reference(undecoded, tmp_path_factory):
     """The run without a kill, and how long it takes."""
     path = tmp_path_factory.mktemp("reference")
     began = time.monotonic()
-    run(*ARGS, cwd=path)
-    return path / "run", time.monotonic() - began
+    args = [*ARGS, *undecoded]
+    run(*args, cwd=path)
+    return path / "run", time.monotonic() - began, args
 
 
 def files(path):
@@ -80,8 +81,8 @@ def assert_same(a, b, where):
 
 def kill_and_resume(reference, path, share, workers=0):
     """Kills the process group after that share of the time a run takes; then resumes, and starts again if need be."""
-    unharmed, seconds = reference
-    args = [*ARGS, f"dataset.num_workers={workers}"]
+    unharmed, seconds, args = reference
+    args = [*args, f"dataset.num_workers={workers}"]
     killed = Run(*args, cwd=path, env={"TMPDIR": "/dev/shm"})  # another file system
     killed.process.join(share * seconds)
     if killed.process.is_alive():

@@ -26,6 +26,8 @@ from ganrun.errors import UserError, one_of
 
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-r", "--run", "--resolve", "-cd", "--config-dir", "-sc",
          "--shell-completion", "-i", "--info", "--hydra-help")  # fmt: skip
+PLUGINS = {"joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher",
+           "submitit_slurm": "hydra-submitit-launcher"}  # fmt: skip
 OPEN = ("launcher", "sweeper")  # what of Hydra's own config does not decide where and how ganrun writes
 
 
@@ -36,12 +38,9 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through as they are
     argv, sys.argv = sys.argv, [sys.argv[0], *ordered(args)]
-    called = False
     raised: list[Exception] = []
 
     def guarded(cfg: DictConfig) -> None:
-        nonlocal called
-        called = True
         try:
             task(cfg)
         except Exception as error:  # kept from Hydra, which would print about it; raised again below
@@ -62,8 +61,6 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         GlobalHydra.instance().clear()
     if raised:
         raise raised[0]
-    if parsed(args).multirun and not called:
-        raise UserError("-m: the values make no combination, so there is nothing to run; glob() is for groups alone")
 
 
 def refuse_flags(args: list[str]) -> None:
@@ -124,6 +121,8 @@ def explain(error: Exception, config_name: str, args: list[str]) -> str:
     """One line: what was got, what is valid, nearest first."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and option in PLUGINS:
+            return f"{group}={option}: not installed; pip install {PLUGINS[option]}"
         valid = options(group, config_dirs_of(args)) or error.options or []
         return f"{group}={option}: there is no such option; {one_of(valid, option)}"
     if isinstance(error, OverrideParseException):

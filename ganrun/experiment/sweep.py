@@ -21,6 +21,8 @@ from ganrun.run_dir import RunDir, make_named, make_unique
 from ganrun.signals import Signals
 from ganrun.storage import replacing
 
+OF_THIS_PROCESS = Signals()  # which a launcher has started
+
 
 def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 128 + n after signal n."""
@@ -35,6 +37,8 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
         try:
             one = partial(run_one, job, directory, signals)
             run_hydra("train", [*args, f"hydra.sweep.dir={_quoted(directory)}"], one)
+            if not any(path.is_dir() for path in directory.iterdir()):
+                raise UserError("-m: the values make no combination, so nothing can run; glob() is for groups alone")
         except UserError:
             if not any(path.is_dir() for path in directory.iterdir()):  # refused before its first job
                 shutil.rmtree(directory)
@@ -51,13 +55,18 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
 
 
 def run_one(job: Callable[[DictConfig], dict[str, Any]], directory: Path, signals: Signals, cfg: DictConfig) -> None:
-    """One job; then the table so far. A signal, during the job or between two, is meant for the whole sweep."""
+    """One job; then the table so far. A signal, during the job or between two, is meant for the whole sweep.
+
+    A launcher may run jobs in processes of its own: each of them leaves out the further jobs that it is given then.
+    """
+    here = os.getpid() == signals.pid
+    signals = signals if here else OF_THIS_PROCESS
     if not signals.received:
         result = job(cfg)
         signals.received = signals.received or result.get("signal")
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
             write_csv(collect(directory), directory / "results.csv")
-    if signals.received:
+    if signals.received and here:
         raise KeyboardInterrupt
 
 

@@ -14,8 +14,8 @@ def sliced_wasserstein(real: Tensor, fake: Tensor, directions: Tensor) -> Tensor
     In units of the data's value range; 0 for equal sets. Rabin et al. 2012, "Wasserstein barycenter and its
     application to texture mixing", with W1 in place of W2.
     """
-    projected_real, projected_fake = (real @ directions).sort(dim=0).values, (fake @ directions).sort(dim=0).values
-    return (projected_real - projected_fake).abs().mean()
+    sorted_real, sorted_fake = ((directions.T @ samples.T).sort(dim=1).values for samples in (real, fake))
+    return (sorted_real - sorted_fake).abs().mean()
 
 
 class SlicedWasserstein:
