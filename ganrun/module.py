@@ -47,6 +47,7 @@ class GANModule(pl.LightningModule):
         self.micro_batch = micro_batch
         self.seed = seed
         self.compiled = False
+        self.weighs = True  # does this step compute the norms of weights?
         self.attempt = 0  # rollbacks so far; part of every seed, so that the same path is not replayed
         self.num_batches = schedule.num_batches
         self.players = recipe.players()
@@ -128,11 +129,17 @@ class GANModule(pl.LightningModule):
         gradient = optimizer.before_step(step)
         self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
         optimizer.after_step()
-        norms = {"gradient_norm": gradient, "weight_norm": total_norm(self._trainable[move.player])}
+        norms = {"gradient_norm": gradient}
+        if self.weighs:
+            norms["weight_norm"] = self.weight_norm(move.player)
         for name, value in (losses.terms | norms | losses.stats).items():
             self.terms[f"{move.player}/{name}"] = value
         for name, value in (losses.terms | norms).items():  # in the order in which one spoils the next
             self.numbers[f"{move.player}/{name} (move {index + 1} of {len(self.moves)})"] = value
+
+    def weight_norm(self, player: str) -> Tensor:
+        """Over all of a player's parameters; not finite if one number is not."""
+        return total_norm(self._trainable[player])
 
     def _add_gradients(self, move: Move, batch: Batch) -> Losses:
         """The gradient of a player's loss, the mean over the batch's passes and over all processes."""
@@ -154,7 +161,7 @@ class GANModule(pl.LightningModule):
             generated = {key: value.detach() for key, value in generated.items()}
         with self._only(self._trainable[name]):
             losses = player.losses(batch, generated)
-            self.manual_backward(losses.total() * share)
+            (losses.total() * share).backward()  # what Lightning would add, hooks and a loss scaler, is not used
         return losses.detached()
 
     def _step_optimizer(self, player: str, *, counts: bool) -> None:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, ToTensor
-from torchvision.transforms.functional import to_pil_image
+from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from ganrun.experiment.build import Parts
 
@@ -70,6 +70,11 @@ class Pictures(Dataset):
 def png(image: Tensor) -> bytes:
     to_pil_image(image).save(file := io.BytesIO(), format="PNG")
     return file.getvalue()
+
+
+def decode(files: list[bytes]) -> Tensor:
+    """(batch, C, H, W) in [-1, 1]."""
+    return torch.stack([to_tensor(Image.open(io.BytesIO(file))) * 2 - 1 for file in files])
 
 
 class Ended(BaseException):

@@ -28,8 +28,9 @@ class Watch(pl.Callback):
     """Stops after the step in which `signals` noted one; raises NotFinite for NaN and infinity, before all else.
 
     The host never waits for a step's numbers, except in steps that log, draw, score or save (intervals: how often, 0 =
-    never), before they do. On a GPU it thus learns of them a few steps late, but nothing is saved meanwhile. Processes
-    agree over a group of their own, on the CPU.
+    never), before they do. On a GPU it thus learns of them a few steps late, but nothing is saved meanwhile. Weights
+    are looked at in those steps alone, losses and gradients in all: what a bad weight does to a gradient is seen one
+    step later. Processes agree over a group of their own, on the CPU.
     """
 
     def __init__(self, signals: Signals, intervals: tuple[int, ...]):
@@ -43,14 +44,19 @@ class Watch(pl.Callback):
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
 
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        step = trainer.global_step + 1
+        self.due = step == trainer.max_steps or any(every and step % every == 0 for every in self.intervals)
+        pl_module.weighs = self.due
+
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        step = trainer.global_step
-        self.sent.append(send(step, pl_module.numbers))
-        due = any(every and step % every == 0 for every in self.intervals)
-        if self._heed(wait=due or step == trainer.max_steps):
+        self.sent.append(send(trainer.global_step, pl_module.numbers))
+        if self._heed(wait=self.due):
             trainer.should_stop = True
 
     def on_train_end(self, trainer, pl_module) -> None:
+        norms = {f"{player}/weight_norm": pl_module.weight_norm(player) for player in pl_module.players}
+        self.sent.append(send(trainer.global_step, norms))
         self._heed(wait=True)
 
     def _heed(self, *, wait: bool) -> bool:

@@ -1,0 +1,155 @@
+"""The loops that scripts/benchmark compares, and the experiments on which it does."""
+
+import copy
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from peers import decode, png
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ganrun.callbacks.watch import Watch, send
+from ganrun.experiment.build import Parts
+from ganrun.losses import cross_entropy, logistic, wasserstein
+from ganrun.module import GANModule
+from ganrun.optim import total_norm
+from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm
+from ganrun.signals import Signals
+
+TINY = [f"{net}.{key}" for net in ("generator", "discriminator") for key in ("width=128", "depth=2", "growth=1")]
+LOSSES = {  # the discriminator's and the generator's
+    "non-saturating": (logistic, partial(cross_entropy, target=1.0)),
+    "wgan-gp": (wasserstein, lambda fake: -fake.mean()),
+}
+MODELS = {  # overrides, and steps a round for each loss
+    "dcgan-32": (["model=dcgan", "dataset=digits", "dataset.resolution=32"], (10, 4)),
+    "dcgan-64": (["model=dcgan", "dataset=digits", "dataset.resolution=64", "dataset.channels=3"], (4, 2)),
+    "mlp-ring": (["model=mlp", "dataset=ring", "generator.z_dim=16", *TINY], (300, 60)),
+}
+ROWS = {
+    f"{model}-{loss}": ([*overrides, f"loss={loss}"], steps)
+    for model, (overrides, numbers) in MODELS.items()
+    for loss, steps in zip(LOSSES, numbers, strict=True)
+}
+
+
+class Loop:
+    """What the two loops share: networks that start as ganrun's, its formulas and its settings."""
+
+    memory_format: torch.memory_format
+    fused: bool
+
+    def __init__(self, parts: Parts, device: torch.device):
+        cfg, recipe = parts.cfg, parts.module.recipe
+        wgan_gp = "gradient" in cfg.penalty
+        self.discriminator_loss, self.generator_loss = LOSSES["wgan-gp" if wgan_gp else "non-saturating"]
+        self.penalty_weight = cfg.penalty.gradient.weight if wgan_gp else 0.0
+        self.critic_moves, self.batch_size, self.z_dim = cfg.schedule.discriminator, cfg.batch_size, cfg.noise.z_dim
+        self.average_weight = 1 - cfg.ema.decay
+        self.device = device
+        self.generator = copy.deepcopy(recipe.generator).to(memory_format=self.memory_format)
+        self.discriminator = copy.deepcopy(recipe.adversary.discriminator).to(memory_format=self.memory_format)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        adam = partial(torch.optim.Adam, lr=cfg.optimizer.lr, betas=tuple(cfg.optimizer.betas), fused=self.fused)
+        self.generator_adam = adam(self.generator.parameters())
+        self.discriminator_adam = adam(self.discriminator.parameters())
+        self.reals = self.batches(parts.data)
+
+    def fakes(self) -> Tensor:
+        return self.generator(torch.randn(self.batch_size, self.z_dim, device=self.device))
+
+    def critic(self, x: Tensor) -> Tensor:
+        return self.discriminator(x).logits.float()
+
+    def against(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss on detached fakes."""
+        loss = self.discriminator_loss(self.critic(real), self.critic(fake))
+        if not self.penalty_weight:
+            return loss
+        epsilon = per_sample_uniform(real)
+        gradient = input_gradient(self.critic, epsilon * real + (1 - epsilon) * fake)
+        return loss + self.penalty_weight * unit_norm(gradient)
+
+    def copy_buffers(self) -> None:
+        for kept, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            kept.copy_(buffer)
+
+
+def update(adam: torch.optim.Optimizer, loss: Tensor) -> None:
+    adam.zero_grad(set_to_none=True)
+    loss.backward()
+    adam.step()
+
+
+class Plain(Loop):
+    memory_format = torch.channels_last
+    fused = True
+
+    def __init__(self, parts, device):
+        super().__init__(parts, device)
+        self.bf16 = parts.cfg.precision == "bf16-mixed"
+
+    def batches(self, data):
+        stored = data.read(torch.arange(len(data)))["real"].to(self.device)
+        whole = len(data) // self.batch_size * self.batch_size
+        while True:
+            for indices in torch.randperm(len(data), device=self.device)[:whole].split(self.batch_size):
+                real = data.to_range(stored[indices])
+                yield real.contiguous(memory_format=self.memory_format) if real.dim() == 4 else real
+
+    def step(self) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False) if self.bf16 else nullcontext():
+            self.play()
+
+    def play(self) -> None:
+        for move in range(1, self.critic_moves + 1):
+            with torch.set_grad_enabled(move == self.critic_moves):  # the last move's fakes serve the generator too
+                fake = self.fakes()
+            update(self.discriminator_adam, self.against(next(self.reals), fake.detach()))
+        self.discriminator.requires_grad_(False)
+        update(self.generator_adam, self.generator_loss(self.critic(fake)))
+        self.discriminator.requires_grad_(True)
+        with torch.no_grad():
+            torch._foreach_lerp_([*self.average.parameters()], [*self.generator.parameters()], self.average_weight)
+            self.copy_buffers()
+
+
+class Peer(Loop):
+    memory_format = torch.contiguous_format
+    fused = False
+
+    def batches(self, data):
+        reals = data.read(torch.arange(len(data)))["real"]
+        samples, collate = ([png(real) for real in reals], decode) if reals.dim() == 4 else (list(reals), None)
+        loader = DataLoader(samples, self.batch_size, shuffle=True, drop_last=True, collate_fn=collate)
+        while True:
+            for real in loader:
+                yield real.to(self.device)
+
+    def step(self) -> None:
+        for _ in range(self.critic_moves):
+            loss = self.against(next(self.reals), self.fakes().detach())
+            update(self.discriminator_adam, loss)
+            loss.item()
+        loss = self.generator_loss(self.critic(self.fakes()))
+        update(self.generator_adam, loss)
+        loss.item()
+        for average, live in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            average.data.mul_(1 - self.average_weight).add_(live.data, alpha=self.average_weight)
+        self.copy_buffers()
+
+
+class FiniteCheck:
+    """What a step of ganrun that does not log does to notice NaN and infinity, and nothing else."""
+
+    def __init__(self, module: GANModule):
+        self.module, self.watch = module, Watch(Signals(), ())
+
+    def step(self) -> None:
+        numbers = {}
+        for i, move in enumerate(self.module.moves):
+            parameters = self.module.player_optimizers[move.player].parameters
+            numbers[f"gradient {i}"] = total_norm([p.grad for p in parameters if p.grad is not None])
+        self.watch.sent.append(send(0, numbers))
+        self.watch.look(wait=False)
