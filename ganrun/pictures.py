@@ -62,4 +62,5 @@ def scatter(fake: Tensor, real: Tensor) -> Image.Image:
     density.set_title("generated density")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
+    figure.clear()  # a figure is a cycle of references, which would stay for a while
     return Image.open(buffer).convert("RGB")

@@ -12,7 +12,7 @@ All start from the same weights and take turns within one process: a round is so
 else the machine does slows all alike. One more round before the first is warm-up. A step is one round of the schedule;
 with wgan-gp that is five moves of the critic and one of the generator. ganrun and plain are timed in fp32 and, where
 the hardware multiplies it, in bf16; peers always in fp32. `of peak` is the share that ganrun's step reaches of the
-speed at which this machine multiplies large matrices in that precision.
+speed at which this machine multiplies large matrices or convolves, whichever is faster, in that precision.
 
 --costs measures all else that a user waits for, in place of the rows. On a machine that is busy with other work set
 OMP_NUM_THREADS below its number of cores: small networks spend their time waiting for a thread otherwise.
@@ -37,6 +37,7 @@ from costs import COSTS, clock, watch
 from loops import ROWS, FiniteCheck, Peer, Plain
 from peers import open_peer
 from rich.table import Table
+from torch.nn.functional import conv2d
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -134,15 +135,23 @@ def measure(name: str, precision: str, options: argparse.Namespace) -> dict[str,
 
 
 def peak(precision: str) -> float:
-    """GFLOP/s of the best of several products of large matrices."""
+    """GFLOP/s of the best of several products of large matrices and large convolutions."""
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    matrix = torch.randn(SIDE, SIDE, device=device_type("auto")).to(dtype)
-    best = float("inf")
-    for _ in range(6):
-        began = clock()
-        matrix @ matrix
-        best = min(best, clock() - began)
-    return 2 * SIDE**3 / best / 1e6
+    device = device_type("auto")
+    matrix = torch.randn(SIDE, SIDE, device=device).to(dtype)
+    images = torch.randn(64, 128, 16, 16, device=device).to(dtype, memory_format=torch.channels_last)
+    kernels = torch.randn(256, 128, 4, 4, device=device).to(dtype, memory_format=torch.channels_last)
+    works = {
+        2 * SIDE**3: lambda: matrix @ matrix,
+        2 * 64 * 256 * 8 * 8 * 128 * 4 * 4: lambda: conv2d(images, kernels, stride=2, padding=1),
+    }
+    speeds = []
+    for flops, act in works.items():
+        for _ in range(6):
+            began = clock()
+            act()
+            speeds.append(flops / (clock() - began) / 1e6)
+    return max(speeds)
 
 
 def report(rows: dict[str, dict[str, Any]], title: str) -> None:
