@@ -124,7 +124,6 @@ class GANModule(pl.LightningModule):
     def _move(self, index: int, batch: Batch, step: int) -> None:
         move = self.moves[index]
         optimizer = self.player_optimizers[move.player]
-        optimizer.optimizer.zero_grad(set_to_none=True)
         losses = self._add_gradients(move, batch)
         gradient = optimizer.before_step(step)
         self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
@@ -150,17 +149,19 @@ class GANModule(pl.LightningModule):
                 self._generated = self._generate(move, part)
             if mean and i == len(parts) - 1:
                 mean.expect()
-            losses.append(self._backward(move.player, part, share=1 / len(parts)))
+            losses.append(self._backward(move.player, part, adds=i > 0, share=1 / len(parts)))
         if mean:
             mean.finish()
         return mean_losses(losses)
 
-    def _backward(self, name: str, batch: Batch, *, share: float) -> Losses:
+    def _backward(self, name: str, batch: Batch, *, adds: bool, share: float) -> Losses:
         player, generated = self.players[name], self._generated
         if not player.generates:
             generated = {key: value.detach() for key, value in generated.items()}
         with self._only(self._trainable[name]):
             losses = player.losses(batch, generated)
+            if not adds:  # only now, so that the new gradients take the memory of the old ones
+                self.player_optimizers[name].optimizer.zero_grad(set_to_none=True)
             (losses.total() * share).backward()  # what Lightning would add, hooks and a loss scaler, is not used
         return losses.detached()
 

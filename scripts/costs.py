@@ -160,7 +160,7 @@ def sweep() -> dict[str, float]:
     return found
 
 
-def side_by_side(steps: int = 300, jobs: int = 4) -> dict[str, float]:
+def side_by_side(steps: int = 2000, jobs: int = 4) -> dict[str, float]:
     """Seconds for a sweep whose jobs run one after another with all cores, and with one core each."""
     words = ["-m", *SMALL, f"steps={steps}", f"seed=range(0,{jobs})", "metric=[]"]
     found = {"one": command(*words)[0]}

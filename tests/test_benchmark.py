@@ -13,20 +13,44 @@ SCRIPT = ROOT / "scripts" / "benchmark.py"
 
 def test_three_loops_on_a_tiny_row(tmp_path):
     args = ["--rounds", "2", "--steps", "3", "--rows", "mlp-ring-non-saturating", "--json", "found.json"]
+    args += ["--precision", "32-true", "--precision", "bf16-mixed", "--plot", "plot.png"]
     done = subprocess.run([sys.executable, SCRIPT, *args], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"].values()
-    for loop in ("ganrun", "plain", "peer"):
-        spread = row[loop]
-        assert len(spread["rounds"]) == 2 and 0 < spread["min"] <= spread["median"] <= spread["max"]
-    assert row["ganrun_over_plain"] > 0 and row["peer_over_ganrun"] > 0
-    assert 0 < row["finite_over_ganrun"] < 1 and "noticing NaN and infinity" in done.stdout
-    assert 0 < row["outside_training_step"] < row["ganrun"]["max"]
-    assert "ganrun/plain" in done.stdout and "Lightning" in done.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert list(rows) == ["mlp-ring-non-saturating fp32", "mlp-ring-non-saturating bf16"]
+    for row in rows.values():
+        for loop in ("ganrun", "plain", "peer"):
+            spread = row[loop]
+            assert len(spread["rounds"]) == 2 and 0 < spread["min"] <= spread["median"] <= spread["max"]
+        assert row["ganrun_over_plain"] > 0 and row["peer_over_ganrun"] > 0
+        assert 0 < row["finite_over_ganrun"] < 1
+        assert 0 < row["outside_training_step"] < row["ganrun"]["max"]
+        # 64 samples: the generator once forward, twice backward; the discriminator three times forward, with the
+        # weights' gradients of two passes and the input's of three, but not at the first layer of those on the data
+        layers = [(16, 128), (128, 128), (128, 2)], [(2, 128), (128, 128), (128, 1)]
+        generator, discriminator = (sum(2 * 64 * a * b for a, b in sizes) for sizes in layers)
+        first = {"generator": 2 * 64 * 16 * 128, "discriminator": 2 * 64 * 2 * 128}
+        expected = 3 * generator - first["generator"] + (3 + 2 + 3) * discriminator - 2 * first["discriminator"]
+        assert row["gigaflop"] == pytest.approx(expected / 1e9) and row["share_of_peak"] > 0
+    assert "ganrun/plain" in done.stdout and "Lightning" in done.stdout and "noticing NaN" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "plot.png"]
 
 
-@pytest.mark.parametrize("wrong", [["--rows", "nothing"], ["--steps", "0"]])
+def test_costs(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import costs
+
+    monkeypatch.setattr(costs, "SIZES", (100, 1000))
+    assert costs.sizes(steps=30, rounds=1)["ratio"] > 0
+    assert costs.sampling(num=20)["images_per_second"] > 0
+    assert sorted(costs.memory(steps=8)) == [1, 2, 4, 6, 8]
+    assert costs.start(rounds=1)["one_step"] > costs.start(rounds=1)["help_cpu"] > 0
+    monkeypatch.setattr(costs, "JOBS", 2)
+    monkeypatch.setattr(costs, "STEPS", 2)
+    assert costs.sweep()["a_job"] > 0
+
+
+@pytest.mark.parametrize("wrong", [["--rows", "nothing"], ["--steps", "0"], ["--costs", "no"], ["--peer", "/"]])
 def test_refuses_in_one_line(wrong, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *wrong])
     with pytest.raises(SystemExit, match="2"):

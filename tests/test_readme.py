@@ -54,7 +54,10 @@ def test_command_runs(command, place, request):
     words = [word.replace("steps=4000", "steps=3") for word in words if word != "steps=2" or "steps=4000" not in words]
     if "dataset=mnist" in words:
         words.append(f"data_dir={request.getfixturevalue('data_dir')}")
-    run(*words[1:], cwd=place)
+    if any(word.startswith("hydra/launcher") for word in words):  # which starts processes of its own
+        subprocess.run([GANRUN, *words[1:]], cwd=place, check=True, timeout=300)
+    else:
+        run(*words[1:], cwd=place)
 
 
 def test_python_door(place):

@@ -11,7 +11,7 @@ LIGHTNING = (
     "module.py",
     "data/datamodule.py",
     "callbacks/",
-    *(f"experiment/{name}.py" for name in ("fit", "trainer", "processes")),
+    *(f"experiment/{name}.py" for name in ("fit", "trainer", "processes", "strategy")),
 )
 HYDRA = ("commands/", "experiment/")
 CORE = {  # file -> the modules of ganrun it may import
@@ -28,7 +28,9 @@ CORE = {  # file -> the modules of ganrun it may import
     "terms.py": {"game", "adversary"},
     "adversary.py": {"game", "losses"},
     "recipes/gan.py": {"game", "adversary"},
-    "module.py": {"game", "schedule", "ema", "noise", "optim", "seeding"},
+    "gradients.py": set(),
+    "activations.py": set(),
+    "module.py": {"game", "schedule", "ema", "gradients", "noise", "optim", "seeding"},
     "augment/instance_noise.py": {"game"},
 }
 

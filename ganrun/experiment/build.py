@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from ganrun.activations import kept_by_autograd
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
@@ -27,12 +28,13 @@ NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "ou
 
 @dataclass(frozen=True)
 class Parts:
-    """A run's data and module, ready to fit."""
+    """A run's data and module, ready to fit. activation_bytes: that a move keeps for each of its images, in fp32."""
 
     cfg: DictConfig
     datamodule: GANDataModule
     module: GANModule
     metrics: dict[str, Callable[[Tensor, Tensor], float]]
+    activation_bytes: int
 
     @property
     def data(self) -> Data:
@@ -121,11 +123,12 @@ def build(cfg: DictConfig) -> Parts:
         seed=cfg.seed,
         channels_last=cfg.channels_last,
     )
-    check_shapes(module, datamodule)
+    activation_bytes = check_shapes(module, datamodule)
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
-    return Parts(cfg, datamodule, module, {name: build_node(cfg.metric, name) for name in cfg.metric})
+    metrics = {name: build_node(cfg.metric, name) for name in cfg.metric}
+    return Parts(cfg, datamodule, module, metrics, activation_bytes)
 
 
 def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
@@ -142,15 +145,29 @@ def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
             ) from error
 
 
-def check_shapes(module: GANModule, datamodule: GANDataModule) -> None:
-    """Plays every player's losses once, so that what does not fit the data is refused before a run begins."""
+def check_shapes(module: GANModule, datamodule: GANDataModule) -> int:
+    """Plays every player's losses once, so that what does not fit the data is refused before a run begins.
+
+    Returns the bytes an image that autograd keeps at most in the largest move, in fp32.
+    """
     batch = datamodule.reals(2)
-    noise = module.noise(len(batch["real"]), torch.Generator())
+    num = len(batch["real"])
+    noise = module.noise(num, torch.Generator())
     fake = refusing("generator", module.show)(batch | noise)["fake"]
     if fake.shape != batch["real"].shape:
         got, wanted = (list(x.shape[1:]) for x in (fake, batch["real"]))
         raise UserError(f"generator makes samples of shape {got}, but the dataset has {wanted}")
     module.recipe.eval()
+    known = [*module.recipe.parameters(), *module.recipe.buffers()]
+    with kept_by_autograd(known) as generation:
+        generated = module.recipe.generate(batch | noise)
+    largest = 0
     for name, player in module.players.items():
-        refusing(name, player.losses)(batch | noise, {"fake": fake})
+        seen = generated if player.generates else {key: value.detach() for key, value in generated.items()}
+        with kept_by_autograd(known) as kept:
+            losses = refusing(name, player.losses)(batch | noise, seen)
+        held = kept | generation if player.generates or not module.micro_batch else kept
+        largest = max(largest, sum(held.values()))
+        del losses
     module.recipe.train()
+    return largest // num

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import signal
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -52,7 +53,7 @@ def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable
             return {"signal": Fit(parts, run, start, signals).run_to_end()["signal"]}
     with logging_to(run.log), failing(run), Signals() as signals:
         seconds = prepare(run, start, goal=parts.cfg.steps)
-        announce(parts, run, start, notes, str(probe.strategy.root_device))
+        announce(parts, run, start, notes, probe)
         with others:
             result = Fit(parts, run, start, signals, seconds).run_to_end()
             run.write_result(result)
@@ -87,12 +88,12 @@ def rewind(run: RunDir, start: Start) -> None:
             later.unlink()
 
 
-def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str], device: str) -> None:
+def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str], probe: pl.Trainer) -> None:
     screen = console()
     for note in [*notes, *([start.note] if start and start.note else [])]:
         log.warning(note)
         screen.print(f"warning: {note}", style="yellow")
-    screen.print(summary(parts, run.path, device))
+    screen.print(summary(parts, run.path, str(probe.strategy.root_device), probe.world_size))
     log.info("start at step %d of %d", start.step if start else 0, parts.cfg.steps)
 
 
@@ -166,6 +167,7 @@ class Fit:
             "skipped": [{"file": name, "reason": reason} for name, reason in self.parts.data.skipped],
             "seconds": round(self.checkpoints.seconds, 2),
             "images_per_second": round(self.scalars.images_per_second, 1),
+            "peak_memory_mib": round(peak_memory(self.trainer.strategy.root_device) / 2**20),
             "versions": versions(),
         }
 
@@ -183,6 +185,13 @@ class Fit:
                 "trained": {"dataset": data.name, "steps": self.trainer.global_step, "seed": cfg.seed},
             }
             save_generator(self.run.generator, sampling, description)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of tensors on a GPU, or of this process in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def versions() -> dict[str, str]:

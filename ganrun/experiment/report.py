@@ -27,7 +27,7 @@ def plain_table() -> Table:
     return table
 
 
-def summary(parts: Parts, run_dir: Path, device: str) -> Table:
+def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Table:
     """What is about to be trained."""
     cfg, data, module = parts.cfg, parts.data, parts.module
     table = plain_table()
@@ -54,6 +54,10 @@ def summary(parts: Parts, run_dir: Path, device: str) -> Table:
         table.add_row(f"  {name}", f"{short(node.optimizer)} {values(node, skip=('optimizer', 'decay_steps'))}")
     table.add_row("steps", f"{cfg.steps:,} of batch {cfg.batch_size}, seed {cfg.seed}")
     table.add_row("device", f"{device}, precision {precision_of(cfg)}")
+    rows = cfg.micro_batch or cfg.batch_size // processes
+    table.add_row(
+        "memory", f"up to {parts.activation_bytes * rows / 2**20:,.0f} MiB of activations, {rows} images a pass"
+    )
     table.add_row("run", str(run_dir))
     return table
 

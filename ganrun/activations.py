@@ -1,0 +1,26 @@
+"""The memory of a move: what autograd keeps from a forward pass until the backward pass has used it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+
+@contextmanager
+def kept_by_autograd(besides: Iterable[Tensor]) -> Iterator[dict[int, int]]:
+    """Collects the bytes of each piece of memory that is kept within, by its address; not those `besides`.
+
+    Keep the results of what runs within until it has ended: memory that is freed would be counted twice.
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
