@@ -12,16 +12,21 @@ from ganrun.errors import UserError, one_of
 PRECISIONS = ("auto", "32-true", "bf16-mixed")  # fp16 would need a loss scaler, which exact steps rule out
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+CPUINFO = Path("/proc/cpuinfo")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and ARM processors that multiply it, as Linux names them
 
 
 def precision_of(cfg: DictConfig) -> str:
-    """What `precision` comes to on this machine: 32-true or bf16-mixed. Raises UserError for anything else."""
+    """What `precision` comes to on this machine: 32-true or bf16-mixed. Raises UserError for anything else.
+
+    auto leaves vectors in fp32: bf16 has steps of 1/64 near 2, and their networks are too small to gain by it.
+    """
     if cfg.precision not in PRECISIONS:
         raise UserError(f"precision={cfg.precision}; {one_of(PRECISIONS, str(cfg.precision))}")
     if cfg.precision != "auto":
         return cfg.precision
-    return "bf16-mixed" if multiplies_bf16(device_type(cfg.trainer.accelerator)) else "32-true"
+    is_image = cfg.dataset.get("resolution") is not None
+    return "bf16-mixed" if is_image and multiplies_bf16(device_type(cfg.trainer.accelerator)) else "32-true"
 
 
 def device_type(accelerator: str) -> str:
@@ -43,7 +48,7 @@ def multiplies_bf16(device: str) -> bool:
 def processor_flags() -> set[str]:
     """Of the first processor; empty where Linux does not tell."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
     found = [line for line in lines if line.startswith(("flags", "Features"))]
