@@ -102,10 +102,10 @@ class GANModule(pl.LightningModule):
         drawn = self.noise(self.num_batches * self.batch_size, generator(self.seed, "noise", step, self.attempt))
         rows = self.batch_size // self.trainer.world_size
         first = self.global_rank * rows
-        return {
-            key: value.unflatten(0, (self.num_batches, -1))[:, first : first + rows].to(self.device, non_blocking=True)
-            for key, value in drawn.items()
-        }
+        own = {key: value.unflatten(0, (self.num_batches, -1))[:, first : first + rows] for key, value in drawn.items()}
+        if self.device.type == "cuda":
+            own = {key: value.pin_memory() for key, value in own.items()}  # or the host would wait for its copy
+        return {key: value.to(self.device, non_blocking=True) for key, value in own.items()}
 
     def _fresh(self, batch: Batch, noise: Batch, index: int) -> Batch:
         """The round's `index`-th batch of data with its noise."""
