@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 def kept_by_autograd(besides: Iterable[Tensor]) -> Iterator[dict[int, int]]:
     """Collects the bytes of each piece of memory that is kept within, by its address; not those `besides`.
 
-    Keep the results of what runs within until it has ended: memory that is freed would be counted twice.
+    Keep the results of what runs within until it has ended: memory that is freed may be given out and counted again.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in besides}
     kept: dict[int, int] = {}

@@ -104,8 +104,10 @@ class GANModule(pl.LightningModule):
         first = self.global_rank * rows
         own = {key: value.unflatten(0, (self.num_batches, -1))[:, first : first + rows] for key, value in drawn.items()}
         if self.device.type == "cuda":
-            own = {key: value.pin_memory() for key, value in own.items()}  # or the host would wait for its copy
-        return {key: value.to(self.device, non_blocking=True) for key, value in own.items()}
+            own = {
+                key: value.contiguous().pin_memory() for key, value in own.items()
+            }  # or the host would wait for its copy
+        return {key: value.to(self.device, non_blocking=self.device.type == "cuda") for key, value in own.items()}
 
     def _fresh(self, batch: Batch, noise: Batch, index: int) -> Batch:
         """The round's `index`-th batch of data with its noise."""
@@ -184,8 +186,10 @@ class GANModule(pl.LightningModule):
         named = self.recipe.named_buffers(prefix="recipe")
         buffers = [b for name, b in named if b.is_floating_point() and name not in self.per_rank]
         if buffers:
-            flat = self.trainer.strategy.reduce(torch.cat([b.float().flatten() for b in buffers]), reduce_op="mean")
-            for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            flat = torch.cat([b.float().flatten() for b in buffers])
+            torch.distributed.all_reduce(flat)
+            means = (flat / self.trainer.world_size).split([b.numel() for b in buffers])
+            for buffer, mean in zip(buffers, means, strict=True):
                 buffer.copy_(mean.view_as(buffer))
 
     def on_save_checkpoint(self, checkpoint) -> None:

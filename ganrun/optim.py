@@ -23,13 +23,16 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors)).norm() if tensors else torch.zeros(())
 
 
-def in_one_go(cls: type[torch.optim.Optimizer]) -> dict[str, bool]:
+def in_one_go(cls: type[torch.optim.Optimizer], settings: Iterable[str]) -> dict[str, bool]:
     """The setting with which an optimizer moves all parameters at once: fused where it can, else foreach.
 
-    torch's own default is a loop over them on CPUs. The formula is the same.
+    torch's own default is a loop over them on CPUs. The formula is the same. settings: the user's own, which win.
     """
-    known = [name for name in ("fused", "foreach") if name in inspect.signature(cls).parameters]
-    return {name: True for name in known[:1]}
+    if {"fused", "foreach", "differentiable"} & set(settings):
+        return {}
+    if cls in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):  # on CPUs and GPUs alike
+        return {"fused": True}
+    return {"foreach": True} if "foreach" in inspect.signature(cls).parameters else {}
 
 
 class PlayerOptimizer:
@@ -68,7 +71,7 @@ class PlayerOptimizer:
         settings = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in settings.items()}  # betas
         module, _, name = optimizer.rpartition(".")
         cls: type[torch.optim.Optimizer] = getattr(import_module(module), name)
-        self.optimizer = cls(self.parameters, lr=lr, **(in_one_go(cls) | settings))
+        self.optimizer = cls(self.parameters, lr=lr, **in_one_go(cls, settings), **settings)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step`, a function of the step alone: nothing to save, nothing to replay."""

@@ -60,6 +60,17 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize(("device", "keys"), [("cpu", {"index", "flip"}), ("meta", {"real", "label", "flip"})])
+def test_samples_that_lie_elsewhere_than_the_networks_travel(device, keys):
+    module = GANDataModule(numbered(20, flip=True), batch_size=4, num_batches=2, seed=0)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    module.trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=0, strategy=strategy)
+    batch = next(iter(module.train_dataloader()))
+    assert batch.keys() == keys
+    there = module.on_after_batch_transfer({key: value.to(device) for key, value in batch.items()}, 0)
+    assert there["real"].device.type == device and there["real"].shape == (8, 1, 1, 2)
+
+
 @pytest.mark.parametrize("num_batches", [1, 3])
 @pytest.mark.parametrize(
     ("num", "batch_size"),
@@ -165,7 +176,14 @@ def test_ranks_together_are_the_single_process(world_size):
     """Batch for batch and row for row, as GANModule cuts them, each row with its own noise."""
     data = numbered(11, flip=True)
     rows, step = 4 // world_size, 2
-    drawing = {"noise": Normal(3), "num_batches": 2, "batch_size": 4, "seed": 0, "attempt": 0, "device": "cpu"}
+    drawing = {
+        "noise": Normal(3),
+        "num_batches": 2,
+        "batch_size": 4,
+        "seed": 0,
+        "attempt": 0,
+        "device": torch.device("cpu"),
+    }
 
     def batches(rank: int, world_size: int) -> list[dict]:
         module = SimpleNamespace(**drawing, trainer=SimpleNamespace(world_size=world_size), global_rank=rank)

@@ -114,6 +114,8 @@ def test_all_parameters_move_in_one_go_by_the_same_formula(name, setting):
         assert step(quick, quicks, gradients) == pytest.approx([p.item() for p in slow], rel=1e-6)
 
 
-def test_a_setting_of_the_users_own_wins():
-    player, _ = make(1.0, optimizer="torch.optim.Adam", fused=False, foreach=True)
-    assert player.optimizer.param_groups[0]["foreach"] and not player.optimizer.param_groups[0]["fused"]
+@pytest.mark.parametrize("own", ["foreach", "differentiable", "fused"])
+def test_a_setting_of_the_users_own_wins(own):
+    player, _ = make(1.0, optimizer="torch.optim.Adam", **{own: True})
+    group = player.optimizer.param_groups[0]
+    assert {key for key in ("foreach", "differentiable", "fused") if group[key]} == {own}

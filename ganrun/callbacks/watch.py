@@ -37,6 +37,7 @@ class Watch(pl.Callback):
         self.signals = signals
         self.intervals = intervals
         self.sent: list[Sent] = []
+        self.due = False  # does this step log, draw, score or save?
         self._group = None
 
     def setup(self, trainer, pl_module, stage) -> None:

@@ -96,9 +96,11 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", b
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a value that must be given
         raise UserError(" ".join(str(error).split())) from error
     from ganrun.experiment.build import build
+    from ganrun.experiment.hardware import precision_of
     from ganrun.experiment.state import init_from
     from ganrun.experiment.trainer import make_trainer
 
+    cfg.precision = precision_of(cfg)  # final values are saved: a resume elsewhere goes on in the same precision
     parts = build(cfg)
     trainer = make_trainer(cfg, logger=False)
     if cfg.init_from:

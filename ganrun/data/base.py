@@ -64,7 +64,9 @@ class Data(ABC):
 
     def read(self, indices: Tensor) -> Batch:
         """real (batch, *shape), uint8 for images, and label (batch,) int64 where there are classes."""
-        return {key: samples[indices.to(samples.device, non_blocking=True)] for key, samples in self.held.items()}
+        return {
+            key: samples[indices.to(samples.device, non_blocking=samples.is_cuda)] for key, samples in self.held.items()
+        }
 
     @property
     def num_bytes(self) -> int:
@@ -78,8 +80,12 @@ class Data(ABC):
 
     def hold_on(self, device: torch.device) -> None:
         """Takes the samples to a GPU, if they fit into a part of what is free there."""
-        if self.is_resident and device.type == "cuda" and self.num_bytes <= torch.cuda.mem_get_info(device)[0] * SHARE:
+        if self.is_resident and device.type == "cuda" and self.num_bytes <= free_memory(device) * SHARE:
             self.held = {key: samples.to(device) for key, samples in self.held.items()}
+
+    def lies_on(self, device: torch.device) -> bool:
+        """Can a batch be indexed on that device?"""
+        return self.is_resident and all(samples.device.type == device.type for samples in self.held.values())
 
     def complete(self, batch: Batch) -> Batch:
         """A round as `Rounds` gives it -> its samples, augmented, on the device that they lie on."""
@@ -201,6 +207,12 @@ def reflected(places: Tensor, size: int) -> Tensor:
 def physical_memory() -> int:
     """Bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes on a GPU, those included that torch has got already and does not use."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def limited(limit: int | None, *arrays: Tensor | None) -> list[Tensor | None]:

@@ -21,14 +21,24 @@ class Rounds(Dataset):
     """Maps a round's number to this rank's rows of all its batches, stacked: (num_batches * rows, ...).
 
     The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another; the permutation
-    of epoch e depends on (seed, e), augmentation on (seed, position). Of resident data only the `index` is given.
+    of epoch e depends on (seed, e), augmentation on (seed, position). only_index: samples are read later.
     """
 
-    def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        data: Data,
+        *,
+        batch_size: int,
+        num_batches: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        only_index: bool = False,
+    ):
         if batch_size % world_size:
             raise UserError(f"batch_size={batch_size} is over all devices; it must be a multiple of {world_size}")
         self.data = data
-        self.only_index = data.is_resident
+        self.only_index = only_index
         self.seed = seed
         self.per_round = batch_size * num_batches
         rows = batch_size // world_size
@@ -81,6 +91,8 @@ class GANDataModule(pl.LightningDataModule):
         self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
+        device = self.trainer.strategy.root_device
+        self.data.hold_on(device)
         rounds = Rounds(
             self.data,
             batch_size=self.batch_size,
@@ -88,8 +100,8 @@ class GANDataModule(pl.LightningDataModule):
             seed=self.seed,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            only_index=self.data.lies_on(device),
         )
-        self.data.hold_on(self.trainer.strategy.root_device)
         num_workers = 0 if self.data.is_resident else self.data.num_workers
         return DataLoader(
             rounds,
@@ -97,6 +109,7 @@ class GANDataModule(pl.LightningDataModule):
             sampler=From(self.trainer.global_step),
             num_workers=num_workers,
             worker_init_fn=worker_init,
+            multiprocessing_context="fork" if num_workers else None,  # others would copy a mapped set
             persistent_workers=num_workers > 0,  # Lightning ends these when training fails; nobody else would
             pin_memory=torch.cuda.is_available(),
         )

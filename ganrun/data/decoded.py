@@ -55,8 +55,9 @@ class DecodedImages(Images):
             raise UserError(f"dataset.on_error={self.on_error}; valid: refuse, skip")
         names, known = self.find()
         place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
-        with place.owned() if place else nullcontext():
-            ready = place.load() if place else None
+        ready = place.load() if place else None
+        with place.owned() if place and not ready else nullcontext():
+            ready = ready or (place.load(tell=True) if place else None)  # another process may have prepared it
             if ready:
                 self._leave_out(known | ready.bad)
                 self._choose([name for name in names if name not in ready.bad])
@@ -69,7 +70,7 @@ class DecodedImages(Images):
 
     def _about(self, names: list[str]) -> Iterator[str]:
         """All that decides which pixels the set has."""
-        yield from map(str, (PIL.__version__, self.shape, self.fit, self.on_error, self.limit))
+        yield from map(str, (PIL.__version__, torch.__version__, self.shape, self.fit, self.on_error, self.limit))
         for name in names:
             yield name
             yield self.stamp(name)
@@ -90,7 +91,7 @@ class DecodedImages(Images):
         self._leave_out(known | bad)
         names, room = [name for name in names if name not in bad], None
         rows: Sequence[int] = range(len(names))
-        if self.on_error == "skip":
+        if self.on_error == "skip" and names:
             room = self._room(len(names), place)
             if room is None:
                 print(f"dataset {self.name}: checking {len(names):,} images")

@@ -1,4 +1,4 @@
-"""Decoded sets as files of uint8 pixels, built once, mapped into memory, and checked whenever they are opened."""
+"""Decoded sets as files of uint8 pixels: built once, mapped into memory, compared with checksums when opened."""
 
 import hashlib
 import json
@@ -6,11 +6,11 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -59,14 +59,15 @@ class Prepared:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = self.pixels.with_suffix(".lock").open("w")
         with lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks: then each prepares, and the last one's file stays
+                fcntl.lockf(lock, fcntl.LOCK_EX)
             try:
                 yield
             finally:
                 self.partial.unlink(missing_ok=True)
 
-    def load(self) -> Ready | None:
-        """None if it has not been prepared, or is damaged."""
+    def load(self, *, tell: bool = False) -> Ready | None:
+        """None if it has not been prepared, or is damaged, which it can tell."""
         if not (self.header.exists() and self.pixels.exists()):
             return None
         try:
@@ -76,13 +77,14 @@ class Prepared:
                 raise ValueError("checksums do not match")
             return Ready(as_images(mapped), dict(header["bad"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            print(f"{self.pixels} is damaged ({error}); preparing it again")
+            if tell:
+                print(f"{self.pixels} is damaged ({error}); preparing it again")
             return None
 
     def allocate(self, num: int) -> Tensor:
         """Room for `num` images, (num, C, H, W), in a file beside the final one."""
         with self._writing(), self.partial.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, num * prod(self.row)))  # else a full disk kills the process
+            reserve(file, num * prod(self.row))
         return as_images(self._map(self.partial, num, "r+"))
 
     def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str]) -> Tensor:
@@ -93,7 +95,7 @@ class Prepared:
                 room[start : start + len(some)] = room[list(some)]
         size = len(rows) * prod(self.row)
         mapped = room.permute(0, 2, 3, 1).numpy().reshape(-1)[:size]
-        header = {"format": FORMAT, "num": len(rows), "bad": bad, "checksums": checksums(mapped)}
+        header = {"num": len(rows), "bad": bad, "checksums": checksums(mapped)}
         with self._writing():
             with self.partial.open("r+b") as file:
                 file.truncate(size)
@@ -116,6 +118,15 @@ class Prepared:
             raise UserError(
                 f"dataset.cache={self.folder}: {error.strerror}; name another folder; dataset.cache=null does without"
             ) from error
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Makes room on the disk now: a disk that is full when mapped memory is written kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        for start in range(0, size, BLOCK):
+            file.write(bytes(min(BLOCK, size - start)))
 
 
 def as_images(mapped: np.ndarray) -> Tensor:

@@ -123,7 +123,7 @@ def build(cfg: DictConfig) -> Parts:
         seed=cfg.seed,
         channels_last=cfg.channels_last,
     )
-    activation_bytes = check_shapes(module, datamodule)
+    activation_bytes = rehearse(module, datamodule)
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
@@ -145,7 +145,7 @@ def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
             ) from error
 
 
-def check_shapes(module: GANModule, datamodule: GANDataModule) -> int:
+def rehearse(module: GANModule, datamodule: GANDataModule) -> int:
     """Plays every player's losses once, so that what does not fit the data is refused before a run begins.
 
     Returns the bytes an image that autograd keeps at most in the largest move, in fp32.

@@ -4,6 +4,7 @@ import os
 import platform
 import resource
 import signal
+import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
@@ -132,6 +133,8 @@ class Fit:
             flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
             self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.evaluate.metrics})
         path = self.start.path if self.start else None
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         try:
             self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=path)
         except torch.distributed.DistNetworkError as error:
@@ -188,10 +191,11 @@ class Fit:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes of tensors on a GPU, or of this process in main memory."""
+    """Bytes of tensors on a GPU, or of this process, a sweep's earlier jobs included, in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def versions() -> dict[str, str]:

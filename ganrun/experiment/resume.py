@@ -49,7 +49,9 @@ def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None) 
         return result | {"signal": None}
     from ganrun.experiment.build import build
     from ganrun.experiment.fit import train
+    from ganrun.experiment.hardware import precision_of
 
+    cfg.precision = precision_of(cfg)
     parts, notes = build(cfg), []
     if start:
         check_same_run(parts, start, run)
