@@ -73,9 +73,10 @@ def test_size_and_place_are_announced(tmp_path, cache, capsys):
 
 
 def changed_content(path: Path) -> None:
-    status = os.stat(path / "a" / "00.png")
-    (path / "a" / "00.png").write_bytes(encoded(picture(99)))
-    os.utime(path / "a" / "00.png", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    file = path / "a" / "00.png"
+    status, old = os.stat(file), file.read_bytes()
+    file.write_bytes(encoded(picture(99))[: len(old)].ljust(len(old), b"\0"))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # as cp -p, rsync and tar leave it
 
 
 CHANGES = {
@@ -103,6 +104,17 @@ def test_other_settings_are_another_set(tmp_path, cache, setting):
     opened(path, cache)
     opened(path, cache, **setting)
     assert len(list(cache.glob("*.pixels"))) == 2
+
+
+def test_two_folders_of_the_same_names_sizes_and_times(tmp_path, cache):
+    for name, grey in (("one", 10), ("other", 200)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), grey).save(tmp_path / name / "a.bmp")
+        os.utime(tmp_path / name / "a.bmp", ns=(10**18, 10**18))
+    one, other = (opened(tmp_path / name, cache) for name in ("one", "other"))
+    assert one.read(torch.tensor([0]))["real"].unique().tolist() == [10]
+    assert other.read(torch.tensor([0]))["real"].unique().tolist() == [200]
+    assert one.digest() != other.digest()  # so that a resume notices
 
 
 def flip_a_bit(pixels: Path) -> None:
@@ -217,6 +229,16 @@ def test_of_several_processes_one_prepares(tmp_path, cache):
 def killed_while_preparing(path: Path, cache: Path) -> None:
     ImageFolder._decode = lambda self, name: os._exit(9)
     opened(path, cache)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_killed_preparation_leaves_nothing_for_long(tmp_path, cache):
+    path = written(tmp_path, "folder", CONTENTS)
+    process = multiprocessing.get_context("fork").Process(target=killed_while_preparing, args=(path, cache))
+    process.start()
+    process.join()
+    opened(path, cache, resolution=5)
+    assert not list(cache.glob("*.partial")) and len(list(cache.glob("*.pixels"))) == 1
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -18,6 +18,7 @@ from ganrun.pictures import grid
 from ganrun.seeding import derive, uniform_at
 
 DIGESTED = 2**26  # values of a set that its digest looks at
+LARGEST_SIDE = 2**14  # pixels
 SHARE = 0.5  # of a memory that a set may take
 
 
@@ -138,8 +139,10 @@ class Images(Data):
 
     def __post_init__(self) -> None:
         self.size = (self.resolution,) * 2 if isinstance(self.resolution, int) else tuple(self.resolution)
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise UserError(f"dataset.resolution={self.resolution}; expected pixels as N or [H,W]")
+        if len(self.size) != 2 or min(self.size) < 1 or max(self.size) > LARGEST_SIDE:
+            raise UserError(
+                f"dataset.resolution={self.resolution}; expected pixels as N or [H,W], up to {LARGEST_SIDE}"
+            )
         if self.channels not in (1, 3):
             raise UserError(f"dataset.channels={self.channels}; valid: 1 (grey), 3 (RGB)")
         if self.fit not in ("resize", "crop", "pad"):

@@ -53,6 +53,7 @@ class DecodedImages(Images):
     def open(self) -> None:
         if self.on_error not in ("refuse", "skip"):
             raise UserError(f"dataset.on_error={self.on_error}; valid: refuse, skip")
+        self._digest: str | None = None
         names, known = self.find()
         place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
         ready = place.load() if place else None
@@ -61,7 +62,7 @@ class DecodedImages(Images):
             if ready:
                 self._leave_out(known | ready.bad)
                 self._choose([name for name in names if name not in ready.bad])
-                pixels = ready.pixels
+                pixels, self._digest = ready.pixels, ready.digest
             else:
                 pixels = self._decode_all(names, known, place)
         self.skipped.sort()
@@ -112,10 +113,11 @@ class DecodedImages(Images):
         self._leave_out(undecodable)
         return self._kept(room, range(len(self._names)), bad, place)
 
-    @staticmethod
-    def _kept(room: Tensor | None, rows: Sequence[int], bad: dict[str, str], place: Prepared | None) -> Tensor | None:
+    def _kept(
+        self, room: Tensor | None, rows: Sequence[int], bad: dict[str, str], place: Prepared | None
+    ) -> Tensor | None:
         if place:
-            return place.finish(room, rows, bad)
+            return place.finish(room, rows, bad, self.digest())
         return room if room is None or len(rows) == len(room) else room[rows]
 
     def _room(self, num: int, place: Prepared | None) -> Tensor | None:
@@ -159,6 +161,12 @@ class DecodedImages(Images):
         """Changes whenever a file's content does, found without reading it."""
 
     def digest(self) -> str:
+        """Of the names, marks and labels; a prepared set has it from when it was prepared."""
+        if self._digest is None:
+            self._digest = self._look_at_all()
+        return self._digest
+
+    def _look_at_all(self) -> str:
         found = hashlib.blake2b(digest_size=8)
         for name in self._names:
             found.update(f"{name}/{self.mark(name)}/".encode(errors="surrogateescape"))

@@ -5,6 +5,7 @@ import re
 import stat
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from PIL import Image
 from ganrun.errors import UserError
 
 NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
+MARKED = 2**16  # bytes of a file that its mark looks at
 LARGEST = 2**28  # bytes of one file, uncompressed
 ENCRYPTED = 0x1  # bit of a zip member's flags
 READING = threading.Lock()  # zipfile counts the readers of a file without one
@@ -73,16 +75,16 @@ class Folder:
             return file.read(most)
 
     def mark(self, name: str) -> int:
-        """The file's size in bytes."""
-        return os.path.getsize(self.root / name)
+        """A checksum of the file's first bytes, mixed with its size."""
+        return zlib.crc32(self.read(name, MARKED), os.path.getsize(self.root / name) % 2**32)
 
     def stamp(self, name: str) -> str:
-        """Size and the time of the last change; "" if it is not there."""
+        """Which file it is, its size and the times of its last changes; "" if it is not there."""
         try:
             status = os.stat(self.root / name)
         except OSError:
             return ""
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
     def top(self, names: list[str]) -> str:
         """What all names begin with and is no level: nothing."""

@@ -27,10 +27,11 @@ ROWS = 1024  # moved at once
 
 @dataclass(frozen=True)
 class Ready:
-    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: the files that are not in it, and why."""
+    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: files left out, and why. digest: the set's."""
 
     pixels: Tensor
     bad: dict[str, str]
+    digest: str
 
 
 class Prepared:
@@ -61,10 +62,21 @@ class Prepared:
         with lock:
             with suppress(OSError):  # a file system without locks: then each prepares, and the last one's file stays
                 fcntl.lockf(lock, fcntl.LOCK_EX)
+            self._remove_abandoned()
             try:
                 yield
             finally:
                 self.partial.unlink(missing_ok=True)
+
+    def _remove_abandoned(self) -> None:
+        """Removes what killed processes were preparing, which nobody may ask for again."""
+        import fcntl
+
+        others = set(self.folder.glob(f"*{PARTIAL}")) - {self.partial}  # to close its own lock again would give it up
+        for partial in others:
+            with suppress(OSError), partial.with_suffix(".lock").open("w") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
 
     def load(self, *, tell: bool = False) -> Ready | None:
         """None if it has not been prepared, or is damaged, which it can tell."""
@@ -75,7 +87,7 @@ class Prepared:
             mapped = self._map(self.pixels, header["num"], "r")
             if mismatch(mapped, header["checksums"]):
                 raise ValueError("checksums do not match")
-            return Ready(as_images(mapped), dict(header["bad"]))
+            return Ready(as_images(mapped), dict(header["bad"]), str(header["digest"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             if tell:
                 print(f"{self.pixels} is damaged ({error}); preparing it again")
@@ -87,7 +99,7 @@ class Prepared:
             reserve(file, num * prod(self.row))
         return as_images(self._map(self.partial, num, "r+"))
 
-    def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str]) -> Tensor:
+    def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str], digest: str) -> Tensor:
         """Keeps these rows of what `allocate` gave, in ascending order; they are mapped again, now for reading."""
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
@@ -95,7 +107,7 @@ class Prepared:
                 room[start : start + len(some)] = room[list(some)]
         size = len(rows) * prod(self.row)
         mapped = room.permute(0, 2, 3, 1).numpy().reshape(-1)[:size]
-        header = {"num": len(rows), "bad": bad, "checksums": checksums(mapped)}
+        header = {"num": len(rows), "bad": bad, "digest": digest, "checksums": checksums(mapped)}
         with self._writing():
             with self.partial.open("r+b") as file:
                 file.truncate(size)

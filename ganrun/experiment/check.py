@@ -51,9 +51,9 @@ class Settings:
     log_every: int
     sample_every: int
     num_samples: int
-    precision: str
+    precision: str | int | None
     tf32: bool
-    compile: bool | str
+    compile: bool | str | int | None
     channels_last: bool
     checkpoint: CheckpointSettings
     evaluate: EvaluateSettings
