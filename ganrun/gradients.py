@@ -26,7 +26,7 @@ class GradientMean:
                 parameter.register_post_accumulate_grad_hook(lambda p, index=index: self._arrived(p, index))
 
     def expect(self) -> None:
-        self._missing = [set(bucket) for bucket in self.buckets]
+        self._missing, self._sent = [set(bucket) for bucket in self.buckets], []
 
     def _arrived(self, parameter: nn.Parameter, index: int) -> None:
         if self._missing:

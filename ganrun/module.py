@@ -80,6 +80,7 @@ class GANModule(pl.LightningModule):
             self._means = {name: GradientMean(parameters) for name, parameters in self._trainable.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        torch.set_autocast_cache_enabled(False)  # Lightning before 2.5.5 keeps the casts of weights for the whole round
         step = self.global_step
         noise = self._noise(step)
         batches = [self._fresh(batch, noise, i) for i in range(self.num_batches)]

@@ -88,6 +88,7 @@ MISTAKES = {
     "trainer.devices=0": "trainer: ",
     "trainer.accelerator=foo": "trainer: ",
     "precision=16": "valid: bf16-mixed, 32-true, auto",
+    "hydra/launcher=joblib": "it acts in sweeps; add -m",
     "precision=null": "; valid: 32-true, auto, bf16-mixed",
     "compile=null": "valid: ",
     "dataset.resolution=1000000": "expected pixels as N or [H,W], up to 16384",

@@ -176,6 +176,19 @@ def test_signal_stops_jobs_side_by_side(tmp_path):
     assert not (tmp_path / "sweep" / "2" / "checkpoints").exists()
 
 
+def test_a_killed_job_beside_others_is_told_in_the_table(tmp_path):
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run_dir=sweep"]
+    command = [GANRUN, "-m", "seed=1,2,3", *LONG, *joblib]
+    going = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    while not all((tmp_path / "sweep" / job / "checkpoints" / "last.ckpt").exists() for job in "01"):
+        assert going.poll() is None
+        time.sleep(0.01)
+    os.kill(json.loads((tmp_path / "sweep" / "0" / ".lock").read_text())["pid"], signal.SIGKILL)
+    out, _ = going.communicate(timeout=60)
+    assert going.returncode == 1 and out.splitlines()[-1] == "sweep"
+    assert len((tmp_path / "sweep" / "results.csv").read_text().splitlines()) == 3
+
+
 def test_killed_sweep_leaves_a_table_of_what_has_ended(tmp_path):
     going = Run("-m", "seed=1,2", "steps=8,1000000", *ARGS[:-1], "run_dir=sweep", cwd=tmp_path)
     going.wait_for(tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt")

@@ -161,6 +161,26 @@ def test_bfloat16_keeps_losses_in_float32():
     assert {value.dtype for value in module.terms.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("loss", ["non-saturating", "wgan-gp"])
+def test_bfloat16_moves_see_the_weights_that_the_last_move_left(loss):
+    """Autocast may keep its casts of weights until its context ends, which is the round's end."""
+
+    def within(cache):
+        def probe(module):
+            play = module.training_step
+
+            def step(batch, batch_idx):
+                with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
+                    play(batch, batch_idx)
+
+            module.training_step = step
+
+        return fitted("precision=bf16-mixed", f"loss={loss}", probe=probe).state_dict()
+
+    kept, right = within(True), within(False)
+    assert all(torch.equal(kept[name], right[name]) for name in kept)
+
+
 NO_NORM = ["generator.norm=none", "discriminator.norm=none", "precision=32-true", "batch_size=8", "steps=6"]
 
 

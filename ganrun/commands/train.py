@@ -118,8 +118,9 @@ def _save_hydra(cfg: DictConfig, run: RunDir) -> None:
     """.hydra/ as Hydra lays it out, with final values; a resume reads it and never writes it."""
     cfg.run_dir = str(run.path.absolute())
     cfg.data_dir = absolute(cfg.data_dir)
-    if "dataset" in cfg and cfg.dataset.get("path"):
-        cfg.dataset.path = absolute(cfg.dataset.path)
+    for key in ("path", "cache"):
+        if "dataset" in cfg and cfg.dataset.get(key):
+            cfg.dataset[key] = absolute(cfg.dataset[key])
     if cfg.init_from:
         cfg.init_from = absolute(cfg.init_from)
     about = {

@@ -157,13 +157,6 @@ class Images(Data):
     def shape(self) -> tuple[int, ...]:
         return (self.channels, *self.size)
 
-    def complete(self, batch: Batch) -> Batch:
-        """A round as `Rounds` gives it -> its samples, augmented, on the device that they lie on."""
-        batch = dict(batch)
-        if "index" in batch:
-            batch |= self.read(batch.pop("index"))
-        return self.augment(batch)
-
     def draw(self, positions: np.ndarray, seed: int) -> Batch:
         drawn = {}
         if self.flip:

@@ -111,7 +111,7 @@ class GANDataModule(pl.LightningDataModule):
             worker_init_fn=worker_init,
             multiprocessing_context="fork" if num_workers else None,  # others would copy a mapped set
             persistent_workers=num_workers > 0,  # Lightning ends these when training fails; nobody else would
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=device.type == "cuda",
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

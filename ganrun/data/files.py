@@ -41,6 +41,7 @@ class Folder:
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
+        self._place = os.path.realpath(root)
 
     def find(self) -> Listing:
         found = Listing()
@@ -84,7 +85,8 @@ class Folder:
             status = os.stat(self.root / name)
         except OSError:
             return ""
-        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+        return f"{self._place} {status.st_dev} {status.st_ino} {status.st_size} {times}"
 
     def top(self, names: list[str]) -> str:
         """What all names begin with and is no level: nothing."""

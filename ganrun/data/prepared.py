@@ -47,7 +47,7 @@ class Prepared:
             name.update(f"{len(text)}:{text}".encode(errors="surrogateescape"))
         self.pixels = self.folder / f"{name.hexdigest()}.pixels"
         self.header = self.pixels.with_suffix(".json")
-        self.partial = self.pixels.with_suffix(PARTIAL)
+        self.partial = self.folder / f"{self.pixels.stem}-{os.getpid()}{PARTIAL}"
         channels, height, width = shape
         self.row = (height, width, channels)
 
@@ -62,7 +62,7 @@ class Prepared:
         with lock:
             with suppress(OSError):  # a file system without locks: then each prepares, and the last one's file stays
                 fcntl.lockf(lock, fcntl.LOCK_EX)
-            self._remove_abandoned()
+                self._remove_abandoned()
             try:
                 yield
             finally:
@@ -72,9 +72,12 @@ class Prepared:
         """Removes what killed processes were preparing, which nobody may ask for again."""
         import fcntl
 
-        others = set(self.folder.glob(f"*{PARTIAL}")) - {self.partial}  # to close its own lock again would give it up
-        for partial in others:
-            with suppress(OSError), partial.with_suffix(".lock").open("w") as lock:
+        for partial in self.folder.glob(f"[!.]*-*{PARTIAL}"):
+            name = partial.name.partition("-")[0]
+            if name == self.pixels.stem:  # whose lock is held; to open and close it again would give it up
+                partial.unlink()
+                continue
+            with suppress(OSError), (self.folder / f"{name}.lock").open("w") as lock:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()
 
@@ -135,7 +138,7 @@ class Prepared:
 def reserve(file: BinaryIO, size: int) -> None:
     """Makes room on the disk now: a disk that is full when mapped memory is written kills the process."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file.fileno(), 0, max(1, size))
     else:
         for start in range(0, size, BLOCK):
             file.write(bytes(min(BLOCK, size - start)))

@@ -18,7 +18,7 @@ from ganrun.errors import UserError, one_of
 MULTI_SELECT = ("penalty", "augment", "term", "metric")
 NEEDED = ("dataset", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule", "conditional",
           "ema", "trainer", *MULTI_SELECT)  # fmt: skip
-PLACES = ("run_dir", "data_dir", "init_from", "dataset.path")
+PLACES = ("run_dir", "data_dir", "init_from", "dataset.path", "dataset.cache")
 PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only where another node reads them
 
 

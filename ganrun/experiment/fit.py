@@ -133,8 +133,9 @@ class Fit:
             flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
             self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.evaluate.metrics})
         path = self.start.path if self.start else None
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        device = self.trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         try:
             self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=path)
         except torch.distributed.DistNetworkError as error:
@@ -171,6 +172,7 @@ class Fit:
             "seconds": round(self.checkpoints.seconds, 2),
             "images_per_second": round(self.scalars.images_per_second, 1),
             "peak_memory_mib": round(peak_memory(self.trainer.strategy.root_device) / 2**20),
+            "precision": self.parts.cfg.precision,
             "versions": versions(),
         }
 

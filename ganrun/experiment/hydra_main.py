@@ -78,6 +78,8 @@ def refuse_flags(args: list[str]) -> None:
         raise UserError(f"--package {flags.package}: it says what --cfg prints; expected --cfg job --package <key>")
     for override in overrides:
         refuse_override(override)
+        if override.key_or_group.startswith("hydra") and not flags.multirun:
+            raise UserError(f"{override.input_line}: it acts in sweeps; add -m, or leave it out")
 
 
 def refuse_override(override: Override) -> None:

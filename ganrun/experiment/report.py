@@ -56,7 +56,7 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     table.add_row("device", f"{device}, precision {precision_of(cfg)}")
     rows = cfg.micro_batch or cfg.batch_size // processes
     table.add_row(
-        "memory", f"up to {parts.activation_bytes * rows / 2**20:,.0f} MiB of activations, {rows} images a pass"
+        "memory", f"up to {parts.activation_bytes * rows / 2**20:,.0f} MiB of activations in fp32, {rows} images a pass"
     )
     table.add_row("run", str(run_dir))
     return table

@@ -33,24 +33,29 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     args = [arg for arg in args if not arg.lstrip("+").startswith("run_dir=")]
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     directory = make_named(Path(named[-1]).expanduser()) if named else make_unique(Path("outputs/sweeps") / stamp)
+    early = False
     with Signals() as signals:
         try:
             one = partial(run_one, job, directory, signals)
             run_hydra("train", [*args, f"hydra.sweep.dir={_quoted(directory)}"], one)
             if not any(path.is_dir() for path in directory.iterdir()):
                 raise UserError("-m: the values make no combination, so nothing can run; glob() is for groups alone")
-        except UserError:
+        except UserError as error:
             if not any(path.is_dir() for path in directory.iterdir()):  # refused before its first job
                 shutil.rmtree(directory)
                 remove_empty(directory.parent)
-            raise
+                raise
+            print(
+                f"the sweep ended early: {' '.join(str(error).split())}", file=sys.stderr
+            )  # a launcher's process died
+            early = True
         except KeyboardInterrupt:
             pass
     rows = collect(directory)
     write_csv(rows, directory / "results.csv")
     print_table(rows)
     print(directory)
-    failed = any(row["status"] != "finished" for row in rows)
+    failed = early or any(row["status"] != "finished" for row in rows)
     return 128 + signals.received if signals.received else int(failed)
 
 
