@@ -232,24 +232,16 @@ def killed_while_preparing(path: Path, cache: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_killed_preparation_leaves_nothing_for_long(tmp_path, cache):
-    path = written(tmp_path, "folder", CONTENTS)
-    process = multiprocessing.get_context("fork").Process(target=killed_while_preparing, args=(path, cache))
-    process.start()
-    process.join()
-    opened(path, cache, resolution=5)
-    assert not list(cache.glob("*.partial")) and len(list(cache.glob("*.pixels"))) == 1
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_killed_preparation_is_done_again(tmp_path, cache):
+@pytest.mark.parametrize("resolution", [4, 5], ids=["the same set", "another set"])
+def test_the_next_preparation_removes_what_a_killed_one_left(tmp_path, cache, resolution):
     path = written(tmp_path, "folder", CONTENTS)
     process = multiprocessing.get_context("fork").Process(target=killed_while_preparing, args=(path, cache))
     process.start()
     process.join()
     assert process.exitcode == 9 and list(cache.glob("*.partial")) and not list(cache.glob("*.pixels"))
-    assert content(opened(path, cache)) == content(opened(path, None))
-    assert not list(cache.glob("*.partial"))
+    plain = content(opened(path, None, resolution=resolution))
+    assert content(opened(path, cache, resolution=resolution)) == plain
+    assert not list(cache.glob("*.partial")) and len(list(cache.glob("*.pixels"))) == 1
 
 
 def test_larger_than_memory_is_left_to_workers(tmp_path, cache, monkeypatch):

@@ -56,8 +56,9 @@ class Watch(pl.Callback):
             trainer.should_stop = True
 
     def on_train_end(self, trainer, pl_module) -> None:
-        norms = {f"{player}/weight_norm": pl_module.weight_norm(player) for player in pl_module.players}
-        self.sent.append(send(trainer.global_step, norms))
+        if not self.due:  # a signal ended it in a step that has not looked at weights
+            norms = {f"{player}/weight_norm": pl_module.weight_norm(player) for player in pl_module.players}
+            self.sent.append(send(trainer.global_step, norms))
         self._heed(wait=True)
 
     def _heed(self, *, wait: bool) -> bool:
