@@ -11,9 +11,9 @@ from ganrun.storage import replacing
 
 # What `ganrun resume=...` may change; a trailing dot means everything below.
 RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.", "precision",
-             "tf32", "compile", "deterministic", "debug", "data_dir", "dataset.path", "dataset.cache",
+             "tf32", "compile", "deterministic", "debug", "data_dir", "cache_dir", "dataset.path", "dataset.cache",
              "dataset.num_workers")  # fmt: skip
-FORMAT = 1  # of run directories
+FORMAT = 2  # of run directories; 1 had no protocols
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: they enter every draw
 
 
@@ -31,6 +31,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
         self.generator = self.path / "generator.safetensors"
+        self.best_generator = self.path / "best.safetensors"
         self.last = self.checkpoints / "last.ckpt"
         self.best = self.checkpoints / "best.ckpt"
 
@@ -43,7 +44,8 @@ class RunDir:
         """Removes all that training wrote, so that it can start anew; what was asked for and the log stay."""
         for folder in (self.checkpoints, self.samples, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.metrics, self.result, self.generator, self.generator.with_suffix(".yaml")):
+        generators = (self.generator, self.best_generator)
+        for file in (self.metrics, self.result, *generators, *(path.with_suffix(".yaml") for path in generators)):
             file.unlink(missing_ok=True)
 
     def step_checkpoint(self, step: int) -> Path:

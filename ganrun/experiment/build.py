@@ -127,7 +127,7 @@ def build(cfg: DictConfig) -> Parts:
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
-    metrics = {name: build_node(cfg.metric, name) for name in cfg.metric}
+    metrics = {name: build_node(cfg.metric, name) for name in cfg.metric if name != "features"}
     return Parts(cfg, datamodule, module, metrics, activation_bytes)
 
 

@@ -18,7 +18,7 @@ from ganrun.errors import UserError, one_of
 MULTI_SELECT = ("penalty", "augment", "term", "metric")
 NEEDED = ("dataset", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule", "conditional",
           "ema", "trainer", *MULTI_SELECT)  # fmt: skip
-PLACES = ("run_dir", "data_dir", "init_from", "dataset.path", "dataset.cache")
+PLACES = ("run_dir", "data_dir", "cache_dir", "init_from", "dataset.path", "dataset.cache")
 PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only where another node reads them
 
 
@@ -32,6 +32,18 @@ class CheckpointSettings:
 class EvaluateSettings:
     every: int
     num_samples: int
+    num_real: int | None
+    best_by: str | None
+    patience: int | None
+
+
+@dataclass
+class CollapseSettings:
+    every: int
+    num_samples: int
+    patience: int
+    rollbacks: int
+    lr_factor: float
 
 
 @dataclass
@@ -43,6 +55,7 @@ class Settings:
     batch_size: int
     micro_batch: int | None
     data_dir: str
+    cache_dir: str
     run_dir: str
     resume: str | None
     init_from: str | None
@@ -57,11 +70,14 @@ class Settings:
     channels_last: bool
     checkpoint: CheckpointSettings
     evaluate: EvaluateSettings
+    on_collapse: Literal["warn", "stop", "rollback"] | None
+    collapse: CollapseSettings
 
 
 MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "micro_batch": 1, "log_every": 1, "sample_every": 0,
            "num_samples": 1, "checkpoint.every": 0, "checkpoint.keep": 0, "evaluate.every": 0,
-           "evaluate.num_samples": 1}  # fmt: skip
+           "evaluate.num_samples": 1, "evaluate.num_real": 1, "evaluate.patience": 1, "collapse.every": 1,
+           "collapse.num_samples": 16, "collapse.patience": 1, "collapse.rollbacks": 0}  # fmt: skip
 
 
 def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
