@@ -1,6 +1,7 @@
 """Pictures of samples: grids of images, scatter plots with density for vectors."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -9,9 +10,15 @@ from torch import Tensor
 GAP = 2  # pixels between images
 
 
+def to_uint8(images: Tensor, value_range: Sequence[float] = (-1, 1)) -> Tensor:
+    """Images in a value range as the 8-bit images that a user gets: rounded, and cut off at both ends."""
+    low, high = value_range
+    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).byte()
+
+
 def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Image.Image:
     """(num, C, H, W) in [0, 1], row by row -> a picture; `names` head the columns. Small images are enlarged."""
-    pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (num, H, W, C)
+    pixels = to_uint8(images, (0, 1)).permute(0, 2, 3, 1).cpu().numpy()  # (num, H, W, C)
     scale = max(1, round(48 / pixels.shape[1]))
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     if pixels.shape[-1] == 1:

@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -97,4 +97,17 @@ def owning(directory: Path) -> Iterator[None]:
             now = datetime.now().isoformat(" ", "seconds")
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}))
             file.flush()
+        yield
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within it no other process makes the same file; others wait. Without locks each makes it, and the last stays."""
+    import fcntl  # POSIX only
+
+    with writing(path):
+        file = path.with_suffix(".lock").open("w")
+    with file:
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX)
         yield

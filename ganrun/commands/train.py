@@ -105,6 +105,7 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", b
     trainer = make_trainer(cfg, logger=False)
     if cfg.init_from:
         notes += init_from(parts, cfg.init_from)
+    parts.scorer.prepare(trainer.strategy.root_device)  # it may train a classifier: last of all that can be refused
     return notes, parts, trainer.is_global_zero
 
 

@@ -4,8 +4,10 @@ import hashlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,8 @@ from torch import Tensor
 from ganrun.data.pixels import Fit
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.pictures import grid
-from ganrun.seeding import derive, uniform_at
+from ganrun.pictures import grid, to_uint8
+from ganrun.seeding import derive, generator, uniform_at
 
 DIGESTED = 2**26  # values of a set that its digest looks at
 LARGEST_SIDE = 2**14  # pixels
@@ -107,6 +109,24 @@ class Data(ABC):
         """Stored values -> floats in the value range that networks see."""
         return real.float()
 
+    def as_stored(self, samples: Tensor) -> Tensor:
+        """A network's samples as this set stores its own: images in 8 bits, the only ones that a user gets."""
+        return samples.float()
+
+    def shuffled(self, num: int, chunk: int = 1024) -> Iterator[Batch]:
+        """The first `num` samples of a fixed shuffle as they are stored, so many at once."""
+        order = torch.randperm(len(self), generator=generator("reals"))[:num]
+        return (self.read(some) for some in order.split(chunk))
+
+    def held_out(self) -> "Data | None":
+        """Its test split; None if there is none."""
+        return None
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What it must still be on a resume, and what scores were computed with."""
+        return {"num": len(self), "shape": list(self.shape), "classes": list(self.classes), "digest": self.digest()}
+
     def digest(self) -> str:
         """Changes with the samples and labels; of a large set only every so manieth sample is looked at."""
         size = max(1, math.prod(self.shape) * len(self))
@@ -176,6 +196,9 @@ class Images(Data):
     def to_range(self, real: Tensor) -> Tensor:
         low, high = self.value_range
         return (real * ((high - low) / 255)).add_(low)
+
+    def as_stored(self, samples):
+        return to_uint8(samples, self.value_range)
 
     def picture(self, fake, real, *, columns, names=None):
         low, high = self.value_range

@@ -121,6 +121,5 @@ class GANDataModule(pl.LightningDataModule):
 
     def reals(self, num: int) -> Batch:
         """The first `num` samples of a fixed shuffle, in the value range: for scores and pictures."""
-        order = torch.randperm(len(self.data), generator=generator("reals"))[:num]
-        batch = self.data.read(order)
+        (batch,) = self.data.shuffled(num, chunk=num)
         return batch | {"real": self.data.to_range(batch["real"])}

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganrun.data.base import as_labels
+from ganrun.data.base import Data, as_labels
 from ganrun.data.decoded import DecodedImages
 from ganrun.data.files import LARGEST, Folder
 from ganrun.data.images import ImagesInMemory
@@ -63,6 +63,13 @@ def torchvision_class(dataset: str) -> Callable:
     return classes[dataset]
 
 
+def test_split(data: Data) -> Data | None:
+    """The same set opened with its `test_arguments`."""
+    if data.test_arguments is None or data.test_arguments == data.arguments:
+        return None
+    return replace(data, name=f"{data.name}, test split", arguments=data.test_arguments, limit=None, num_classes=None)
+
+
 def to_uint8(data: Tensor | np.ndarray) -> Tensor:
     """torchvision's arrays, (num, H, W), (num, H, W, C) or (num, C, H, W), -> uint8 (num, C, H, W)."""
     images = torch.as_tensor(data)
@@ -75,12 +82,17 @@ def to_uint8(data: Tensor | np.ndarray) -> Tensor:
 class TorchvisionImages(ImagesInMemory):
     """A set that torchvision holds as an array.
 
-    dataset: class name in torchvision.datasets. arguments: of that class, such as {train: true} or {split: test}.
+    dataset: class name in torchvision.datasets. arguments: of that class, such as {train: true} or {split: train};
+    test_arguments: those that open its test split, None = it has none.
     """
 
     dataset: str
     data_dir: str
     arguments: dict[str, Any]
+    test_arguments: dict[str, Any] | None = None
+
+    def held_out(self):
+        return test_split(self)
 
     def load(self):
         found = open_torchvision(self.dataset, self.name, self.data_dir, self.arguments)
@@ -94,11 +106,15 @@ class TorchvisionImages(ImagesInMemory):
 class CelebA(DecodedImages):
     """202,599 aligned faces of 178x218 (Liu et al. 2015); read file by file, without attributes.
 
-    arguments: of torchvision.datasets.CelebA, such as {split: train}.
+    arguments: of torchvision.datasets.CelebA, such as {split: train}; test_arguments: those of its test split.
     """
 
     data_dir: str
     arguments: dict[str, Any]
+    test_arguments: dict[str, Any] | None = None
+
+    def held_out(self):
+        return test_split(self)
 
     def find(self):
         found = open_torchvision("CelebA", self.name, self.data_dir, self.arguments)

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ class Vectors(Data):
         points, labels = self.points(generator(self.name))
         points, labels = limited(self.limit, points, labels)
         self.held = {"real": points.float()} | ({} if labels is None else {"label": labels})
+
+    def held_out(self):
+        return replace(self, name=f"{self.name}, drawn again")
 
     @abstractmethod
     def points(self, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:

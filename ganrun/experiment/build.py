@@ -3,13 +3,12 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from ganrun.activations import kept_by_autograd
 from ganrun.data.base import Data
@@ -17,6 +16,9 @@ from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.hardware import compile_settings
 from ganrun.game import Recipe
+from ganrun.metrics.features import Features
+from ganrun.metrics.metric import Metric
+from ganrun.metrics.scorer import Scorer
 from ganrun.module import GANModule
 from ganrun.noise import Noise
 from ganrun.schedule import Schedule
@@ -33,18 +35,12 @@ class Parts:
     cfg: DictConfig
     datamodule: GANDataModule
     module: GANModule
-    metrics: dict[str, Callable[[Tensor, Tensor], float]]
+    scorer: Scorer
     activation_bytes: int
 
     @property
     def data(self) -> Data:
         return self.datamodule.data
-
-    @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """What the data must still be on a resume."""
-        data = self.data
-        return {"num": len(data), "shape": list(data.shape), "classes": list(data.classes), "digest": data.digest()}
 
 
 def build_node(cfg: DictConfig, key: str) -> Any:
@@ -56,12 +52,12 @@ def build_node(cfg: DictConfig, key: str) -> Any:
     return refusing(key, instantiate)(node, _convert_="all") if "_target_" in node else None
 
 
-def build_as(kind: type[Kind], cfg: DictConfig, key: str) -> Kind:
-    """Instantiates cfg[key], which must make a `kind`."""
+def build_as(kind: type[Kind], cfg: DictConfig, key: str, prefix: str = "") -> Kind:
+    """Instantiates cfg[key], which must make a `kind`. prefix: of the key, for messages."""
     made = build_node(cfg, key)
     if not isinstance(made, kind):
         got = f"{cfg[key]._target_} makes a {type(made).__name__}" if "_target_" in cfg[key] else "it has no _target_"
-        raise UserError(f"{key}: {got}; expected a {kind.__module__}.{kind.__name__}")
+        raise UserError(f"{prefix}{key}: {got}; expected a {kind.__module__}.{kind.__name__}")
     return made
 
 
@@ -127,8 +123,34 @@ def build(cfg: DictConfig) -> Parts:
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
-    metrics = {name: build_node(cfg.metric, name) for name in cfg.metric if name != "features"}
-    return Parts(cfg, datamodule, module, metrics, activation_bytes)
+    scorer = Scorer(
+        build_metrics(cfg),
+        data,
+        num_fake=cfg.evaluate.num_samples,
+        num_real=cfg.evaluate.num_real or cfg.evaluate.num_samples,
+        conditional=cfg.conditional.key is not None,
+        cache=Path(cfg.cache_dir).expanduser(),
+    )
+    return Parts(cfg, datamodule, module, scorer, activation_bytes)
+
+
+def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    """Those of cfg.metric by name; metrics whose features are configured alike share them."""
+    shared: dict[str, Features] = {}
+    metrics = {}
+    for name in [name for name in cfg.metric if name != "features"]:
+        node = OmegaConf.create(OmegaConf.to_container(cfg.metric[name], resolve=True))
+        own = {}
+        if node.get("features"):
+            wanted = OmegaConf.to_yaml(node.features)
+            if wanted not in shared:
+                shared[wanted] = build_as(Features, node, "features", f"metric.{name}.")
+            own = {"features": shared[wanted]}
+            del node["features"]
+        metrics[name] = refusing(f"metric.{name}", instantiate)(node, **own, _convert_="all")
+        if not isinstance(metrics[name], Metric):
+            raise UserError(f"metric.{name}: {node._target_} makes no ganrun.metrics.metric.Metric")
+    return metrics
 
 
 def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:

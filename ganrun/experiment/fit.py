@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -108,10 +110,13 @@ class Fit:
         self.samples = Samples(
             run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=cfg.conditional.key is not None
         )
-        self.evaluate = Evaluate(run, datamodule, parts.metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
+        self.evaluate = Evaluate(
+            run, parts.scorer, every=cfg.evaluate.every, export=partial(self.export, run.best_generator),
+            best_by=cfg.evaluate.best_by, patience=cfg.evaluate.patience,
+        )  # fmt: skip
         self.checkpoints = Checkpoints(
-            run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export, seconds=seconds,
-            about={"config": config_digest(run), "data": parts.fingerprint},
+            run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=partial(self.export, run.generator),
+            about={"config": config_digest(run), "data": parts.data.fingerprint}, seconds=seconds,
         )  # fmt: skip
         watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every))
         step = start.step if start else 0
@@ -131,7 +136,7 @@ class Fit:
     def run_to_end(self) -> dict[str, Any]:
         if self.start is None:
             flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
-            self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.evaluate.metrics})
+            self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.parts.scorer.metrics})
         path = self.start.path if self.start else None
         device = self.trainer.strategy.root_device
         if device.type == "cuda":
@@ -145,25 +150,29 @@ class Fit:
             error.step = self.trainer.global_step
             raise
         if self.trainer.is_global_zero:
-            self.export()
+            self.export(self.run.generator)
         return self.result()
 
     def result(self) -> dict[str, Any]:
         received, last, best = self.signals.received, self.evaluate.last, self.evaluate.best
+        about = {"ema": self.module.ema is not None, "seed": self.module.seed, "versions": versions()}
         scores = {
             metric: {
                 "final": last[metric],
                 "step": last["step"],
-                "best": best[metric],
-                "best_step": best["step"],
-                "protocol": protocol | {"ema": self.module.ema is not None, "seed": self.module.seed},
+                "best": best[metric]["value"],
+                "best_step": best[metric]["step"],
+                "better": "lower" if self.parts.scorer.metrics[metric].lower_is_better else "higher",
+                "protocol": protocol | about,
             }
-            for metric, protocol in self.evaluate.protocol.items()
+            for metric, protocol in self.parts.scorer.protocols.items()
             if last
         }
         steps = self.trainer.global_step
+        whole = steps >= self.trainer.max_steps or (self.evaluate.ended and not received)
         return {
-            "status": "finished" if steps >= self.trainer.max_steps else f"stopped by {name(received)}",
+            "status": "finished" if whole else f"stopped by {name(received)}",
+            "ended": self.evaluate.ended,
             "signal": received,
             "steps": steps,
             "goal": self.trainer.max_steps,
@@ -176,8 +185,8 @@ class Fit:
             "versions": versions(),
         }
 
-    def export(self) -> None:
-        """generator.safetensors and generator.yaml, from the averaged weights."""
+    def export(self, path: Path) -> None:
+        """The two files of the generator, from the averaged weights."""
         cfg, data = self.parts.cfg, self.parts.data
         classes = data.classes if cfg.conditional.key else []
         with self.module.ema.applied() if self.module.ema else nullcontext():
@@ -189,7 +198,7 @@ class Fit:
                 "noise": OmegaConf.to_container(cfg.noise, resolve=True),
                 "trained": {"dataset": data.name, "steps": self.trainer.global_step, "seed": cfg.seed},
             }
-            save_generator(self.run.generator, sampling, description)
+            save_generator(path, sampling, description)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -204,6 +213,8 @@ def versions() -> dict[str, str]:
     return {
         "ganrun": ganrun.__version__,
         "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "torch-fidelity": version("torch-fidelity"),
         "pytorch-lightning": pl.__version__,
         "python": platform.python_version(),
     }

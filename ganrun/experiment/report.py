@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ganrun.experiment.build import Parts
 from ganrun.experiment.hardware import precision_of
+from ganrun.metrics.protocol import short as short_protocol
 
 SHOWN = 3  # skipped files that the summary names
 
@@ -75,11 +76,13 @@ def values(node: DictConfig, skip: tuple[str, ...] = ()) -> str:
 def result_table(result: dict[str, Any], sample: Path, tensorboard: Path) -> Table:
     """How the run ended and where to look."""
     table = plain_table()
-    table.add_row("status", f"{result['status']} after {result['steps']:,} steps")
+    ended = f": {result['ended']}" if result.get("ended") else ""
+    table.add_row("status", f"{result['status']} after {result['steps']:,} steps{ended}")
     table.add_row("time", f"{result['seconds']:.0f} s, {result['images_per_second']:,.0f} images/s")
     for name, score in result["scores"].items():
         best = f" (best {score['best']:.5f} at step {score['best_step']:,})" if "best" in score else ""
-        table.add_row(name, f"{score['final']:.5f}{best}, lower is better")
+        table.add_row(name, f"{score['final']:.5f}{best}, {score['better']} is better")
+        table.add_row("", short_protocol(score["protocol"]))
     table.add_row("samples", str(sample))
     table.add_row("curves", f"tensorboard --logdir {tensorboard.parent}")
     return table

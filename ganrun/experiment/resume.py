@@ -34,22 +34,31 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     recheck(cfg)
     from ganrun.experiment.trainer import make_trainer
 
+    patient = "evaluate.patience" in changed
     with owning(run.path) if make_trainer(cfg, logger=False).is_global_zero else nullcontext():
-        return go_on(run, cfg, find_start(run, named), None if "steps" not in changed else cfg.steps), run
+        steps = cfg.steps if "steps" in changed else None
+        return go_on(run, cfg, find_start(run, named), steps, patient=patient), run
 
 
-def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None) -> dict[str, Any]:
-    """Trains on from `start` to step `steps`, or as far as the run was last meant to go."""
+def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, *, patient: bool) -> dict[str, Any]:
+    """Trains on from `start` to step `steps`, or as far as the run was last meant to go.
+
+    patient: has the patience changed, for want of which the run may have ended?
+    """
     result, done = run.read_result(), start.step if start else 0
     cfg.steps = steps or max(result.get("goal", cfg.steps), done)
     if cfg.steps < done:
         raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")
-    if cfg.steps == done and result.get("status") == "finished":
+    if result.get("status") == "finished" and cfg.steps == done:
         print(f"nothing to do: the run has finished its {done} steps; go on with steps=<more than {done}>")
+        return result | {"signal": None}
+    if result.get("status") == "finished" and result.get("ended") and result["steps"] == done and not patient:
+        print(f"nothing to do: {result['ended']}; go on with evaluate.patience=<more, or null>")
         return result | {"signal": None}
     from ganrun.experiment.build import build
     from ganrun.experiment.fit import train
     from ganrun.experiment.hardware import precision_of
+    from ganrun.experiment.trainer import make_trainer
 
     cfg.precision = precision_of(cfg)
     parts, notes = build(cfg), []
@@ -57,6 +66,7 @@ def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None) 
         check_same_run(parts, start, run)
     elif cfg.init_from:
         notes = init_from(parts, cfg.init_from)
+    parts.scorer.prepare(make_trainer(cfg, logger=False).strategy.root_device)
     return train(parts, run, start, notes)
 
 

@@ -98,7 +98,7 @@ def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
             f"{start.path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was "
             "edited; init_from= starts a new run from its weights"
         )
-    got, had = parts.fingerprint, about["data"]
+    got, had = parts.data.fingerprint, about["data"]
     if got != had:
         raise UserError(f"resume={run.path}: the data set has changed: got {got}, had {had}")
 

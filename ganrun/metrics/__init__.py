@@ -1,1 +1,1 @@
-"""Scores of generated samples against real ones: metric(real, fake) -> float, lower is better."""
+"""Scores of generated samples against real ones: features, summaries of each side, metrics, and their protocol."""

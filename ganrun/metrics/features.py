@@ -1,3 +1,140 @@
-"""features"""
+"""Features: samples as the numbers that a metric compares."""
 
-class Values: ...
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.data.base import Data
+from ganrun.errors import UserError
+
+
+class Seen(NamedTuple):
+    """Samples as a metric sees them."""
+
+    features: Tensor  # (num, F) float32
+    logits: Tensor | None = None  # (num, K), of networks that classify
+    label: Tensor | None = None  # (num,), which class each is, or was made for
+
+
+class Features(ABC):
+    """Maps samples as they are stored, uint8 images (num, C, H, W) or points (num, D), to what is compared."""
+
+    costly = True  # are statistics of the data set worth a file?
+    classifies = 0  # among how many classes its logits choose; 0 = it has none
+
+    @abstractmethod
+    def prepare(self, data: Data, device: torch.device) -> None:
+        """Makes it ready for the samples of a data set; does nothing the second time. Raises UserError."""
+
+    @abstractmethod
+    def see(self, samples: Tensor) -> Seen:
+        """Features, and logits if there are any, on the device that it was prepared for."""
+
+    @property
+    @abstractmethod
+    def protocol(self) -> dict[str, Any]:
+        """Network, hash of its weights, resizer: whatever decides the numbers."""
+
+
+class Values(Features):
+    """The samples' own values: pixels in [-1, 1], flattened, or a point's coordinates."""
+
+    costly = False
+    protocol = {"features": "values"}  # noqa: RUF012 - read only
+
+    def prepare(self, data, device):
+        self._device = device
+
+    def see(self, samples):
+        return Seen(as_numbers(samples.to(self._device)).flatten(1))
+
+
+class NetworkFeatures(Features):
+    """A network's; `chunk` samples a pass.
+
+    `load` makes the network and says what it is; `look` maps a chunk of samples to (features, logits or None).
+    """
+
+    chunk = 256
+    _network: nn.Module | None = None
+
+    def prepare(self, data, device):
+        if self._network is None:
+            with torch.random.fork_rng(devices=[]):  # what is drawn here is nobody else's
+                self._network, self._about = self.load(data, device)
+            self._network.eval().requires_grad_(False)
+        self._network.to(device)
+        self._device = device
+
+    @abstractmethod
+    def load(self, data: Data, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+        """The network, and its protocol. Raises UserError."""
+
+    @abstractmethod
+    def look(self, samples: Tensor) -> tuple[Tensor, Tensor | None]: ...
+
+    @torch.no_grad()
+    def see(self, samples):
+        with in_fp32(self._device):
+            looked = [self.look(part.to(self._device)) for part in samples.split(self.chunk)]
+        features, logits = zip(*looked, strict=True)
+        return Seen(torch.cat(features), None if logits[0] is None else torch.cat(logits))
+
+    @property
+    def protocol(self):
+        return self._about
+
+
+def as_numbers(samples: Tensor) -> Tensor:
+    """uint8 images -> float32 in [-1, 1]; points as they are."""
+    return samples.float() / 127.5 - 1 if samples.dtype == torch.uint8 else samples.float()
+
+
+@contextmanager
+def in_fp32(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TF32: a score does not depend on the precision of training."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of weights by name."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def load_weights(path: str | Path, key: str) -> dict[str, Tensor]:
+    """A state dict, without unpickling anything but tensors. Raises UserError."""
+    place = Path(path).expanduser()
+    if not place.is_file():
+        raise UserError(f"{key}={path}: there is no such file")
+    try:
+        return torch.load(place, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch and pickle raise for a file that somebody else wrote
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{key}={path}: cannot be read as weights: {reason[:200]}") from error
+
+
+def fit_weights(network: nn.Module, state: Any, key: str) -> None:
+    """Loads a state dict into the network that it must be of. Raises UserError."""
+    try:
+        network.load_state_dict(state)
+    except Exception as error:  # other names, other shapes, no state dict at all
+        reason = (str(error).splitlines() or [""])[-1].strip()
+        raise UserError(f"{key}: these are not the weights of that network: {reason[:200]}") from error

@@ -1,0 +1,29 @@
+"""Does a conditional generator make what it was asked for?"""
+
+from ganrun.errors import UserError
+from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.summaries import Agreement
+
+
+class ClassAccuracy(Metric):
+    """Share of samples that a classifier trained on real data takes for the class that they were made for.
+
+    Ravuri and Vinyals 2019, arXiv 1905.10887, with the parts of training and test data exchanged ("GAN-test" in
+    Shmelkov et al. 2018, arXiv 1807.09499).
+    """
+
+    lower_is_better = False
+    needs_real = False
+
+    def prepare(self, setting: Setting) -> None:
+        if not setting.conditional:
+            raise UserError("metric=class-accuracy: it needs fakes that are made for labels: conditional=label")
+        super().prepare(setting)
+        if self.features.classifies != setting.data.num_classes:
+            raise UserError("metric=class-accuracy: its features must be classifier, trained on the data set's labels")
+
+    def summary(self):
+        return Agreement()
+
+    def score(self, real, fake):
+        return Score(fake.right / fake.num)

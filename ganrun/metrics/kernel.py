@@ -1,0 +1,65 @@
+"""KID: the kernel distance."""
+
+import torch
+from torch import Tensor
+
+from ganrun.errors import UserError
+from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.summaries import Kept
+from ganrun.seeding import generator
+
+
+def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
+    """(xy / F + 1)^3 for features (num, F): Binkowski et al. 2018, arXiv 1801.01401, section 4."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def squared_mmd(real: Tensor, fake: Tensor) -> Tensor:
+    """Unbiased estimate of the squared maximum mean discrepancy: Gretton et al. 2012, lemma 6. It may be below 0."""
+    across = polynomial_kernel(real, fake).mean()
+    return mean_within(real) + mean_within(fake) - 2 * across
+
+
+def mean_within(features: Tensor) -> Tensor:
+    """Of the kernel over all pairs of different samples."""
+    kernel = polynomial_kernel(features, features)
+    return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
+
+
+class KID(Metric):
+    """Mean and standard deviation of the squared MMD over random subsets, the same for every evaluation."""
+
+    def __init__(self, *, num_subsets: int = 100, subset_size: int = 1000, **settings):
+        super().__init__(**settings)
+        if num_subsets < 1 or subset_size < 2:
+            raise ValueError(f"num_subsets={num_subsets}, subset_size={subset_size}; expected at least 1 and 2")
+        self.num_subsets = num_subsets
+        self.subset_size = subset_size
+
+    def prepare(self, setting: Setting) -> None:
+        num = min(setting.num_real, setting.num_fake, self.most or setting.num_fake)
+        if num < self.subset_size:
+            raise UserError(
+                f"metric=kid: subsets of {self.subset_size} from {num} samples; score more samples, or give "
+                f"metric.kid.subset_size=<{num} or less>"
+            )
+        super().prepare(setting)
+
+    def summary(self):
+        return Kept(self.most)
+
+    def score(self, real, fake):
+        rng, values = generator("kid"), []
+        for _ in range(self.num_subsets):
+            values.append(squared_mmd(*(some(side.values, self.subset_size, rng).double() for side in (real, fake))))
+        values = torch.stack(values)
+        return Score(float(values.mean()), float(values.std(correction=0)))
+
+    @property
+    def protocol(self):
+        return {"num_subsets": self.num_subsets, "subset_size": self.subset_size}
+
+
+def some(values: Tensor, num: int, rng: torch.Generator) -> Tensor:
+    """So many rows at random, none twice."""
+    return values[torch.randperm(len(values), generator=rng)[:num].to(values.device)]

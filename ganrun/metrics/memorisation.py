@@ -1,0 +1,35 @@
+"""Does a generator repeat its training images?"""
+
+from torch import Tensor
+
+from ganrun.errors import UserError
+from ganrun.metrics.distances import nearest
+from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.precision_recall import Neighbours
+
+
+def memorised(real: Tensor, real_radii: Tensor, fake: Tensor) -> Tensor:
+    """(num_fake,) is each fake nearer to its nearest real than that real is to its own nearest neighbour?
+
+    One minus authenticity: Alaa et al. 2022, arXiv 2102.08921, section 3.3. real (n, F), real_radii (n,), fake (m, F).
+    """
+    distances, indices = nearest(fake, real, 1)
+    return distances[:, 0] < real_radii[indices[:, 0]]
+
+
+class Memorisation(Metric):
+    """Share of samples that are nearer to a training image than it is to any other: 1 for copies.
+
+    It is not 0 for unseen real data, of which about half lie so: compare with the score of the data's test split.
+    """
+
+    def prepare(self, setting: Setting) -> None:
+        if setting.num_real < 2:
+            raise UserError(f"metric=memorisation: {setting.num_real} reals have no neighbours; score more of them")
+        super().prepare(setting)
+
+    def summary(self):
+        return Neighbours(self.most, 1)
+
+    def score(self, real, fake):
+        return Score(float(memorised(real.values, real.radii, fake.values).double().mean()))

@@ -1,0 +1,128 @@
+"""Precision, recall, density and coverage: whose neighbourhoods hold whom, among features (num, F) of both sides.
+
+A sample's neighbourhood is the ball around it that reaches to its k-th nearest neighbour on its own side.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganrun.errors import UserError
+from ganrun.metrics.distances import blocks, nearest
+from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.summaries import Kept
+
+
+class Held(NamedTuple):
+    """Who lies in whose neighbourhood."""
+
+    reals_around: Tensor  # (num_fake,) in how many neighbourhoods of reals each fake lies
+    is_recalled: Tensor  # (num_real,) does each real lie in some fake's neighbourhood?
+    is_covered: Tensor  # (num_real,) does each real's neighbourhood hold a fake?
+
+
+def radii(features: Tensor, k: int) -> Tensor:
+    """(num,) distance of each sample to its k-th nearest neighbour, itself not counted."""
+    return nearest(features, features, k + 1)[0][:, -1]
+
+
+def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) -> Held:
+    around, recalled, covered = torch.zeros(len(fake), dtype=torch.int64, device=fake.device), [], []
+    for rows, squared in blocks(real, fake):
+        distances = squared.sqrt_()
+        inside = distances < real_radii[rows, None]
+        around += inside.sum(0)
+        covered.append(inside.any(1))
+        recalled.append((distances < fake_radii).any(1))
+    return Held(around, torch.cat(recalled), torch.cat(covered))
+
+
+class Neighbours(Kept):
+    """Features with the radii of their neighbourhoods and whom they hold, each computed once for all metrics."""
+
+    def __init__(self, most: int | None, k: int):
+        super().__init__(most)
+        self.name += f" and their {k} neighbours"
+        self.k = k
+        self._radii: Tensor | None = None
+        self._held: tuple[Neighbours, Held] | None = None
+
+    @property
+    def radii(self) -> Tensor:
+        if self._radii is None:
+            self._radii = radii(self.values, self.k)
+        return self._radii
+
+    def held_with(self, real: "Neighbours") -> Held:
+        """Of these fakes and those reals."""
+        if self._held is None or self._held[0] is not real:
+            self._held = real, holding(real.values, self.values, real.radii, self.radii)
+        return self._held[1]
+
+    def state(self):
+        return super().state() | {"radii": self.radii}
+
+    def load(self, state):
+        super().load(state)
+        self._radii = state["radii"]
+
+
+class Neighbourhoods(Metric):
+    """k: the neighbour that a neighbourhood reaches to."""
+
+    lower_is_better = False
+
+    def __init__(self, *, k: int = 5, **settings):
+        super().__init__(**settings)
+        if k < 1:
+            raise ValueError(f"k={k}; expected at least 1")
+        self.k = k
+
+    def prepare(self, setting: Setting) -> None:
+        num = min(setting.num_real, setting.num_fake)
+        if num <= self.k:
+            raise UserError(f"k={self.k}: {num} samples have no {self.k} neighbours; score more samples")
+        super().prepare(setting)
+
+    def summary(self):
+        return Neighbours(self.most, self.k)
+
+    def score(self, real, fake):
+        return Score(float(self.of(fake.held_with(real))))
+
+    @abstractmethod
+    def of(self, held: Held) -> Tensor: ...
+
+    @property
+    def protocol(self):
+        return {"k": self.k}
+
+
+class Precision(Neighbourhoods):
+    """Share of fakes in a real's neighbourhood: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 2."""
+
+    def of(self, held):
+        return (held.reals_around > 0).double().mean()
+
+
+class Recall(Neighbourhoods):
+    """Share of reals in a fake's neighbourhood: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 2."""
+
+    def of(self, held):
+        return held.is_recalled.double().mean()
+
+
+class Density(Neighbourhoods):
+    """Mean number of reals' neighbourhoods around a fake, over k: Naeem et al. 2020, arXiv 2002.09797, eq. 3."""
+
+    def of(self, held):
+        return held.reals_around.double().mean() / self.k
+
+
+class Coverage(Neighbourhoods):
+    """Share of reals whose neighbourhood holds a fake: Naeem et al. 2020, arXiv 2002.09797, eq. 4."""
+
+    def of(self, held):
+        return held.is_covered.double().mean()

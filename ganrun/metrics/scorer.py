@@ -1,0 +1,141 @@
+"""Scores one stream of fakes after another against the same reals, under one protocol."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganrun.checkpoint_file import FORMAT, damage, load_checkpoint, save_checkpoint
+from ganrun.data.base import Data
+from ganrun.errors import UserError
+from ganrun.game import Batch
+from ganrun.metrics.features import Features
+from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.summaries import Summary
+from ganrun.storage import writing
+
+Summaries = dict[tuple[Features, str], Summary]  # by features and the summary's name
+
+
+def key_of(metric: Metric) -> tuple[Features, str]:
+    return metric.features, metric.summary().name
+
+
+@dataclass
+class Scorer:
+    """metrics: by name. num_real: reals, None = all. split: what the reals are called in the protocol.
+
+    conditional: are the fakes made for labels? cache: folder for statistics of reals, None = computed each time.
+    """
+
+    metrics: dict[str, Metric]
+    data: Data
+    num_fake: int
+    num_real: int | None = None
+    conditional: bool = False
+    split: str = "training data"
+    cache: Path | None = None
+    _real: Summaries = field(default_factory=dict, init=False)
+    _device: torch.device | None = field(default=None, init=False)
+
+    def prepare(self, device: torch.device) -> None:
+        """Loads or trains all that the metrics need; fp64 and exact sums want a GPU by NVIDIA, or the CPU.
+
+        Raises UserError for a metric that cannot score this data.
+        """
+        self._device = device if device.type == "cuda" else torch.device("cpu")
+        self.num_real = min(self.num_real or len(self.data), len(self.data))
+        setting = Setting(self.data, self.num_real, self.num_fake, self.conditional, self._device)
+        for metric in self.metrics.values():
+            metric.prepare(setting)
+
+    def labels(self) -> Tensor | None:
+        """(num_fake,) what fakes are made for: the labels of as many reals, over and over if there are fewer."""
+        if not self.conditional:
+            return None
+        found = torch.cat([batch["label"].cpu() for batch in self.data.shuffled(self.num_fake)])
+        return found[torch.arange(self.num_fake) % len(found)]
+
+    def score(self, fakes: Iterable[Batch]) -> dict[str, Score]:
+        """Of a stream with fake (num, ...) in the networks' value range, and label (num,) if they are made for labels.
+
+        Changes nothing but its own memory of the reals.
+        """
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            self._see_reals()
+            fake = self._summarise(fakes, "fake", self.metrics.values())
+            return {name: self._score(metric, fake) for name, metric in self.metrics.items()}
+
+    def _score(self, metric: Metric, fake: Summaries) -> Score:
+        return metric.score(self._real[key_of(metric)] if metric.needs_real else None, fake[key_of(metric)])
+
+    def _see_reals(self) -> None:
+        """Once; what costs a network's passes is kept in a file."""
+        wanted = [metric for metric in self.metrics.values() if metric.needs_real]
+        missing = [metric for metric in wanted if key_of(metric) not in self._real and not self._load(metric)]
+        if not missing:
+            return
+        self._real |= self._summarise(self.data.shuffled(self.num_real), "real", missing)
+        for metric in missing:
+            if metric.features.costly and self.cache:
+                summary = self._real[key_of(metric)]
+                content = {"ganrun": {"format": FORMAT}, "state": {k: v.cpu() for k, v in summary.state().items()}}
+                with writing(self.cache):
+                    self.cache.mkdir(parents=True, exist_ok=True)
+                save_checkpoint(content, self._file(metric))
+
+    def _load(self, metric: Metric) -> bool:
+        path = self._file(metric)
+        if path is None or not metric.features.costly or damage(path):
+            return False
+        summary = metric.summary()
+        try:
+            summary.load({key: value.to(self._device) for key, value in load_checkpoint(path)["state"].items()})
+        except (UserError, KeyError):  # of another version
+            return False
+        self._real[key_of(metric)] = summary
+        return True
+
+    def _file(self, metric: Metric) -> Path | None:
+        about = [metric.features.protocol, metric.summary().name, self.data.fingerprint, self.num_real]
+        name = hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+        return self.cache / f"real-{name}.ckpt" if self.cache else None
+
+    def _summarise(self, batches: Iterable[Batch], key: str, metrics: Iterable[Metric]) -> Summaries:
+        """One pass over the samples; what several metrics look at is computed once."""
+        found: Summaries = {}
+        for metric in metrics:
+            found.setdefault(key_of(metric), metric.summary())
+        for batch in batches:
+            samples = self.data.as_stored(batch[key]) if key == "fake" else batch[key]
+            for features in {features for features, _ in found}:
+                seen = features.see(samples)._replace(label=batch.get("label"))
+                for (its, _), summary in found.items():
+                    if its is features:
+                        summary.add(seen)
+        return found
+
+    @property
+    def protocols(self) -> dict[str, dict[str, Any]]:
+        """What made each metric's score; after `prepare`."""
+        return {name: self._protocol(metric) for name, metric in self.metrics.items()}
+
+    def _protocol(self, metric: Metric) -> dict[str, Any]:
+        limit = metric.most or max(self.num_fake, self.num_real)
+        about = {
+            "metric": type(metric).__name__,
+            **metric.protocol,
+            **metric.features.protocol,
+            "dataset": self.data.name,
+            "data": self.data.fingerprint["digest"],
+            "split": self.split,
+            "num_real": min(self.num_real, limit) if metric.needs_real else 0,
+            "num_fake": min(self.num_fake, limit),
+            "values": "8 bit" if len(self.data.shape) == 3 else "float",
+        }
+        return about | {"labels": "as in the data" if self.conditional else "none"}
