@@ -1,3 +1,4 @@
 """features"""
 
+
 class Values: ...

@@ -1,4 +1,5 @@
 """inception"""
 
+
 class Inception:
     def __init__(self, weights: str | None = None, cache: str | None = None): ...
