@@ -4,78 +4,19 @@ Neither the data set nor the training code is needed, and nothing is unpickled. 
 ganrun's networks and noise are built, unless the caller trusts more packages.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
 
 from ganrun.errors import UserError
-from ganrun.noise import Noise
-from ganrun.seeding import derive
+from ganrun.sampling import SamplingGenerator
 from ganrun.storage import replacing
 from ganrun.trust import GENERATOR_ROOMS, package_names, trusted_class
 
 FORMAT = 1
-CHUNK = 256  # samples a forward pass
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-class SamplingGenerator(nn.Module):
-    """A generator with its noise.
-
-    value_range: of the generator's output, None for vectors. classes: their names, empty if unconditional.
-    """
-
-    def __init__(self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str]):
-        super().__init__()
-        self.generator = generator
-        self.noise = noise
-        self.value_range = value_range
-        self.classes = classes
-
-    @torch.no_grad()
-    def sample(self, num: int, seed: int = 0, label: int | Sequence[int] | Tensor | None = None) -> Tensor:
-        """(num, C, H, W) in [-1, 1] for images, (num, D) raw for vectors.
-
-        Sample i depends on (seed, i) alone, not on num. label: one class index for all or one for each; by default
-        a conditional generator goes through its classes in turn. Raises UserError for labels that do not fit.
-        """
-        device = next(self.generator.parameters()).device
-        labels = self._labels(num, label)
-        rng = torch.Generator()
-        z = [self.noise(1, rng.manual_seed(derive(seed, "sample", i)))["z"] for i in range(num)]
-        chunks = [
-            self.generator(
-                torch.cat(z[i : i + CHUNK]).to(device), None if labels is None else labels[i : i + CHUNK].to(device)
-            )
-            for i in range(0, num, CHUNK)
-        ]
-        samples = torch.cat(chunks).cpu()
-        if self.value_range is None:
-            return samples
-        low, high = self.value_range
-        return (samples - low) * (2 / (high - low)) - 1
-
-    def _labels(self, num: int, label: int | Sequence[int] | Tensor | None) -> Tensor | None:
-        if num < 1:
-            raise UserError(f"num={num}; expected at least 1")
-        if not self.classes:
-            if label is not None:
-                raise UserError("label= was given, but this generator is unconditional")
-            return None
-        try:
-            labels = torch.arange(num) % len(self.classes) if label is None else torch.as_tensor(label)
-            labels = labels.expand(num) if labels.dim() == 0 else labels
-            fit = labels.shape == (num,) and labels.dtype in INTEGERS and 0 <= labels.min() <= labels.max()
-        except (TypeError, ValueError, RuntimeError):  # what torch raises for text, ragged lists, ...
-            fit = False
-        if not fit or labels.max() >= len(self.classes):
-            raise UserError(f"label={label}; expected {num} indices from 0 to {len(self.classes) - 1}, or one for all")
-        return labels.long()
 
 
 def save_generator(path: Path, sampling: SamplingGenerator, description: dict[str, Any]) -> None:

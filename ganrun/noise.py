@@ -1,12 +1,40 @@
 """The generator's noise. It lives beside the generator and travels with it."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ganrun.errors import require
+from ganrun.errors import UserError, require
 from ganrun.game import Batch
+
+PARALLEL = 1e-4  # sine of an angle below which the formula of slerp divides by next to nothing
+
+
+def truncated_normal(uniform: Tensor, truncation: float) -> Tensor:
+    """N(0, 1) within +-truncation, of the same shape, from `uniform` in [0, 1) by the inverse of its distribution.
+
+    The truncation trick: Brock et al. 2019, arXiv 1809.11096, section 3.1. They draw again whatever falls outside; here
+    each number of `uniform` gives exactly one, so that a sample depends on its own seed alone.
+    """
+    mass = math.erf(truncation / math.sqrt(2))  # that N(0, 1) has within +-truncation
+    z = math.sqrt(2) * torch.erfinv(mass * (2 * uniform.double() - 1))
+    return z.clamp(-truncation, truncation).float()  # erfinv(-1) is infinite
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Spherical interpolation of vectors (..., D): a at t = 0, b at t = 1, by the arc between them.
+
+    White 2016, arXiv 1609.04468, section 2.1. The straight line passes through short vectors, which N(0, I) in many
+    dimensions hardly ever draws. Nearly (anti)parallel vectors, which have no arc to speak of, go straight.
+    """
+    lengths = a.norm(dim=-1, keepdim=True) * b.norm(dim=-1, keepdim=True)
+    cosine = (a * b).sum(-1, keepdim=True) / lengths.clamp(min=torch.finfo(a.dtype).tiny)
+    angle = torch.acos(cosine.clamp(-1, 1))
+    sine = angle.sin()
+    arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / sine.clamp(min=PARALLEL)
+    return torch.where(sine > PARALLEL, arc, torch.lerp(a, b, t))
 
 
 class Noise(nn.Module, ABC):
@@ -17,13 +45,22 @@ class Noise(nn.Module, ABC):
         require(1, z_dim=z_dim)
         self.z_dim = z_dim
 
-    def forward(self, num: int, rng: Generator, label: Tensor | None = None) -> Batch:
-        batch = {"z": self.draw(num, rng)}
+    def forward(self, num: int, rng: Generator, label: Tensor | None = None, truncation: float | None = None) -> Batch:
+        """truncation: no coordinate of z is larger, None = off. Raises UserError for noise that has no tails."""
+        batch = {"z": self.draw(num, rng) if truncation is None else self.draw_truncated(num, rng, truncation)}
         return batch if label is None else batch | {"label": label}
 
     @abstractmethod
     def draw(self, num: int, rng: Generator) -> Tensor:
         """(num, z_dim)"""
+
+    def draw_truncated(self, num: int, rng: Generator, truncation: float) -> Tensor:
+        """(num, z_dim), the tails beyond +-truncation cut off."""
+        raise UserError(f"truncation={truncation}: {type(self).__name__} noise has no tails to cut off; leave it out")
+
+    def between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
+        """A way through likely noise from a to b, (..., z_dim), at t from 0 to 1."""
+        return torch.lerp(a, b, t)
 
 
 class Normal(Noise):
@@ -31,6 +68,14 @@ class Normal(Noise):
 
     def draw(self, num, rng):
         return torch.randn(num, self.z_dim, generator=rng)
+
+    def draw_truncated(self, num, rng, truncation):
+        if not truncation > 0:
+            raise UserError(f"truncation={truncation}; expected more than 0, or null for none")
+        return truncated_normal(torch.rand(num, self.z_dim, generator=rng, dtype=torch.float64), truncation)
+
+    def between(self, a, b, t):
+        return slerp(a, b, t)
 
 
 class Uniform(Noise):

@@ -4,16 +4,21 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP = 2  # pixels between images
+OPACITY = {"real": 0.3, "generated": 0.5}  # of the points in a scatter plot
 
 
 def to_uint8(images: Tensor, value_range: Sequence[float] = (-1, 1)) -> Tensor:
-    """Images in a value range as the 8-bit images that a user gets: rounded, and cut off at both ends."""
+    """Images of any shape -> the nearest 8-bit values: `value_range` becomes 0 to 255, what lies outside is clamped.
+
+    Rounding, not cutting off decimals: that would darken generated images by half a level.
+    """
     low, high = value_range
-    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).byte()
+    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
 
 def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Image.Image:
@@ -40,11 +45,14 @@ def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Ima
     return picture
 
 
-def scatter(fake: Tensor, real: Tensor) -> Image.Image:
-    """Points (num, 1) or (num, 2): generated over real ones, and the generated density beside them."""
+def scatter(fake: Tensor, real: Tensor | None = None) -> Image.Image:
+    """Points (num, 1) or (num, 2): generated over real ones if there are any, and the generated density beside them."""
     from matplotlib.figure import Figure
 
-    fake, real = fake.cpu().numpy(), real.cpu().numpy()
+    sets = [
+        (points.cpu().numpy(), name) for points, name in ((real, "real"), (fake, "generated")) if points is not None
+    ]
+    fake, real = sets[-1][0], sets[0][0]  # without reals the generated points say how far the axes go
     figure = Figure(figsize=(9, 4.5), dpi=90)
     figure.subplots_adjust(0.05, 0.07, 0.98, 0.92, wspace=0.12)  # a layout that fits itself draws everything twice
     points, density = figure.subplots(1, 2)
@@ -54,14 +62,14 @@ def scatter(fake: Tensor, real: Tensor) -> Image.Image:
     if fake.shape[1] == 1:
         bins = np.linspace(low[0], high[0], 80)
         for axis, cumulative in ((points, True), (density, False)):
-            for values, name in ((real, "real"), (fake, "generated")):
+            for values, name in sets:
                 inside = values[(values >= low) & (values <= high)]  # a diverged generator may leave none
                 axis.hist(inside, bins, density=len(inside) > 0, cumulative=cumulative, histtype="step", label=name)
         points.set_title("cumulative")
         points.legend(loc="upper left")
     else:
-        points.scatter(*real[:, :2].T, s=4, alpha=0.3, linewidths=0, label="real")
-        points.scatter(*fake[:, :2].T, s=4, alpha=0.5, linewidths=0, label="generated")
+        for values, name in sets:
+            points.scatter(*values[:, :2].T, s=4, alpha=OPACITY[name], linewidths=0, label=name)
         points.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", title="samples")
         points.legend(loc="upper right")
         density.hist2d(*fake[:, :2].T, bins=80, range=[(low[0], high[0]), (low[1], high[1])])

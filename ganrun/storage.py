@@ -26,9 +26,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` whole, or not at all: written beside it, synced, renamed.
 
+    sync: wait for the disk, so that the file is whole after a power cut too; too slow for thousands of small files.
     Raises CannotWrite. The directory must exist: a run whose directory has vanished does not bring it back.
     """
     with writing(path):
@@ -37,7 +38,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:

@@ -5,6 +5,7 @@ import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -121,11 +122,29 @@ def test_labels():
     assert not torch.allclose(ones[0], turns[0])
 
 
-@pytest.mark.parametrize("label", [2, -1, [0, 1], [0, 1, 2], [[0, 1, 1]]])
+BAD_CLASS = "expected class indices from 0 to 1, or names; .*valid: a, b"
+
+
+@pytest.mark.parametrize("label", [2, -1, [0, 1, 2], [[0, 1, 1]], [], True, 1.0, "c", ["a", "c", "b"], {}, 10**30])
 def test_refuses_labels(label):
     sampling, _ = make(MLP, classes=("a", "b"))
-    with pytest.raises(UserError, match="expected 3 indices from 0 to 1, or one for all"):
+    with pytest.raises(UserError, match=BAD_CLASS):
         sampling.sample(3, label=label)
+
+
+@pytest.mark.parametrize("label", [[0, 1], ["a"], torch.tensor([0, 1]), np.array([0, 1, 1, 1])])
+def test_refuses_a_number_of_labels(label):
+    sampling, _ = make(MLP, classes=("a", "b"))
+    with pytest.raises(UserError, match="expected 3 classes, one for each sample, or one for all"):
+        sampling.sample(3, label=label)
+
+
+def test_classes_by_name():
+    sampling, _ = make(MLP, classes=("a", "b", "7"))
+    torch.testing.assert_close(sampling.sample(3, label=["7", 1, "a"]), sampling.sample(3, label=[2, 1, 0]))
+    torch.testing.assert_close(sampling.sample(3, label="b"), sampling.sample(3, label=np.int64(1)))
+    with pytest.raises(UserError, match="did you mean 7"):  # an index is never taken for a name
+        sampling.sample(3, label=7)
 
 
 def test_refuses_label_of_an_unconditional_generator(saved):

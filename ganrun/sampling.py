@@ -1,0 +1,121 @@
+"""A generator with its noise: samples, each of which depends on a seed and its own number alone."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.errors import UserError, one_of, require
+from ganrun.noise import Noise
+from ganrun.seeding import derive
+
+CHUNK = 256  # samples a forward pass
+Label = int | str | Sequence[int | str] | Tensor  # a class's index or name; one for all, or several
+
+
+class SamplingGenerator(nn.Module):
+    """A generator with its noise.
+
+    value_range: of the generator's output, None for vectors. classes: their names, empty if unconditional.
+    """
+
+    def __init__(self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str]):
+        super().__init__()
+        self.generator = generator
+        self.noise = noise
+        self.value_range = value_range
+        self.classes = classes
+
+    def sample(
+        self,
+        num: int,
+        seed: int = 0,
+        label: Label | None = None,
+        *,
+        truncation: float | None = None,
+        batch_size: int = CHUNK,
+    ) -> Tensor:
+        """(num, C, H, W) in [-1, 1] for images, (num, D) raw for vectors; on the CPU.
+
+        Sample i depends on (seed, i) alone, not on num or batch_size, but for rounding. label: index or name of one
+        class for all, or one for each sample; by default a conditional generator goes through its classes in turn.
+        truncation: see Noise. Raises UserError for labels that do not fit.
+        """
+        turn = self.turn(label)
+        if label is not None and _is_several(label) and len(turn) != num:
+            raise UserError(f"label={label}; expected {num} classes, one for each sample, or one for all")
+        batches = self.batches(num, seed, turn, truncation=truncation, batch_size=batch_size)
+        return torch.cat([samples for samples, _ in batches])
+
+    def batches(
+        self,
+        num: int,
+        seed: int = 0,
+        turn: Tensor | None = None,
+        *,
+        truncation: float | None = None,
+        batch_size: int = CHUNK,
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Samples 0 to num - 1 as `sample` makes them, with their labels, so many at a time: no memory for all.
+
+        turn: class indices that the samples go through, as `turn` gives them. Raises UserError before the first batch.
+        """
+        require(1, num=num, batch_size=batch_size)
+        parts = (range(num)[start : start + batch_size] for start in range(0, num, batch_size))
+        return (self.part(part, seed, turn, truncation) for part in parts)
+
+    def part(
+        self, numbers: Sequence[int], seed: int, turn: Tensor | None, truncation: float | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The samples of these numbers, and their labels."""
+        labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
+        return self.decode(self.draw(numbers, seed, truncation), labels), labels
+
+    def draw(self, numbers: Iterable[int], seed: int, truncation: float | None = None) -> Tensor:
+        """Noise (num, z_dim) of the samples of these numbers."""
+        rng = torch.Generator()
+        drawn = [self.noise(1, rng.manual_seed(derive(seed, "sample", i)), None, truncation)["z"] for i in numbers]
+        return torch.cat(drawn)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """One forward pass: noise (num, z_dim) -> images in [-1, 1], or vectors as they are; on the CPU."""
+        device = next(self.generator.parameters()).device
+        samples = self.generator(z.to(device), None if labels is None else labels.to(device)).cpu()
+        if self.value_range is None:
+            return samples
+        low, high = self.value_range
+        return (samples - low) * (2 / (high - low)) - 1
+
+    def turn(self, label: Label | None = None) -> Tensor | None:
+        """Class indices (num,) int64 that samples go through; all by default, None if unconditional.
+
+        Raises UserError, naming the valid classes.
+        """
+        if not self.classes:
+            if label is not None:
+                raise UserError(f"label={label}: this generator is unconditional, it has no classes; leave label= out")
+            return None
+        if label is None:
+            return torch.arange(len(self.classes))
+        plain = label.tolist() if hasattr(label, "tolist") else label
+        given = list(plain) if _is_several(label) else [plain]
+        indices = [self._index(item) for item in given]
+        if not indices or None in indices:
+            last = len(self.classes) - 1
+            wrong = label if not indices else given[indices.index(None)]
+            names = one_of(self.classes, str(wrong))
+            raise UserError(f"label={wrong}; expected class indices from 0 to {last}, or names; {names}")
+        return torch.tensor(indices)
+
+    def _index(self, item: Any) -> int | None:
+        """Of the class that has this index or name; None if there is none."""
+        if isinstance(item, Integral) and not isinstance(item, bool):
+            return int(item) if 0 <= item < len(self.classes) else None
+        return self.classes.index(item) if isinstance(item, str) and item in self.classes else None
+
+
+def _is_several(label: Label) -> bool:
+    return bool(label.shape) if hasattr(label, "shape") else isinstance(label, (list, tuple, range))
