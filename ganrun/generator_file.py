@@ -51,6 +51,7 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
         allowed = (*GENERATOR_ROOMS, *package_names(trust))
         parts = [_build(header[part], allowed, f"{header_path}: {part}") for part in ("generator", "noise")]
         sampling = SamplingGenerator(*parts, value_range=header["value_range"], classes=header["classes"])
+        sampling.trained = dict(header.get("trained", {}))
         sampling.load_state_dict(load_file(path))
         sampling.eval().requires_grad_(False)
         sampling.sample(1)  # parts that do not fit each other are found here, not at their first use

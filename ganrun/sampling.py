@@ -19,6 +19,7 @@ class SamplingGenerator(nn.Module):
     """A generator with its noise.
 
     value_range: of the generator's output, None for vectors. classes: their names, empty if unconditional.
+    trained: on what, for how many steps, averaged or not, as far as that is known.
     """
 
     def __init__(self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str]):
@@ -27,6 +28,7 @@ class SamplingGenerator(nn.Module):
         self.noise = noise
         self.value_range = value_range
         self.classes = classes
+        self.trained: dict[str, Any] = {}
 
     def sample(
         self,

@@ -98,4 +98,5 @@ class Evaluate(pl.Callback):
         noise = pl_module.noise(self.scorer.num_fake, generator(pl_module.seed, "evaluate"), self.scorer.labels())
         for start in range(0, self.scorer.num_fake, CHUNK):
             some = {key: value[start : start + CHUNK] for key, value in noise.items()}
-            yield {"fake": pl_module.show(some)["fake"]} | {k: v for k, v in some.items() if k == "label"}
+            fake = self.scorer.data.as_stored(pl_module.show(some)["fake"])
+            yield {"fake": fake} | {k: v for k, v in some.items() if k == "label"}

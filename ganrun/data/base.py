@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -145,7 +145,7 @@ class Data(ABC):
 class Images(Data):
     """Images fitted to a resolution.
 
-    resolution: side in pixels, or [H, W]. channels: 1 (grey) or 3 (RGB). fit: resize, crop or pad (see fit_images).
+    resolution: side in pixels, or [H, W]. channels: 1 (grey) or 3 (RGB). fit: see fit_images.
     flip: mirror each image left to right with probability 1/2. random_crop: take a window of the image's size at random
     out of the image with reflected margins of so many pixels, 0 = off. value_range: [-1, 1] or [0, 1].
     """
@@ -165,8 +165,8 @@ class Images(Data):
             )
         if self.channels not in (1, 3):
             raise UserError(f"dataset.channels={self.channels}; valid: 1 (grey), 3 (RGB)")
-        if self.fit not in ("resize", "crop", "pad"):
-            raise UserError(f"dataset.fit={self.fit}; valid: resize, crop, pad")
+        if self.fit not in get_args(Fit):
+            raise UserError(f"dataset.fit={self.fit}; valid: {', '.join(get_args(Fit))}")
         if tuple(self.value_range) not in ((-1, 1), (0, 1)):
             raise UserError(f"dataset.value_range={list(self.value_range)}; valid: [-1,1], [0,1]")
         if not 0 <= self.random_crop < min(self.size):

@@ -1,7 +1,9 @@
 """Sets of images: arrays held in memory, and the images of a folder or a .zip."""
 
+import zipfile
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,6 +45,25 @@ class Digits(ImagesInMemory):
         digits = load_digits()
         images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))
         return images[:, None], as_labels(digits.target), [str(name) for name in digits.target_names]
+
+
+@dataclass(kw_only=True)
+class ImageArray(ImagesInMemory):
+    """The array arr_0, uint8 (num, H, W, C), of the .npz file `path`, and the labels beside it, if there are any."""
+
+    path: str
+
+    def load(self):
+        try:
+            with np.load(Path(self.path).expanduser(), allow_pickle=False) as arrays:
+                images, labels = arrays["arr_0"], arrays.get("labels")
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"path={self.path}: cannot be read as an .npz with arr_0: {error}") from error
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise UserError(f"path={self.path}: arr_0 is {images.dtype} {images.shape}; expected uint8 (num, H, W, C)")
+        labels = None if labels is None else as_labels(labels)
+        classes = [] if labels is None else [str(i) for i in range(int(labels.max()) + 1)]
+        return torch.from_numpy(images).permute(0, 3, 1, 2), labels, classes
 
 
 @dataclass(kw_only=True)

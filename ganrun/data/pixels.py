@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, pad
 
 from ganrun.errors import UserError
 
-Fit = Literal["resize", "crop", "pad"]
+Fit = Literal["resize", "crop", "pad", "exact"]
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # tried first
 NOT_OPENED = {"EPS", *COMMON}  # EPS files are programs that Pillow hands to Ghostscript
 
@@ -24,9 +24,13 @@ def fit_images(images: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
     """uint8 (num, C, h, w) -> uint8 (num, C, *size).
 
     resize: both sides to size, whatever the shape. crop: the image fills the size, the middle is kept. pad: the image
-    is shrunk into the size if it is larger, never enlarged; black around it.
+    is shrunk into the size if it is larger, never enlarged; black around it. exact: no other size is taken.
+
+    Raises ValueError.
     """
     height, width = images.shape[-2:]
+    if fit == "exact" and (height, width) != size:
+        raise ValueError(f"{width}x{height} pixels; expected {size[1]}x{size[0]}")
     scales = size[0] / height, size[1] / width
     if fit == "crop":
         scales = (max(scales),) * 2

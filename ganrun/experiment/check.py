@@ -121,12 +121,17 @@ def refuse_lists(overrides: Iterable[str]) -> None:
             raise UserError(f"{override}: {group} takes one option; to sweep over several: -m {group}={value[1:-1]}")
 
 
-def drop_leftovers(cfg: DictConfig, typed: dict[str, str]) -> None:
+def drop_leftovers(cfg: DictConfig, typed: dict[str, str], of: Iterable[str] = MULTI_SELECT) -> None:
     """A preset's values for a penalty that is no longer selected go; values that the user typed are refused."""
-    for group in MULTI_SELECT:
+    for group in of:
         if typed.get(group, "").lstrip().startswith("{"):
             raise UserError(f"{group}={typed[group]}: name options, as in {group}=[{next(iter(options(group)))}]")
         for name in [name for name, node in cfg[group].items() if not is_option(node)]:
+            if options(f"{group}/{name}"):
+                got = cfg[group][name]
+                raise UserError(
+                    f"{group}.{name}={got}: chosen by {group}/{name}=; {one_of(options(f'{group}/{name}'), str(got))}"
+                )
             if any(f"{key}.".startswith(f"{group}.{name}.") for key in typed):
                 raise UserError(f"{group}.{name}: {name} is not selected; add {group}=[{name}] to the command")
             del cfg[group][name]

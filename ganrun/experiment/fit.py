@@ -59,7 +59,8 @@ def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable
         announce(parts, run, start, notes, probe)
         with others:
             result = Fit(parts, run, start, signals, seconds).run_to_end()
-            run.write_result(result)
+            kept = {key: value for key, value in run.read_result().items() if key == "evaluations"}
+            run.write_result(result | kept)
         log.info("%s at step %d", result["status"], result["steps"])
         if signals.received == signal.SIGUSR1 and result["status"] != "finished":
             log.info(requeue())
@@ -196,7 +197,12 @@ class Fit:
             description = {
                 "generator": OmegaConf.to_container(cfg.generator, resolve=True),
                 "noise": OmegaConf.to_container(cfg.noise, resolve=True),
-                "trained": {"dataset": data.name, "steps": self.trainer.global_step, "seed": cfg.seed},
+                "trained": {
+                    "dataset": data.name,
+                    "steps": self.trainer.global_step,
+                    "seed": cfg.seed,
+                    "ema": self.module.ema is not None,
+                },
             }
             save_generator(path, sampling, description)
 

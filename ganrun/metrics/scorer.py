@@ -62,7 +62,7 @@ class Scorer:
         return found[torch.arange(self.num_fake) % len(found)]
 
     def score(self, fakes: Iterable[Batch]) -> dict[str, Score]:
-        """Of a stream with fake (num, ...) in the networks' value range, and label (num,) if they are made for labels.
+        """Of a stream with fake (num, ...) as the data set stores its own, and label (num,) if made for labels.
 
         Changes nothing but its own memory of the reals.
         """
@@ -112,9 +112,8 @@ class Scorer:
         for metric in metrics:
             found.setdefault(key_of(metric), metric.summary())
         for batch in batches:
-            samples = self.data.as_stored(batch[key]) if key == "fake" else batch[key]
             for features in {features for features, _ in found}:
-                seen = features.see(samples)._replace(label=batch.get("label"))
+                seen = features.see(batch[key])._replace(label=batch.get("label"))
                 for (its, _), summary in found.items():
                     if its is features:
                         summary.add(seen)

@@ -1,0 +1,72 @@
+"""What can be scored: a generator's samples, images from anywhere, a data set's own test split."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganrun.data.base import Data
+from ganrun.data.images import ImageArray, ImageFolder
+from ganrun.errors import UserError
+from ganrun.experiment.build import refusing
+from ganrun.game import Batch
+from ganrun.pictures import to_uint8
+from ganrun.sampling import SamplingGenerator
+
+
+class Source(ABC):
+    """Fakes to score. num: how many there will be. conditional: are they made for labels? about: for the protocol."""
+
+    num: int
+    conditional: bool
+    about: dict[str, Any]
+
+    @abstractmethod
+    def fakes(self, seed: int, labels: Tensor | None) -> Iterator[Batch]:
+        """Batches of fake, as the data set stores its own, and label if conditional."""
+
+
+class Generator(Source):
+    """labels, where it is conditional, are those of as many reals."""
+
+    def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
+        self.sampling, self.num, self.batch_size = sampling, num, batch_size
+        self.conditional = bool(sampling.classes)
+        self.about = {"ema": sampling.trained.get("ema")}
+        if self.conditional and sampling.classes != data.classes:
+            raise UserError(f"from: the generator's classes {sampling.classes} are not those of dataset {data.name}")
+        got = tuple(sampling.sample(1).shape[1:])
+        if got != data.shape:
+            raise UserError(f"from: the generator makes {list(got)}, but dataset {data.name} has {list(data.shape)}")
+
+    def fakes(self, seed, labels):
+        for samples, label in self.sampling.batches(self.num, seed, labels, batch_size=self.batch_size):
+            fake = samples if self.sampling.value_range is None else to_uint8(samples)
+            yield {"fake": fake} | ({} if label is None else {"label": label})
+
+
+class Held(Source):
+    """The samples of another data set, at most `num` of them, in a fixed shuffle."""
+
+    def __init__(self, held: Data, data: Data, num: int):
+        self.held, self.num = held, min(num, len(held))
+        self.about = {}
+        self.conditional = bool(held.classes) and set(held.classes) <= set(data.classes)
+        self._labels = torch.tensor([data.classes.index(name) for name in held.classes] if self.conditional else [])
+
+    def fakes(self, seed, labels):
+        for batch in self.held.shuffled(self.num):
+            label = {"label": self._labels[batch["label"].cpu()]} if self.conditional else {}
+            yield {"fake": batch["real"]} | label
+
+
+def images_at(path: str, data: Data) -> Data:
+    """The images of a folder, .zip or .npz, which must have the size of the data's. Raises UserError."""
+    if len(data.shape) != 3:
+        raise UserError(f"from=images: dataset {data.name} are no images")
+    channels, *size = data.shape
+    cls = ImageArray if Path(path).suffix == ".npz" else ImageFolder
+    return refusing("path", cls)(name=f"images of {path}", path=path, resolution=size, channels=channels, fit="exact")
