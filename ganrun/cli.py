@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ganrun import __version__
-from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dirs_of, defaults, groups, options
+from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dir, config_dirs_of, defaults, groups, keys, options
 from ganrun.errors import Failure, UserError, one_of
 
 EXAMPLES = """\
@@ -64,7 +64,7 @@ def run(argv: list[str]) -> int:
         command, args = pick(argv)
         add_modules(config_dirs_of(args))
         if {"-h", "--help"} & set(args):
-            print(help_text(args))
+            print(help_text(args) if command == "train" else command_help(command))
             return 0
         if "--version" in args:
             print(f"ganrun {__version__}")
@@ -102,10 +102,20 @@ def add_modules(config_dirs: list[Path]) -> None:
 def commands() -> dict[str, str]:
     """Command -> first line of its docstring, without importing it."""
     files = sorted((PACKAGE / "commands").glob("[!_]*.py"))
-    return {
-        file.stem: (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[0]
-        for file in files
-    }
+    return {file.stem: docstring(file.stem).splitlines()[0] for file in files}
+
+
+def docstring(command: str) -> str:
+    source = (PACKAGE / "commands" / f"{command}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
+def command_help(command: str) -> str:
+    """What a command does, and its keys as its YAML has them."""
+    lines = [f"usage: ganrun {command} [key=value ...]", "", docstring(command)]
+    if (config_dir() / f"{command}.yaml").exists():
+        lines += ["", "keys:", *(f"  {key:<20} {comment}" for key, comment in keys(command).items())]
+    return "\n".join(lines)
 
 
 def help_text(args: list[str]) -> str:

@@ -46,8 +46,22 @@ def description(file: Path) -> str:
     return ""
 
 
-def defaults() -> dict[str, str]:
-    """Group -> the option that is chosen by default, read from train.yaml's defaults list."""
-    lines = (config_dir() / "train.yaml").read_text(encoding="utf-8").split("defaults:")[1].splitlines()
+def defaults(command: str = "train") -> dict[str, str]:
+    """Group -> the option that is chosen by default, read from the defaults list of a command's YAML."""
+    lines = (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").partition("defaults:")[2].splitlines()
     pairs = [line.strip()[2:].split("#")[0].split(": ") for line in lines if line.strip().startswith("- ")]
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2 and not pair[0].startswith("override ")}
+
+
+def keys(command: str) -> dict[str, str]:
+    """Each `key=default` of a command's YAML and the comment beside it; of those that lie deeper the dotted key."""
+    found, above = {}, ""
+    for line in (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
+        pair, _, comment = line.partition("  # ")
+        key, colon, value = pair.strip().partition(":")
+        if not colon or key.startswith(("#", "-")):
+            continue
+        above = above if line.startswith(" ") else key
+        if above not in ("defaults", "hydra") and value:
+            found[f"{above}.{key}={value.strip()}" if line.startswith(" ") else f"{key}={value.strip()}"] = comment
+    return found

@@ -162,26 +162,35 @@ def check_place(key: str, path: Any) -> None:
 
 
 def check_values(cfg: DictConfig) -> None:
-    _check_dataclass(cfg, Settings, "")
-    for key, least in MINIMUM.items():
+    check_types(cfg, get_type_hints(Settings))
+    check_minimum(cfg, MINIMUM)
+
+
+def check_minimum(cfg: DictConfig, minimum: dict[str, int]) -> None:
+    for key, least in minimum.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value < least:
             raise UserError(f"{key}={value}; expected at least {least}")
 
 
-def _check_dataclass(node: DictConfig, schema: type, prefix: str) -> None:
-    types_by_name = get_type_hints(schema)
-    if prefix:
-        for name in node:
-            if name not in types_by_name:
-                raise UserError(f"{prefix}{name}: there is no such key; {one_of(types_by_name, str(name))}")
+def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> None:
+    """No key but those."""
+    for name in node:
+        if name not in known:
+            raise UserError(f"{prefix}{name}: there is no such key; {one_of(known, str(name))}")
+
+
+def check_types(node: DictConfig, types_by_name: dict[str, Any], prefix: str = "") -> None:
+    """Each of these keys is there and of its type; a dataclass stands for the keys of a node below."""
     for name, annotation in types_by_name.items():
         if name not in node:
             raise UserError(f"{prefix}{name} is missing; it cannot be removed")
         if is_dataclass(annotation):
+            below = get_type_hints(annotation)
             if not isinstance(node[name], DictConfig):
-                raise UserError(f"{name}={node[name]}; expected its keys: {one_of(get_type_hints(annotation), '')}")
-            _check_dataclass(node[name], annotation, f"{prefix}{name}.")
+                raise UserError(f"{name}={node[name]}; expected its keys: {one_of(below, '')}")
+            check_known(node[name], below, f"{prefix}{name}.")
+            check_types(node[name], below, f"{prefix}{name}.")
         else:
             check_type(f"{prefix}{name}", node[name], annotation)
 

@@ -21,7 +21,7 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from ganrun.configs import config_dir, config_dirs_of, groups, options
+from ganrun.configs import config_dir, config_dirs_of, defaults, groups, options
 from ganrun.errors import UserError, one_of
 
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-r", "--run", "--resolve", "-cd", "--config-dir", "-sc",
@@ -63,7 +63,8 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         raise raised[0]
 
 
-def refuse_flags(args: list[str]) -> None:
+def refuse_flags(args: list[str], *, sweeps: bool = True) -> None:
+    """Refuses flags that do not exist or do nothing. sweeps: does the command run -m?"""
     for arg in args:
         if any("\ud800" <= character <= "\udfff" for character in arg):
             raise UserError(f"{arg!a}: not UTF-8, in which a run's config is written")
@@ -76,13 +77,24 @@ def refuse_flags(args: list[str]) -> None:
         raise UserError(explain(error, "", args)) from error
     if flags.package is not None and not flags.cfg:
         raise UserError(f"--package {flags.package}: it says what --cfg prints; expected --cfg job --package <key>")
+    if not sweeps:
+        refuse_sweep(flags, overrides)
     for override in overrides:
-        refuse_override(override)
-        if override.key_or_group.startswith("hydra") and not flags.multirun:
-            raise UserError(f"{override.input_line}: it acts in sweeps; add -m, or leave it out")
+        refuse_override(override, flags.multirun)
 
 
-def refuse_override(override: Override) -> None:
+def refuse_sweep(flags: Namespace, overrides: list[Override]) -> None:
+    """Refuses, for a command that does one thing at a time, all that would make or steer a sweep."""
+    if flags.multirun:
+        raise UserError("-m: this command does one thing at a time; leave it out")
+    for override in overrides:
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line}: expected one value; a list goes in brackets: key=[a,b]")
+        if re.split(r"[./]", override.key_or_group)[0] == "hydra":
+            raise UserError(f"{override.input_line}: there is no such key")
+
+
+def refuse_override(override: Override, multirun: bool) -> None:
     """Refuses lists of anything but names for a group, and what would change where and how ganrun writes."""
     value = override.value()
     if override.key_or_group in groups() and isinstance(value, list) and not all(map(is_text, value)):
@@ -93,6 +105,8 @@ def refuse_override(override: Override) -> None:
             f"{override.input_line}: ganrun sets it; use run_dir=<directory> for where a run lies; open are "
             f"{', '.join(f'hydra/{name} and hydra.{name}.*' for name in OPEN)}"
         )
+    if override.key_or_group.startswith("hydra") and not multirun:
+        raise UserError(f"{override.input_line}: it acts in sweeps; add -m, or leave it out")
 
 
 def is_text(value: Any) -> bool:
@@ -156,10 +170,11 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
         name = rest.split(".")[0]
         return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
     pairs = [arg.partition("=") for arg in args]
-    chosen = [f"{group}={option}" for group, _, option in pairs if group in groups() and option in options(group)]
+    own = set(groups()) if defaults(config_name) else set()  # sampling, say, takes no groups
+    chosen = [f"{group}={option}" for group, _, option in pairs if group in own and option in options(group)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        known = set(groups()) | set(flat_keys(compose(config_name, chosen)))
+        known = own | set(flat_keys(compose(config_name, chosen)))
     if key in known:
         return None
     head, _, leaf = key.rpartition(".")

@@ -1,0 +1,36 @@
+"""Draw from a trained generator: image files, arrays, a grid, an interpolation, nearest training images.
+
+  ganrun sample from=<run>                                      one picture, samples.png
+  ganrun sample from=<run> num=50000 out=samples.npz            arrays for an evaluator
+  ganrun sample from=<run> num=1000 out=samples                 PNGs, in class folders if conditional; also out=x.zip
+  ganrun sample from=<run>/best.safetensors label=3 truncation=0.7
+  ganrun sample from=<run> interpolate=8 out=walk.mp4           also walk.gif; walk.png has a row for each way
+  ganrun sample from=<run> neighbours=5                         beside each sample its nearest training images
+
+The run's directory need not be there: generator.safetensors and generator.yaml are enough, but for neighbours=. The
+last line on stdout is what was written.
+"""
+
+import signal
+import sys
+
+from omegaconf import DictConfig
+
+from ganrun.experiment.hydra_main import refuse_flags, run_hydra
+from ganrun.experiment.sample_check import check_sample
+
+
+def run(args: list[str]) -> int:
+    """Returns the exit code. The last line on stdout is the path that was written."""
+    refuse_flags(args, sweeps=False)
+    composed: list[DictConfig] = []
+    run_hydra("sample", args, composed.append)
+    if not composed:  # Hydra itself answered, as for --cfg job
+        return 0
+    request = check_sample(composed[0])
+    from ganrun.experiment.draw import draw
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # half a file is removed on the way
+    draw(request)
+    print(request.out, flush=True)
+    return 0

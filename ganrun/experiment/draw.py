@@ -1,0 +1,162 @@
+"""Makes what `ganrun sample` was asked for."""
+
+import sys
+from collections.abc import Iterable, Iterator
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from ganrun.errors import NotFinite, UserError
+from ganrun.experiment.hardware import device_type
+from ganrun.experiment.sample_check import FOLDER, Request, check_vectors
+from ganrun.films import write_gif, write_mp4
+from ganrun.generator_file import load_generator
+from ganrun.interpolation import walk
+from ganrun.pictures import grid, scatter
+from ganrun.sample_files import write_folder, write_npz, write_zip
+from ganrun.sampling import SamplingGenerator
+from ganrun.storage import replacing
+
+IMAGES, POINTS, WALKS, ROWS = 64, 2000, 16, 8  # what num=null means
+IN_PICTURE = 10_000  # images in a grid
+MOST_COLUMNS = 100  # of classes in a grid
+FPS = 24
+NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
+
+
+def draw(request: Request) -> None:
+    """Writes what was asked for. Raises UserError, CannotWrite, NotFinite."""
+    sampling = load(request)
+    try:
+        if request.interpolate is not None:
+            interpolation(request, sampling)
+        elif request.neighbours is not None:
+            neighbours(request, sampling)
+        elif request.kind == ".png":
+            picture(request, sampling)
+        else:
+            files(request, sampling)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY):
+            text = f"batch_size={request.batch_size}: so many images need more memory than there is; give less"
+            raise UserError(text) from error
+        raise
+
+
+def load(request: Request) -> SamplingGenerator:
+    """The generator on its device."""
+    device = device_type(request.device)
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device in there and not there[device]():
+        raise UserError(f"device={device}: this machine has none that torch can use; give device=cpu")
+    sampling = load_generator(request.file, trust=request.trust)
+    if sampling.value_range is None:
+        check_vectors(request)
+    return sampling.to(device)
+
+
+def files(request: Request, sampling: SamplingGenerator) -> None:
+    """A folder, .zip or .npz, batch by batch."""
+    write = {FOLDER: write_folder, ".zip": write_zip, ".npz": write_npz}[request.kind]
+    num = request.num or (POINTS if sampling.value_range is None else IMAGES)
+    write(request.out, batches(request, sampling, num), num=num, classes=sampling.classes)
+
+
+def picture(request: Request, sampling: SamplingGenerator) -> None:
+    """A grid with a column for each class that is drawn in turn; a scatter plot of vectors."""
+    if sampling.value_range is None:
+        save(scatter(samples(request, sampling, request.num or POINTS)), request)
+        return
+    turn, num, names = sampling.turn(request.label), request.num or IMAGES, None
+    columns = max(1, round(num**0.5))
+    if turn is not None and 1 < len(turn) <= min(num, MOST_COLUMNS):
+        columns, names = len(turn), [sampling.classes[i] for i in turn]
+        num = request.num or num // columns * columns  # whole rows
+    check_room(num)
+    made = samples(request, sampling, num)
+    save(grid(made / 2 + 0.5, columns=columns, names=names), request)
+
+
+def interpolation(request: Request, sampling: SamplingGenerator) -> None:
+    """A film of several walks beside each other; in a .png a row for each way from one key to the next."""
+    still = request.kind == ".png"
+    frames, walks = request.frames or (8 if still else FPS), request.num or (1 if still else WALKS)
+    columns = max(1, round(walks**0.5))
+    check_room(walks * (request.interpolate - 1) * (frames + 1) if still else walks)
+    steps = walk(
+        sampling,
+        walks=walks,
+        keys=request.interpolate,
+        frames=frames,
+        closed=not still,
+        seed=request.seed,
+        turn=sampling.turn(request.label),
+        truncation=request.truncation,
+        batch_size=request.batch_size,
+    )
+    finite = (checked(images, request) for images in steps)
+    if still:
+        every = torch.stack(list(finite), 1)  # (walks, frames of all ways, C, H, W)
+        rows = every.unfold(1, frames + 1, frames).movedim(-1, 2)  # a key ends one row and begins the next
+        save(grid(rows.flatten(0, 2) / 2 + 0.5, columns=frames + 1), request)
+        return
+    pictures = (grid(images / 2 + 0.5, columns=columns) for images in finite)
+    total = request.interpolate * frames
+    write = {".gif": write_gif, ".mp4": write_mp4}[request.kind]
+    write(request.out, progress(pictures, total), fps=request.fps or FPS)
+
+
+def neighbours(request: Request, sampling: SamplingGenerator) -> None:
+    """A row for each sample: itself, then its nearest training images."""
+    from ganrun.experiment.neighbours import beside_neighbours, open_data  # all that opens a data set
+
+    num = request.num or ROWS
+    check_room(num * (1 + request.neighbours))
+    made = samples(request, sampling, num)
+    data = open_data(request.run, trust=request.trust, data_dir=request.data_dir)
+    rows, _ = beside_neighbours(made, data, request.neighbours)
+    names = ["sample", "nearest", *(f"{i}." for i in range(2, request.neighbours + 1))]
+    save(grid(rows.flatten(0, 1) / 255, columns=1 + request.neighbours, names=names), request)
+
+
+def check_room(images: int) -> None:
+    if images > IN_PICTURE:
+        raise UserError(f"num=: one picture holds at most {IN_PICTURE:,} images, these would be {images:,}; give less")
+
+
+def batches(request: Request, sampling: SamplingGenerator, num: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The samples that were asked for; what is wrong about labels is told before the first of them."""
+    made = sampling.batches(
+        num,
+        request.seed,
+        sampling.turn(request.label),
+        truncation=request.truncation,
+        batch_size=request.batch_size,
+    )
+    total = -(-num // request.batch_size)
+    return ((checked(samples, request), labels) for samples, labels in progress(made, total))
+
+
+def samples(request: Request, sampling: SamplingGenerator, num: int) -> Tensor:
+    """All at once."""
+    return torch.cat([part for part, _ in batches(request, sampling, num)])
+
+
+def checked(images: Tensor, request: Request) -> Tensor:
+    """The same images; 8 bits would hide NaN and infinity."""
+    if not images.isfinite().all():
+        raise NotFinite(f"{request.file}: this generator makes NaN or infinity")
+    return images
+
+
+def progress(parts: Iterable, total: int) -> Iterable:
+    """The same parts, counted on a terminal while they are made."""
+    return track(parts, "", total, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def save(drawn: Image.Image, request: Request) -> None:
+    with replacing(request.out) as file:
+        drawn.save(file, format="PNG")

@@ -1,0 +1,59 @@
+"""Samples beside their nearest training images: has the generator learnt them by heart?"""
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ganrun.data.base import Data, Images
+from ganrun.errors import UserError
+from ganrun.experiment.build import build_as
+from ganrun.experiment.resume import load_config
+from ganrun.metrics.distances import nearest
+from ganrun.pictures import to_uint8
+from ganrun.run_dir import RunDir
+from ganrun.trust import package_names
+
+READ = 8192  # images at a time
+
+
+def open_data(run: RunDir, *, trust: str | list[str], data_dir: str | None) -> Data:
+    """The data set that a run was trained on. Raises UserError, also for a config that names untrusted classes."""
+    cfg, _ = load_config(run, list(package_names(trust)))
+    if not isinstance(cfg.get("dataset"), DictConfig):
+        raise UserError(f"{run.config}: it has no dataset")
+    if data_dir is not None:
+        place = next((key for key in ("data_dir", "path") if key in cfg.dataset), None)
+        if place is None:
+            raise UserError(f"data_dir={data_dir}: the run's data set, {cfg.dataset.get('name')}, lies in no folder")
+        cfg.dataset[place] = data_dir
+    return build_as(Data, cfg, "dataset")
+
+
+def check_fits(data: Data, samples: Tensor, neighbours: int) -> None:
+    """Raises UserError unless the set has images of the samples' shape, and enough of them."""
+    if not isinstance(data, Images):
+        raise UserError(f"neighbours={neighbours}: it needs images, but dataset {data.name} has vectors")
+    if data.shape != samples.shape[1:]:
+        got, had = ("x".join(map(str, shape)) for shape in (samples.shape[1:], data.shape))
+        raise UserError(f"neighbours={neighbours}: the generator makes {got} images, but dataset {data.name} has {had}")
+    if neighbours > len(data):
+        raise UserError(f"neighbours={neighbours}; expected at most {len(data):,}, the images of dataset {data.name}")
+
+
+def beside_neighbours(samples: Tensor, data: Data, neighbours: int) -> tuple[Tensor, Tensor]:
+    """samples (num, C, H, W) in [-1, 1] -> uint8 (num, 1 + neighbours, C, H, W), and distances (num, neighbours).
+
+    Each sample is followed by the training images that are nearest to it, by Euclidean distance of 8-bit pixels.
+    Random crops and flips, which training may have seen, are left out.
+    """
+    check_fits(data, samples, neighbours)
+    queries = to_uint8(samples)
+    distances, indices = torch.empty(len(samples), 0), torch.empty(len(samples), 0, dtype=torch.int64)
+    for part in torch.arange(len(data)).split(READ):
+        pixels = data.read(part)["real"].flatten(1)
+        found, where = nearest(queries.flatten(1), pixels, min(neighbours, len(part)))
+        distances, indices = torch.cat([distances, found], 1), torch.cat([indices, part[where]], 1)
+        distances, order = distances.sort(dim=1, stable=True)
+        distances, indices = distances[:, :neighbours], indices.gather(1, order)[:, :neighbours]
+    real = data.read(indices.flatten())["real"].reshape(len(samples), neighbours, *data.shape)
+    return torch.cat([queries[:, None], real], 1), distances

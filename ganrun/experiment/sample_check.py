@@ -1,0 +1,162 @@
+"""What `ganrun sample` was asked for, checked before anything heavy is imported."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.errors import UserError
+from ganrun.experiment.check import check_finite, check_known, check_minimum, check_place, check_types
+from ganrun.run_dir import RunDir
+
+KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
+        "label": Any, "batch_size": int, "device": Literal["auto", "cpu", "cuda", "mps"], "trust": str | list[str],
+        "interpolate": int | None, "frames": int | None, "fps": int | None, "neighbours": int | None,
+        "data_dir": str | None}  # fmt: skip
+MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, "fps": 1, "neighbours": 1}
+MAXIMUM = {"num": 10**9, "batch_size": 10**5, "interpolate": 10**4, "frames": 10**4, "fps": 240, "neighbours": 99}
+FOLDER = ""  # the suffix of a folder's name
+SUFFIXES = {  # what can be made of samples, of an interpolation, of neighbours
+    "num": (FOLDER, ".zip", ".npz", ".png"),
+    "interpolate": (".gif", ".mp4", ".png"),
+    "neighbours": (".png",),
+}
+DEFAULT_OUT = {"num": "samples.png", "interpolate": "walk.gif", "neighbours": "neighbours.png"}
+ACTS_WITH = {"frames": "interpolate", "fps": "interpolate", "data_dir": "neighbours"}
+GIF_FPS = 50  # browsers show faster ones slowly
+
+
+@dataclass(frozen=True)
+class Request:
+    """file: the generator's. run: the run that it lies in, if it does. The others are keys of configs/sample.yaml."""
+
+    file: Path
+    run: RunDir | None
+    out: Path
+    overwrite: bool
+    num: int | None
+    seed: int
+    truncation: float | None
+    label: Any
+    batch_size: int
+    device: str
+    trust: str | list[str]
+    interpolate: int | None
+    frames: int | None
+    fps: int | None
+    neighbours: int | None
+    data_dir: str | None
+
+    @property
+    def kind(self) -> str:
+        """The ending of what is made, FOLDER for a folder."""
+        return self.out.suffix.lower()
+
+
+def check_sample(cfg: DictConfig) -> Request:
+    """Raises UserError for the first thing wrong; touches nothing."""
+    check_known(cfg, KEYS)
+    if "from" in cfg and OmegaConf.is_missing(cfg, "from"):
+        raise UserError("from= must be given: a run directory, or a generator's .safetensors file")
+    check_types(cfg, KEYS)
+    keys = OmegaConf.to_container(cfg, resolve=True)
+    keys = {key: keys[key] for key in KEYS}
+    check_finite(keys)
+    check_minimum(cfg, MINIMUM)
+    for key, most in MAXIMUM.items():
+        if keys[key] is not None and keys[key] > most:
+            raise UserError(f"{key}={keys[key]}; expected at most {most:,}")
+    if keys["truncation"] is not None and keys["truncation"] <= 0:
+        raise UserError(f"truncation={keys['truncation']}; expected more than 0, or null for none")
+    made_of = _made_of(keys)
+    out = DEFAULT_OUT[made_of] if keys["out"] is None else keys["out"]
+    file, run = find_generator(keys.pop("from"))
+    if run is None and made_of == "neighbours":
+        raise UserError("neighbours= needs the run's data set, which its config names; give from=<run directory>")
+    check_out(out, made_of, keys)
+    return Request(file, run, **keys | {"out": Path(out).expanduser()})
+
+
+def _made_of(keys: dict[str, Any]) -> str:
+    """The key that says what is made: interpolate, neighbours, or num for plain samples."""
+    chosen = [key for key in ("interpolate", "neighbours") if keys[key] is not None]
+    if len(chosen) > 1:
+        raise UserError("interpolate= and neighbours= make two pictures; give one of them")
+    for key, other in ACTS_WITH.items():
+        if keys[key] is not None and keys[other] is None:
+            raise UserError(f"{key}={keys[key]}: it acts with {other}= only; add it, or leave {key}= out")
+    return chosen[0] if chosen else "num"
+
+
+def find_generator(path: str) -> tuple[Path, RunDir | None]:
+    """The generator file that `from` means, and the run that it belongs to if there is one."""
+    check_place("from", path)
+    given = Path(os.path.expanduser(path))
+    if not path or not given.exists():
+        raise UserError(f"from={path}: there is no such run directory or .safetensors file")
+    file = RunDir(given).generator if given.is_dir() else given
+    if given.is_dir() and not file.exists():
+        if RunDir(given).config.exists():
+            raise UserError(f"from={path}: the run has no generator yet; it is written with the first checkpoint")
+        raise UserError(f"from={path}: not a run; expected a directory with a generator.safetensors in it")
+    if file.suffix != ".safetensors":
+        raise UserError(f"from={path}: expected a run directory or a .safetensors file")
+    run = RunDir(file.parent)
+    return file, run if run.config.exists() else None
+
+
+def check_out(out: str, made_of: str, keys: dict[str, Any]) -> None:
+    """Can it be made of that, and is there room for it where it is to lie?"""
+    if not out:
+        raise UserError("out=: expected a path; leave it out for the default")
+    check_place("out", out)
+    path = Path(out).expanduser()
+    check_suffix(out, made_of, path.suffix.lower())
+    check_frames(path.suffix.lower(), keys)
+    if not path.parent.is_dir():
+        raise UserError(f"out={out}: there is no folder {path.parent} to put it in")
+    check_free(out, path, keys["overwrite"])
+
+
+def check_suffix(out: str, made_of: str, suffix: str) -> None:
+    if suffix in SUFFIXES[made_of]:
+        return
+    valid = ", ".join(suffix or "a folder (no ending)" for suffix in SUFFIXES[made_of])
+    if made_of == "num":
+        films = [ending for ending in SUFFIXES["interpolate"] if ending not in SUFFIXES["num"]]
+        valid += f"; with interpolate=<n> {', '.join(films)}"
+        raise UserError(f"out={out}: this makes {valid}")
+    raise UserError(f"out={out}: with {made_of}= this makes {valid}")
+
+
+def check_frames(suffix: str, keys: dict[str, Any]) -> None:
+    """How fast they are shown, where they are."""
+    if keys["fps"] is None:
+        return
+    if suffix == ".png":
+        raise UserError(f"fps={keys['fps']}: a .png stands still; leave it out, or give out=<name>.gif or .mp4")
+    if suffix == ".gif" and keys["fps"] > GIF_FPS:
+        raise UserError(f"fps={keys['fps']}: a .gif shows at most {GIF_FPS}; give out=<name>.mp4")
+
+
+def check_free(out: str, path: Path, overwrite: bool) -> None:
+    """Nothing lies there, or what may be replaced."""
+    if not path.exists():
+        return
+    is_folder = path.suffix == FOLDER
+    if is_folder != path.is_dir():
+        raise UserError(f"out={out} is a {'folder' if path.is_dir() else 'file'}; name another place")
+    if not overwrite and (not is_folder or any(path.iterdir())):
+        what = "exists and is not empty" if is_folder else "exists"
+        raise UserError(f"out={out} {what}; overwrite=true writes over it, or name another place")
+
+
+def check_vectors(request: Request) -> None:
+    """For a generator of vectors: what needs images is refused."""
+    for key in ("interpolate", "neighbours"):
+        if getattr(request, key) is not None:
+            raise UserError(f"{key}={getattr(request, key)}: it needs images, but this generator makes vectors")
+    if request.kind not in (".png", ".npz"):
+        raise UserError(f"out={request.out}: this generator makes vectors; valid: .png (scatter plot), .npz")

@@ -1,0 +1,122 @@
+"""Samples as files: a folder or .zip of PNGs that an image folder is read from again, or arrays in an .npz."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from ganrun.pictures import to_uint8
+from ganrun.storage import replacing, writing
+
+Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch,)
+MARK = ("Software", "ganrun")  # in each PNG, by which its own files are known later
+UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]+')  # in a file's name, on one system or another
+LONGEST = 100  # bytes of a folder's name
+
+
+def write_folder(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
+    """PNGs 00000.png, ... in `out`, in a folder for each class if there are labels.
+
+    PNGs of an earlier call that are not written again are removed, and no other file. Raises CannotWrite.
+    """
+    written = set()
+    for name, content in pngs(batches, num=num, classes=classes):
+        path = out / name
+        with writing(path):
+            out.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
+        with replacing(path, sync=False) as file:
+            file.write(content)
+        written.add(path)
+    with writing(out):
+        remove_stale(out, written)
+
+
+def remove_stale(out: Path, written: set[Path]) -> None:
+    """Removes this module's own PNGs that are not among `written`, and class folders that are empty without them."""
+    for path in [*out.glob("*.png"), *out.glob("*/*.png")]:
+        if path not in written and path.stem.isdecimal() and is_own(path):
+            path.unlink()
+            with suppress(OSError):  # it holds more
+                path.parent.rmdir()
+
+
+def is_own(path: Path) -> bool:
+    """Does the PNG carry the mark?"""
+    with path.open("rb") as file:
+        return b"tEXt" + "\0".join(MARK).encode() in file.read(200)
+
+
+def write_zip(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
+    """The same files in a .zip, stored as they are: PNGs are compressed. Raises CannotWrite."""
+    with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in pngs(batches, num=num, classes=classes):
+            archive.writestr(zipfile.ZipInfo(name), content)  # of 1980: the same samples make the same bytes
+
+
+def write_npz(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
+    """arr_0: uint8 (num, H, W, C), as evaluators read them, or float32 (num, D) for vectors; labels and class names.
+
+    Written batch by batch. Raises CannotWrite.
+    """
+    labels = []
+    with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+            for i, (samples, label) in enumerate(batches):
+                rows = channels_last(samples) if samples.dim() == 4 else samples.float().numpy()
+                if i == 0:
+                    head = {"descr": rows.dtype.str, "fortran_order": False, "shape": (num, *rows.shape[1:])}
+                    np.lib.format.write_array_header_2_0(member, head)
+                member.write(np.ascontiguousarray(rows).tobytes())
+                labels += [] if label is None else [label.numpy()]
+        extra = {"labels": np.concatenate(labels), "classes": np.array(classes)} if labels else {}
+        for name, values in extra.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
+
+
+def pngs(batches: Batches, *, num: int, classes: list[str]) -> Iterator[tuple[str, bytes]]:
+    """File names, numbered by the sample, and contents."""
+    folders, digits, i = folder_names(classes), max(5, len(str(num - 1))), 0
+    for samples, labels in batches:
+        for row, pixels in enumerate(channels_last(samples)):
+            folder = "" if labels is None else f"{folders[labels[row]]}/"
+            yield f"{folder}{i:0{digits}}.png", png(pixels)
+            i += 1
+
+
+def channels_last(images: Tensor) -> np.ndarray:
+    """(num, C, H, W) in [-1, 1] -> uint8 (num, H, W, C)"""
+    return to_uint8(images).permute(0, 2, 3, 1).numpy()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """uint8 (H, W, C), grey or RGB."""
+    info, buffer = PngInfo(), io.BytesIO()
+    info.add_text(*MARK)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def folder_names(classes: list[str]) -> list[str]:
+    """Class names as folders: what no file system allows is replaced, none is hidden, none is another's.
+
+    Folders are told apart without regard to case, as some file systems do.
+    """
+    taken: set[str] = set()
+    names = []
+    for given in classes:
+        name = UNSAFE.sub("-", given).strip(" .")
+        name = name.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").strip(" .") or "class"
+        name = "macosx" if name == "__MACOSX" else name  # which readers of archives leave out
+        candidates = (name, *(f"{name}-{i}" for i in range(2, len(classes) + 2)))
+        names.append(next(candidate for candidate in candidates if candidate.casefold() not in taken))
+        taken.add(names[-1].casefold())
+    return names
