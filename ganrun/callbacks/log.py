@@ -76,6 +76,9 @@ class Log(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(self.latest, step)
 
+    def on_train_end(self, trainer, pl_module) -> None:
+        self.images_per_second = self._rate(pl_module, self._begin, trainer.global_step)
+
     @staticmethod
     def _rate(pl_module, since: tuple[float, int], step: int) -> float:
         images = (step - since[1]) * pl_module.num_batches * pl_module.batch_size

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.configs import config_dir
 from ganrun.data.base import Data
-from ganrun.errors import UserError, one_of
+from ganrun.errors import UserError
 from ganrun.experiment.build import build_as, build_metrics
 from ganrun.experiment.check import check_known, check_minimum, check_targets, check_types, drop_leftovers
 from ganrun.experiment.fit import versions
