@@ -129,9 +129,8 @@ def drop_leftovers(cfg: DictConfig, typed: dict[str, str], of: Iterable[str] = M
         for name in [name for name, node in cfg[group].items() if not is_option(node)]:
             if options(f"{group}/{name}"):
                 got = cfg[group][name]
-                raise UserError(
-                    f"{group}.{name}={got}: chosen by {group}/{name}=; {one_of(options(f'{group}/{name}'), str(got))}"
-                )
+                valid = one_of(options(f"{group}/{name}"), str(got))
+                raise UserError(f"{group}.{name}={got}: it is chosen by {group}/{name}=<option>; {valid}")
             if any(f"{key}.".startswith(f"{group}.{name}.") for key in typed):
                 raise UserError(f"{group}.{name}: {name} is not selected; add {group}=[{name}] to the command")
             del cfg[group][name]
@@ -183,6 +182,8 @@ def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> Non
 def check_types(node: DictConfig, types_by_name: dict[str, Any], prefix: str = "") -> None:
     """Each of these keys is there and of its type; a dataclass stands for the keys of a node below."""
     for name, annotation in types_by_name.items():
+        if OmegaConf.is_missing(node, name):
+            raise UserError(f"{prefix}{name} must be given: {prefix}{name}=<value>")
         if name not in node:
             raise UserError(f"{prefix}{name} is missing; it cannot be removed")
         if is_dataclass(annotation):

@@ -1,0 +1,86 @@
+"""Runs in the order of a score. Scores are compared only if one protocol made them all."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.errors import UserError, one_of
+from ganrun.experiment.check import check_known, check_types
+from ganrun.metrics.protocol import difference
+from ganrun.run_dir import RunDir
+
+KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "best", "final"] | None}
+SOURCES = ("evaluation", "best", "final")
+
+
+class Row(NamedTuple):
+    """One run's score. std: over sampling seeds, None = of one."""
+
+    run: Path
+    value: float
+    std: float | None
+    step: int | None
+    better: Literal["lower", "higher"]
+    protocol: dict[str, Any]
+
+
+def ranked(cfg: DictConfig) -> list[Row]:
+    """The best first. Raises UserError for runs without that score, and for unlike protocols."""
+    OmegaConf.set_struct(cfg, False)
+    check_known(cfg, KEYS)
+    check_types(cfg, KEYS)
+    runs = find_runs([cfg.of] if isinstance(cfg.of, str) else list(cfg.of))
+    rows = rows_of(runs, cfg.by, [cfg.source] if cfg.source else SOURCES)
+    for row in rows[1:]:
+        unlike = difference(rows[0].protocol, row.protocol)
+        if unlike:
+            raise UserError(f"{cfg.by} of {rows[0].run} and {row.run} do not compare: {unlike}")
+    return sorted(rows, key=lambda row: (row.value != row.value, row.value if row.better == "lower" else -row.value))
+
+
+def find_runs(places: Iterable[str]) -> list[RunDir]:
+    found: dict[Path, RunDir] = {}
+    for place in map(Path, places):
+        place = place.expanduser()
+        configs = (
+            [place / ".hydra" / "config.yaml"] if RunDir(place).config.exists() else place.rglob(".hydra/config.yaml")
+        )
+        here = [config.parent.parent for config in sorted(configs)]
+        if not here:
+            raise UserError(f"of={place}: no run there; expected run directories, or folders that hold some")
+        found |= {path.absolute(): RunDir(path) for path in here}
+    return list(found.values())
+
+
+def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:
+    """From the first source that all runs have."""
+    for source in sources:
+        rows = [row_of(run, by, source) for run in runs]
+        if all(rows):
+            return rows
+    without = [run for run, row in zip(runs, rows, strict=True) if row is None]
+    scores = {name for run in without for name in names(run.read_result())}
+    known = one_of(scores, by) if scores else "it has none at all"
+    raise UserError(f"by={by}: {without[0].path} has no such score; {known}; `ganrun evaluate` adds some")
+
+
+def names(result: dict[str, Any]) -> list[str]:
+    return [*result.get("scores", {}), *(one["metric"] for one in result.get("evaluations", []))]
+
+
+def row_of(run: RunDir, by: str, source: str) -> Row | None:
+    result = run.read_result()
+    if source == "evaluation":
+        found = [one for one in result.get("evaluations", []) if one["metric"] == by]
+        if not found:
+            return None
+        one = found[-1]  # the newest
+        std = one["std"] if len(one["values"]) > 1 else None
+        return Row(run.path, one["mean"], std, one["of"].get("steps"), one["better"], one["protocol"])
+    score = result.get("scores", {}).get(by)
+    if score is None:
+        return None
+    step = score["best_step" if source == "best" else "step"]
+    return Row(run.path, score[source], None, step, score["better"], score["protocol"])
