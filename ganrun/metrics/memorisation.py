@@ -17,6 +17,11 @@ def memorised(real: Tensor, real_radii: Tensor, fake: Tensor) -> Tensor:
     return distances[:, 0] < real_radii[indices[:, 0]]
 
 
+def exact_radii(features: Tensor, k: int) -> Tensor:
+    """(num,) distance of each sample to its k-th nearest neighbour, itself not counted, even among near copies."""
+    return nearest(features, features, k + 1)[0][:, -1]
+
+
 class Memorisation(Metric):
     """Share of samples that are nearer to a training image than it is to any other: 1 for copies.
 
@@ -29,7 +34,7 @@ class Memorisation(Metric):
         super().prepare(setting)
 
     def summary(self):
-        return Neighbours(self.most, 1)
+        return Neighbours(self.most, 1, exact_radii)
 
     def score(self, real, fake):
         return Score(float(memorised(real.values, real.radii, fake.values).double().mean()))

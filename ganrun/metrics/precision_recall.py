@@ -4,13 +4,14 @@ A sample's neighbourhood is the ball around it that reaches to its k-th nearest 
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ganrun.errors import UserError
-from ganrun.metrics.distances import blocks, nearest
+from ganrun.metrics.distances import blocks
 from ganrun.metrics.metric import Metric, Score, Setting
 from ganrun.metrics.summaries import Kept
 
@@ -24,8 +25,9 @@ class Held(NamedTuple):
 
 
 def radii(features: Tensor, k: int) -> Tensor:
-    """(num,) distance of each sample to its k-th nearest neighbour, itself not counted."""
-    return nearest(features, features, k + 1)[0][:, -1]
+    """(num,) distance of each sample to its k-th nearest neighbour, itself not counted; rounded as in `holding`."""
+    found = [squared.topk(k + 1, largest=False).values[:, -1] for _, squared in blocks(features, features)]
+    return torch.cat(found).sqrt()
 
 
 def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) -> Held:
@@ -42,17 +44,18 @@ def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) 
 class Neighbours(Kept):
     """Features with the radii of their neighbourhoods and whom they hold, each computed once for all metrics."""
 
-    def __init__(self, most: int | None, k: int):
+    def __init__(self, most: int | None, k: int, radii: Callable[[Tensor, int], Tensor] = radii):
         super().__init__(most)
         self.name += f" and their {k} neighbours"
         self.k = k
+        self._find = radii
         self._radii: Tensor | None = None
         self._held: tuple[Neighbours, Held] | None = None
 
     @property
     def radii(self) -> Tensor:
         if self._radii is None:
-            self._radii = radii(self.values, self.k)
+            self._radii = self._find(self.values, self.k)
         return self._radii
 
     def held_with(self, real: "Neighbours") -> Held:

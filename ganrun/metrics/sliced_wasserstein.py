@@ -19,8 +19,10 @@ def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
     if real.shape == fake.shape:
         return (real - fake).abs().mean(1)
     values = torch.cat([real, fake], 1).sort(1).values
-    below = [torch.searchsorted(side, values[:, :-1], right=True) / side.shape[1] for side in (real, fake)]
-    return ((below[0] - below[1]).abs() * values.diff(dim=1)).sum(1)
+    steps = values.diff(dim=1)
+    values = values[:, :-1].contiguous()
+    below = [torch.searchsorted(side, values, right=True) / side.shape[1] for side in (real, fake)]
+    return ((below[0] - below[1]).abs() * steps).sum(1)
 
 
 def sliced_wasserstein(real: Tensor, fake: Tensor, directions: Tensor) -> Tensor:
