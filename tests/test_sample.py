@@ -362,6 +362,7 @@ MISTAKES = {
     "from=PLAIN interpolate=3 fps=3 out=x.png": "a .png stands still",
     "from=PLAIN interpolate=3 neighbours=3": "give one of them",
     "from=PLAIN interpolate=9999 frames=9999 out=x.png": "one picture holds at most 10,000 images",
+    "from=PLAIN interpolate=9999 frames=9999": "a film holds at most 20,000 frames",
     "from=PLAIN frames=3": "frames=3: it acts with interpolate= only",
     "from=PLAIN fps=3": "fps=3: it acts with interpolate= only",
     "from=PLAIN data_dir=x": "data_dir=x: it acts with neighbours= only",
@@ -447,15 +448,31 @@ def test_nan_is_not_hidden(runs, tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("out", ["x.npz", "x.zip", "x.png", "x.gif", "x.mp4", "x"])
 def test_a_disk_that_takes_nothing(sample, runs, tmp_path, monkeypatch, capfd, out):
-    def full(_):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ganrun.storage._umask", lambda: full(0))  # the last thing before the file is renamed
+    monkeypatch.setattr("ganrun.storage.os.replace", full)
     words = ["interpolate=2", "frames=2"] if out[-3:] in ("gif", "mp4") else []
     assert cli.run(["sample", f"from={runs / 'plain'}", f"out={out}", *words]) == 1
     err = capfd.readouterr().err
     assert err.startswith("ganrun: cannot write x") and "No space left" in err and err.count("\n") == 1
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_full_disk(runs, tmp_path, monkeypatch, capfd):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        for words in (["num=2000", "out=x.npz"], ["num=2000", "out=x.zip"], ["interpolate=9", "num=100", "out=x.mp4"]):
+            monkeypatch.chdir(disk)
+            assert cli.run(["sample", f"from={runs / 'plain'}", *words]) == 1
+            err = capfd.readouterr().err
+            assert "No space left on device" in err and err.count("\n") == 1 and list(disk.iterdir()) == []
+    finally:
+        monkeypatch.undo()
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
