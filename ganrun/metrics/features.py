@@ -1,4 +1,3 @@
 """features"""
 
-
 class Values: ...

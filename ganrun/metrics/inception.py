@@ -1,5 +1,4 @@
 """inception"""
 
-
 class Inception:
     def __init__(self, weights: str | None = None, cache: str | None = None): ...
