@@ -14,7 +14,7 @@ def config_dir() -> Path:
 
 def config_dirs_of(args: list[str]) -> list[Path]:
     """What --config-dir names in a command line."""
-    pairs = zip(args, [*args[1:], ""], strict=True)
+    pairs = zip(args, [*args, ""][1:], strict=True)
     flags = ("--config-dir", "-cd")
     return [Path(arg.partition("=")[2] or following) for arg, following in pairs if arg.split("=")[0] in flags]
 
@@ -22,7 +22,7 @@ def config_dirs_of(args: list[str]) -> list[Path]:
 def without_config_dirs(args: list[str]) -> list[str]:
     """The command line less --config-dir and what it names."""
     flags = ("--config-dir", "-cd")
-    before = ["", *args[:-1]]
+    before = ["", *args][:-1]
     return [arg for arg, last in zip(args, before, strict=True) if arg.split("=")[0] not in flags and last not in flags]
 
 

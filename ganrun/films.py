@@ -1,5 +1,6 @@
 """Moving pictures: an endless GIF, or an MP4 that any browser plays."""
 
+import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +28,8 @@ def write_mp4(out: Path, pictures: Iterable[Image.Image], *, fps: int) -> None:
         import av
     except ImportError as error:
         raise UserError(f"out={out}: an .mp4 needs PyAV: pip install av; a .gif does without") from error
-    with replacing(out) as file, av.open(file, "w", format="mp4") as film:
+    encoded = io.BytesIO()  # PyAV hides why a disk refused it
+    with av.open(encoded, "w", format="mp4") as film:
         stream = film.add_stream("libx264", rate=Fraction(fps), options={"crf": QUALITY})
         stream.pix_fmt = "yuv420p"
         for number, picture in enumerate(pictures):
@@ -36,6 +38,8 @@ def write_mp4(out: Path, pictures: Iterable[Image.Image], *, fps: int) -> None:
                 stream.height, stream.width = pixels.shape[:2]
             film.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         film.mux(stream.encode())
+    with replacing(out) as file:
+        file.write(encoded.getbuffer())
 
 
 def even(pixels: np.ndarray) -> np.ndarray:

@@ -27,14 +27,14 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     """Spherical interpolation of vectors (..., D): a at t = 0, b at t = 1, by the arc between them.
 
     White 2016, arXiv 1609.04468, section 2.1. The straight line passes through short vectors, which N(0, I) in many
-    dimensions hardly ever draws. Nearly (anti)parallel vectors, which have no arc to speak of, go straight.
+    dimensions hardly ever draws. Nearly parallel or opposite vectors, which have no arc to speak of, go straight.
     """
     lengths = a.norm(dim=-1, keepdim=True) * b.norm(dim=-1, keepdim=True)
     cosine = (a * b).sum(-1, keepdim=True) / lengths.clamp(min=torch.finfo(a.dtype).tiny)
     angle = torch.acos(cosine.clamp(-1, 1))
     sine = angle.sin()
     arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / sine.clamp(min=PARALLEL)
-    return torch.where(sine > PARALLEL, arc, torch.lerp(a, b, t))
+    return torch.where((sine > PARALLEL) & (lengths > 0), arc, torch.lerp(a, b, t))
 
 
 class Noise(nn.Module, ABC):

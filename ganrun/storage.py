@@ -4,11 +4,11 @@ import json
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from ganrun.errors import CannotWrite, UserError
@@ -33,24 +33,18 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     Raises CannotWrite. The directory must exist: a run whose directory has vanished does not bring it back.
     """
     with writing(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+        # named before it is made: an interrupt at any moment finds it
+        temporary = path.with_name(f".{path.name}.{token_hex(4)}{PARTIAL}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 yield file
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def link(source: Path, target: Path) -> None:

@@ -8,7 +8,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ganrun.commands.train", "ganrun.experiment.fit", "ganrun.experiment.resume", "forked"])
+ROOMS = ("commands.train", "experiment.fit", "experiment.resume", "commands.sample", "experiment.draw")
+CONTEXT.set_forkserver_preload([*(f"ganrun.{room}" for room in ROOMS), "forked"])
 
 
 class Run:

@@ -167,6 +167,11 @@ def test_completion_offers_options():
     assert done.stdout.split() == ["loss=wgan", "loss=wgan-gp"]
 
 
+def test_no_words_at_all():
+    assert configs.config_dirs_of([]) == configs.without_config_dirs([]) == []
+    assert cli.pick([]) == ("train", [])
+
+
 def test_user_config_dir(tmp_path):
     (tmp_path / "my" / "loss").mkdir(parents=True)
     (tmp_path / "my" / "loss" / "mine.yaml").write_text(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganrun.pictures import GAP, grid, scatter
+from ganrun.pictures import GAP, grid, scatter, to_uint8
 
 
 def array(picture) -> np.ndarray:
@@ -54,6 +54,15 @@ def test_values_are_clamped_and_rounded():
     images = torch.tensor([-3.0, 0.0, 0.5, 1.0, 7.0])[:, None, None, None].expand(-1, 1, 64, 64)
     picture = grid(images, columns=5)
     assert [cell(picture, 0, i, 64)[5, 5, 0] for i in range(5)] == [0, 0, 128, 255, 255]
+
+
+def test_to_uint8_by_hand():
+    images = torch.tensor([-9.0, -1.0, -0.9961, -0.996, 0.0, 0.9, 1.0, 9.0])
+    assert to_uint8(images).tolist() == [0, 0, 0, 1, 128, 242, 255, 255]  # 0 is 127.5, to the even neighbour
+    assert to_uint8(images / 2 + 0.5, (0, 1)).tolist() == [0, 0, 0, 1, 128, 242, 255, 255]
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(levels / 127.5 - 1), levels)
+    assert torch.equal(to_uint8(levels / 255, (0, 1)), levels)
 
 
 @pytest.mark.parametrize("columns", [2, 4])
@@ -108,3 +117,11 @@ def test_density_shows_where_the_generator_puts_its_mass():
     bright = lower[rows, columns].sum(1) > upper[rows, columns].sum(1)
     assert rows[bright].mean() > rows[~bright].mean()  # pictures count rows from the top
     assert columns[bright].mean() < columns[~bright].mean()
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_scatter_without_reals(dimensions):
+    fake = points(dimensions)
+    picture = scatter(fake)
+    assert picture.size == (810, 405)
+    assert (array(picture) != array(scatter(fake, points(dimensions, seed=1)))).any()

@@ -30,7 +30,10 @@ def run(args: list[str]) -> int:
     request = check_sample(composed[0])
     from ganrun.experiment.draw import draw
 
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # half a file is removed on the way
-    draw(request)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes half a file, as ^C
+    try:
+        draw(request)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(request.out, flush=True)
     return 0

@@ -22,6 +22,7 @@ from ganrun.storage import replacing
 
 IMAGES, POINTS, WALKS, ROWS = 64, 2000, 16, 8  # what num=null means
 IN_PICTURE = 10_000  # images in a grid
+IN_FILM = 20_000  # frames
 MOST_COLUMNS = 100  # of classes in a grid
 FPS = 24
 NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
@@ -86,6 +87,8 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
     frames, walks = request.frames or (8 if still else FPS), request.num or (1 if still else WALKS)
     columns = max(1, round(walks**0.5))
     check_room(walks * (request.interpolate - 1) * (frames + 1) if still else walks)
+    if not still and request.interpolate * frames > IN_FILM:
+        raise UserError(f"interpolate={request.interpolate} frames={frames}: a film holds at most {IN_FILM:,} frames")
     steps = walk(
         sampling,
         walks=walks,

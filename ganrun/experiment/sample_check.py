@@ -58,7 +58,7 @@ class Request:
 def check_sample(cfg: DictConfig) -> Request:
     """Raises UserError for the first thing wrong; touches nothing."""
     check_known(cfg, KEYS)
-    if "from" in cfg and OmegaConf.is_missing(cfg, "from"):
+    if OmegaConf.is_missing(cfg, "from"):
         raise UserError("from= must be given: a run directory, or a generator's .safetensors file")
     check_types(cfg, KEYS)
     keys = OmegaConf.to_container(cfg, resolve=True)
