@@ -124,12 +124,12 @@ class TestInception:
 
 class TestClassifier:
     @pytest.fixture(scope="class")
-    def cache(self, tmp_path_factory):
+    def folder(self, tmp_path_factory):
         return str(tmp_path_factory.mktemp("cache"))
 
-    def test_it_is_trained_once_and_knows_digits(self, cache, capsys):
+    def test_it_is_trained_once_and_knows_digits(self, folder, capsys):
         before = torch.get_rng_state()
-        first, second = Classifier(cache=cache), Classifier(cache=cache)
+        first, second = Classifier(cache=folder), Classifier(cache=folder)
         for one in (first, second):
             one.prepare(digits(), CPU)
         assert torch.equal(torch.get_rng_state(), before), "a score must not draw from what training draws from"
@@ -140,25 +140,25 @@ class TestClassifier:
         assert seen.features.shape == (200, 128) and first.classifies == 10
         assert (seen.logits.argmax(1) == data.held["label"][:200]).float().mean() > 0.95
 
-    def test_other_data_get_another_one(self, cache, tmp_path):
-        one, other = Classifier(cache=cache), Classifier(cache=str(tmp_path))
+    def test_other_data_get_another_one(self, folder, tmp_path):
+        one, other = Classifier(cache=folder), Classifier(cache=str(tmp_path))
         one.prepare(digits(), CPU)
         other.prepare(digits(limit=300), CPU)
         assert one.protocol["weights"] != other.protocol["weights"]
 
-    def test_a_damaged_file_is_made_again(self, cache, tmp_path, capsys):
-        Classifier(cache=cache).prepare(digits(), CPU)
+    def test_a_damaged_file_is_made_again(self, folder, tmp_path, capsys):
+        Classifier(cache=folder).prepare(digits(), CPU)
         capsys.readouterr()
-        (file,) = Path(cache).glob("*.ckpt")
+        (file,) = Path(folder).glob("*.ckpt")
         content = bytearray(file.read_bytes())
         content[1000] ^= 1
         file.write_bytes(content)
-        Classifier(cache=cache).prepare(digits(), CPU)
+        Classifier(cache=folder).prepare(digits(), CPU)
         assert "training a classifier" in capsys.readouterr().out
 
-    def test_a_file_from_elsewhere_is_used(self, cache, tmp_path, capsys):
-        Classifier(cache=cache).prepare(digits(), CPU)
-        (file,) = Path(cache).glob("*.ckpt")
+    def test_a_file_from_elsewhere_is_used(self, folder, tmp_path, capsys):
+        Classifier(cache=folder).prepare(digits(), CPU)
+        (file,) = Path(folder).glob("*.ckpt")
         capsys.readouterr()
         elsewhere = Classifier(weights=str(file), cache=str(tmp_path / "none"))
         elsewhere.prepare(digits(limit=300), CPU)

@@ -148,6 +148,9 @@ def check_settings(cfg: DictConfig) -> None:
         if name not in known and not any(path.split(".")[0] == name for path in read):
             raise UserError(f"{name}: there is no such key; {one_of(known | set(groups()), str(name))}")
     check_values(cfg)
+    names = [str(name) for name in cfg.metric if name != "features"]
+    if cfg.evaluate.best_by not in (None, *names):
+        raise UserError(f"evaluate.best_by={cfg.evaluate.best_by}; {one_of(names, cfg.evaluate.best_by)}")
     for key in PLACES:
         check_place(key, OmegaConf.select(cfg, key))
 

@@ -1,0 +1,275 @@
+"""The scorer: one pass for all metrics, cached statistics of reals, protocols, and scores inside training."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, ganrun
+from torch import nn
+
+from ganrun.data.images import Digits
+from ganrun.metrics.class_accuracy import ClassAccuracy
+from ganrun.metrics.classifier import Classifier
+from ganrun.metrics.frechet import FID, IntraFID
+from ganrun.metrics.kernel import KID
+from ganrun.metrics.network import Network
+from ganrun.metrics.precision_recall import Coverage, Precision
+from ganrun.metrics.protocol import difference, short
+from ganrun.metrics.scorer import Scorer
+from ganrun.metrics.sliced_wasserstein import SlicedWasserstein
+
+CPU = torch.device("cpu")
+
+
+class Counting(nn.Module):
+    """Counts the images that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.seen = 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return x.mean((2, 3)).repeat(1, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+
+def digits(**settings) -> Digits:
+    return Digits(name="digits", resolution=16, channels=1, **settings)
+
+
+def reals_as_fakes(data, num):
+    return ({"fake": batch["real"], "label": batch["label"]} for batch in data.shuffled(num, 100))
+
+
+def prepared(metrics, **settings) -> Scorer:
+    scorer = Scorer(metrics, digits(), **{"num_fake": 300, "num_real": 300} | settings)
+    scorer.prepare(CPU)
+    return scorer
+
+
+def test_features_that_metrics_share_are_computed_once_and_reals_once():
+    network = Counting()
+    features = Network(network, name="counting")
+    scorer = prepared(
+        {
+            "fid": FID(features=features),
+            "precision": Precision(features=features),
+            "coverage": Coverage(k=3, features=features),
+        }
+    )
+    for rounds in (1, 2, 3):
+        scorer.score(reals_as_fakes(digits(), 300))
+        assert network.seen == 300 + rounds * 300
+
+
+def test_reals_are_kept_in_a_file_by_data_features_and_number(tmp_path):
+    def seen(**settings):
+        network = Counting()
+        features = Network(network, name="counting")
+        metrics = {"fid": FID(features=features), "kid": KID(features=features, num_subsets=2, subset_size=50)}
+        scorer = prepared(metrics | {"values": SlicedWasserstein()}, cache=tmp_path, **settings)
+        scores = scorer.score(reals_as_fakes(digits(), 300))
+        return network.seen, scores
+
+    first, scores = seen()
+    again, same = seen()
+    assert first == 600 and again == 300 and scores == same
+    assert len(list(tmp_path.glob("real-*.ckpt"))) == 2, "moments and features; values cost nothing"
+    assert seen(num_real=200)[0] == 500
+    assert seen(num_real=300)[0] == 300
+
+
+def test_a_damaged_file_of_reals_is_made_again(tmp_path):
+    metrics = {"fid": FID(features=Network(Counting(), name="counting"))}
+    scores = prepared(metrics, cache=tmp_path).score(reals_as_fakes(digits(), 300))
+    (file,) = tmp_path.glob("real-*.ckpt")
+    content = bytearray(file.read_bytes())
+    content[500] ^= 1
+    file.write_bytes(content)
+    assert prepared(metrics, cache=tmp_path).score(reals_as_fakes(digits(), 300)) == scores
+
+
+def test_the_same_samples_score_zero_and_draw_nothing(tmp_path):
+    scorer = prepared({"fid": FID(), "sw": SlicedWasserstein(), "precision": Precision()})
+    before = torch.get_rng_state()
+    found = scorer.score(reals_as_fakes(digits(), 300))
+    assert found["fid"].value == pytest.approx(0, abs=1e-9) and found["sw"].value == 0 and found["precision"].value == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_labels_of_fakes_are_those_of_reals():
+    scorer = prepared({"fid": FID()}, num_fake=4000, conditional=True)
+    labels = scorer.labels()
+    assert len(labels) == 4000
+    real = torch.cat([batch["label"] for batch in digits().shuffled(1797)])
+    assert torch.equal(labels[:1797], real) and torch.equal(labels[1797:3594], real)
+
+
+def test_conditional_metrics_on_real_digits(tmp_path):
+    features = Classifier(cache=str(tmp_path))
+    scorer = prepared(
+        {"intra-fid": IntraFID(features=features), "class-accuracy": ClassAccuracy(features=features)}, conditional=True
+    )
+    right = scorer.score(reals_as_fakes(digits(), 300))
+    wrong = scorer.score({**batch, "label": (batch["label"] + 1) % 10} for batch in reals_as_fakes(digits(), 300))
+    assert right["class-accuracy"].value > 0.95 and wrong["class-accuracy"].value < 0.05
+    assert right["intra-fid"].value == pytest.approx(0, abs=1e-9) and wrong["intra-fid"].value > 10
+
+
+class TestProtocol:
+    def protocol(self, **settings):
+        return prepared({"fid": FID(**settings.pop("metric", {}))}, **settings).protocols["fid"]
+
+    def test_everything_that_makes_a_score_is_in_it(self):
+        found = self.protocol()
+        assert found == {
+            "metric": "FID", "features": "values", "dataset": "digits", "data": digits().digest(),
+            "split": "training data", "num_real": 300, "num_fake": 300, "values": "8 bit", "labels": "none",
+        }  # fmt: skip
+        json.dumps(found)
+        assert short(found) == "values: 300 fake, 300 real (training data), 8 bit"
+
+    def test_most_is_what_is_looked_at(self):
+        found = self.protocol(metric={"most": 100})
+        assert found["num_real"] == found["num_fake"] == 100
+
+    def test_differences_are_named(self):
+        one, other = self.protocol(), self.protocol(num_real=200)
+        assert difference(one, one) is None
+        assert difference(one, other) == "num_real 300 and 200"
+        assert difference(one, other | {"weights": "ab"}) == "num_real 300 and 200; weights not said and ab"
+
+    def test_seed_average_and_versions_are_only_noted(self):
+        one = self.protocol()
+        assert difference(one | {"seed": 1, "ema": True, "versions": {}}, one | {"seed": 2}) is None
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("scores")
+
+
+def result(path: Path) -> dict:
+    return json.loads((path / "result.json").read_text())
+
+
+def weights(path: Path) -> dict:
+    return torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+RUN = [*TINY, "steps=12", "checkpoint.every=0", "sample_every=0", "on_collapse=null"]
+
+
+class TestInTraining:
+    def test_scores_change_no_weight(self, place):
+        metrics = "metric=[sliced-wasserstein,fid,coverage]"
+        with_them = [*RUN, metrics, "metric/features=classifier", "evaluate.every=3", "run_dir=with"]
+        ganrun(*with_them, cwd=place)
+        ganrun(*RUN, "metric=[]", "evaluate.every=0", "run_dir=without", cwd=place)
+        one, other = weights(place / "with"), weights(place / "without")
+        assert one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+    def test_result_and_tensorboard_carry_the_protocol(self, place):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        scores = result(place / "with")["scores"]
+        assert list(scores) == ["sliced-wasserstein", "fid", "coverage"]
+        fid = scores["fid"]["protocol"]
+        assert fid["features"] == "classifier" and len(fid["weights"]) == 16 and fid["accuracy"] > 0.9
+        assert fid["ema"] is True and fid["seed"] == 0 and {"torch", "ganrun"} <= fid["versions"].keys()
+        assert scores["fid"]["better"] == "lower" and scores["coverage"]["better"] == "higher"
+        events = EventAccumulator(str(place / "with" / "tensorboard")).Reload()
+        assert "protocol/fid/text_summary" in events.Tags()["tensors"]
+        assert "score/coverage" in events.Tags()["scalars"]
+
+    def test_best_by_a_metric_of_which_more_is_better(self, place):
+        settings = ["metric=[fid,coverage]", "metric/features=none", "evaluate.every=4", "evaluate.best_by=coverage"]
+        ganrun(*RUN, *settings, "steps=40", "optimizer.lr=1e-2", "run_dir=by", cwd=place)
+        lines = [json.loads(line) for line in (place / "by" / "metrics.jsonl").read_text().splitlines()]
+        courses = {
+            name: {one["step"]: one[f"score/{name}"] for one in lines if "score/fid" in one}
+            for name in ("fid", "coverage")
+        }
+        scores = result(place / "by")["scores"]
+        for name, extreme in (("fid", min), ("coverage", max)):
+            assert scores[name]["best"] == extreme(courses[name].values())
+            assert scores[name]["best"] == courses[name][scores[name]["best_step"]]
+        best = torch.load(place / "by" / "checkpoints" / "best.ckpt", weights_only=True)
+        assert best["global_step"] == scores["coverage"]["best_step"]
+
+    def test_the_best_generator_is_that_of_the_best_checkpoint(self, place):
+        import yaml
+
+        from ganrun import load_generator
+
+        best = torch.load(place / "by" / "checkpoints" / "best.ckpt", weights_only=True)
+        trained = yaml.safe_load((place / "by" / "best.yaml").read_text())["trained"]
+        assert trained["steps"] == best["global_step"] and trained["ema"] is True
+        generator = load_generator(place / "by" / "best.safetensors").generator.state_dict()
+        averages = {
+            key.removeprefix("ema.average.0."): value
+            for key, value in best["state_dict"].items()
+            if key.startswith("ema.")
+        }
+        assert averages and all(torch.equal(value, averages[key]) for key, value in generator.items())
+
+    def test_an_unknown_best_by_is_refused(self, place):
+        done = ganrun(*RUN, "evaluate.best_by=fid", "run_dir=no", cwd=place, check=2)
+        assert "evaluate.best_by=fid" in done.stderr and "valid: sliced-wasserstein" in done.stderr
+        assert not (place / "no").exists()
+
+
+WORSE = [*RUN, "steps=100", "evaluate.every=5", "evaluate.patience=2", "optimizer.lr=1e-9", "ema=none"]
+
+
+class TestPatience:
+    def test_it_ends_the_run_and_says_so(self, place):
+        settings = ["metric=[coverage]", "metric/features=none"]  # which stays at its first value
+        done = ganrun(*WORSE, *settings, "run_dir=patience", cwd=place)
+        found = result(place / "patience")
+        assert found["status"] == "finished" and found["steps"] == 15 and found["goal"] == 100
+        assert found["ended"] == "no better coverage than at step 5 in 2 scores"
+        assert found["ended"] in done.stdout
+        last = torch.load(place / "patience" / "checkpoints" / "last.ckpt", weights_only=True)
+        assert last["global_step"] == 15
+
+    def test_a_resume_has_nothing_to_do_until_it_is_given_more(self, place):
+        done = ganrun("resume=patience", cwd=place)
+        assert "nothing to do: no better coverage" in done.stdout and "evaluate.patience=" in done.stdout
+        ganrun("resume=patience", "evaluate.patience=4", cwd=place)
+        assert result(place / "patience")["steps"] == 25
+        ganrun("resume=patience", "evaluate.patience=null", "steps=30", cwd=place)
+        assert result(place / "patience")["steps"] == 30 and result(place / "patience")["ended"] is None
+
+    def test_a_sweep_counts_it_as_finished(self, place):
+        done = ganrun(
+            "-m", *WORSE, "metric=[coverage]", "metric/features=none", "seed=1,2", "run_dir=sweep", cwd=place
+        )
+        assert done.stdout.count("finished") >= 2
+
+
+def test_a_best_score_of_another_protocol_counts_no_more(place):
+    settings = [*RUN, "evaluate.every=4", "run_dir=changed"]
+    ganrun(*settings, cwd=place)
+    ganrun("resume=changed", "steps=20", "evaluate.num_samples=32", cwd=place)
+    assert (
+        "its protocol differs: num_real 64 and 32; num_fake 64 and 32" in (place / "changed" / "train.log").read_text()
+    )
+    score = result(place / "changed")["scores"]["sliced-wasserstein"]
+    assert score["best_step"] in (16, 20) and score["protocol"]["num_fake"] == 32
+
+
+def test_offline_inception_is_refused_before_a_run_exists(place, monkeypatch):
+    done = ganrun(
+        *RUN,
+        "metric=[fid]",
+        "metric/features=inception",
+        "metric.features.weights=nothing.pth",
+        "run_dir=off",
+        cwd=place,
+        check=2,
+    )
+    assert done.stderr == "ganrun: metric.features.weights=nothing.pth: there is no such file\n"
+    assert not (place / "off").exists()
