@@ -9,7 +9,7 @@ from conftest import GANRUN, TINY, ganrun
 from ganrun import cli, configs
 
 MISTAKES = {
-    "trian": "did you mean train?",
+    "trian": "did you mean train",
     "modl=dcgan": "did you mean model?",
     "loss=wgann": "did you mean wgan or wgan-gp",
     "loss=[hinge,wgan]": "-m loss=hinge,wgan",

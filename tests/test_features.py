@@ -122,11 +122,12 @@ class TestInception:
             Inception().prepare(Ring(name="ring", channels=2, num=10), CPU)
 
 
-class TestClassifier:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory):
-        return str(tmp_path_factory.mktemp("cache"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
 
+
+class TestClassifier:
     def test_it_is_trained_once_and_knows_digits(self, folder, capsys):
         before = torch.get_rng_state()
         first, second = Classifier(cache=folder), Classifier(cache=folder)

@@ -73,6 +73,7 @@ def test_run_directory(reference):
         *(f"samples/{name}.png" for name in ("step-000008", "step-000016", "step-000024", "step-000032")),
         *("samples/step-000040.png", "samples/final.png"),
         *(".lock", "train.log", "metrics.jsonl", "generator.safetensors", "generator.yaml", "result.json"),
+        *("best.safetensors", "best.yaml"),
     }
     assert len([name for name in board if "events" in name]) == 1
     result = json.loads((reference / "result.json").read_text())

@@ -244,9 +244,7 @@ class TestPatience:
         assert result(place / "patience")["steps"] == 30 and result(place / "patience")["ended"] is None
 
     def test_a_sweep_counts_it_as_finished(self, place):
-        done = ganrun(
-            "-m", *WORSE, "metric=[coverage]", "metric/features=none", "seed=1,2", "run_dir=sweep", cwd=place
-        )
+        done = ganrun("-m", *WORSE, "metric=[coverage]", "metric/features=none", "seed=1,2", "run_dir=sweep", cwd=place)
         assert done.stdout.count("finished") >= 2
 
 

@@ -166,7 +166,7 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
     None if it does exist, so that something else about it is wrong.
     """
     group, _, rest = key.partition(".")
-    if options(key.replace(".", "/")):
+    if "." in key and options(key.replace(".", "/")):
         return f"{key}: it is chosen by {key.replace('.', '/')}=<option>; {one_of(options(key.replace('.', '/')), '')}"
     if rest and rest.split(".")[0] in options(group):
         name = rest.split(".")[0]

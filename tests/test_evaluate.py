@@ -1,0 +1,309 @@
+"""`ganrun evaluate` and `ganrun rank` as whole commands."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY, ganrun
+from PIL import Image
+
+RUN = [*TINY, "steps=4", "checkpoint.every=0", "sample_every=0", "on_collapse=null"]
+FEW = ["num_samples=200", "metric.kid.subset_size=100"]
+
+
+def result(path: Path) -> dict:
+    return json.loads((path / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A digits run, a conditional one, and a ring run."""
+    path = tmp_path_factory.mktemp("evaluate")
+    ganrun(*RUN, "run_dir=run", cwd=path)
+    ganrun(*RUN, "conditional=label", "run_dir=conditional", cwd=path)
+    ganrun(*RUN, "dataset=ring", "model=mlp", "run_dir=ring", cwd=path)
+    return path
+
+
+def digits(num: int = 300) -> list[Image.Image]:
+    from sklearn.datasets import load_digits
+
+    pixels = np.rint(load_digits().images[:num] * (255 / 16)).astype(np.uint8)
+    return [Image.fromarray(one).resize((16, 16)) for one in pixels]
+
+
+class TestGenerator:
+    def test_scores_go_into_the_run_with_their_protocol(self, place):
+        done = ganrun("evaluate", "from=run", *FEW, "seeds=3", cwd=place)
+        found = {one["metric"]: one for one in result(place / "run")["evaluations"]}
+        assert list(found) == ["fid", "kid", "precision", "recall"]
+        fid = found["fid"]
+        assert len(fid["values"]) == 3 and len(set(fid["values"])) == 3
+        assert fid["mean"] == pytest.approx(np.mean(fid["values"])) and fid["std"] == pytest.approx(
+            np.std(fid["values"])
+        )
+        protocol = fid["protocol"]
+        assert protocol["features"] == "classifier" and protocol["num_fake"] == 200 and protocol["num_real"] == 1797
+        assert protocol["seed"] == [0, 1, 2] and protocol["ema"] is True and protocol["split"] == "training data"
+        assert fid["of"] == {"from": "run", "path": None, "steps": 4} and fid["floor"] is None
+        assert found["kid"]["within"] > 0 and fid["within"] is None
+        assert "±" in done.stdout and "200 fake, 1,797 real (training data), 8 bit" in done.stdout
+
+    def test_a_score_takes_the_place_of_one_like_it(self, place):
+        shutil.copytree(place / "run", place / "copy")
+        before = len(result(place / "copy").get("evaluations", []))
+        words = ["evaluate", "from=copy", "metric=[fid]", "metric/features=none"]
+        ganrun(*words, "num_samples=100", cwd=place)
+        ganrun(*words, "num_samples=100", "seeds=2", cwd=place)
+        ganrun(*words, "num_samples=150", cwd=place)
+        kept = result(place / "copy")["evaluations"][before:]
+        assert [(one["protocol"]["num_fake"], len(one["values"])) for one in kept] == [(100, 2), (150, 1)]
+
+    def test_scores_stay_when_the_run_goes_on(self, place):
+        shutil.copytree(place / "run", place / "longer")
+        ganrun("evaluate", "from=longer", "metric=[fid]", "num_samples=100", cwd=place)
+        before = result(place / "longer")["evaluations"]
+        ganrun("resume=longer", "steps=6", cwd=place)
+        assert result(place / "longer")["evaluations"] == before and result(place / "longer")["steps"] == 6
+
+    def test_batches_and_training_give_one_score(self, place):
+        """The score is that of the samples, whatever the number that are made at once."""
+        scores = []
+        for size in (7, 64):
+            ganrun(
+                "evaluate",
+                "from=run",
+                "metric=[sliced-wasserstein]",
+                "num_samples=100",
+                f"batch_size={size}",
+                "out=one.json",
+                cwd=place,
+            )
+            scores.append(json.loads((place / "one.json").read_text())[0]["mean"])
+        assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+    def test_a_lone_generator_needs_a_data_set(self, place, tmp_path):
+        for name in ("generator.safetensors", "generator.yaml"):
+            shutil.copy(place / "run" / name, tmp_path)
+        words = ["evaluate", "from=generator.safetensors", "metric=[fid]", "num_samples=100"]
+        done = ganrun(*words, cwd=tmp_path, check=2)
+        assert "no run beside it that names a data set; give dataset=<name>" in done.stderr
+        ganrun(*words, "dataset=digits", "out=scores.json", cwd=tmp_path)
+        (found,) = json.loads((tmp_path / "scores.json").read_text())
+        assert found["protocol"]["dataset"] == "digits" and found["of"]["steps"] == 4
+        assert not list(tmp_path.glob("*.lock"))
+
+    def test_the_best_generator_is_scored_by_its_file(self, place):
+        ganrun("evaluate", "from=run/best.safetensors", "metric=[fid]", "num_samples=100", cwd=place)
+        assert result(place / "run")["evaluations"][-1]["of"]["from"] == "run/best.safetensors"
+
+    def test_conditional_metrics(self, place):
+        ganrun("evaluate", "from=conditional", "metric=[class-accuracy,intra-fid]", "num_samples=200", cwd=place)
+        found = {one["metric"]: one for one in result(place / "conditional")["evaluations"]}
+        assert 0 <= found["class-accuracy"]["mean"] < 0.6 and found["intra-fid"]["mean"] > 10
+        assert found["intra-fid"]["protocol"]["labels"] == "as in the data"
+
+    def test_points_and_their_floor(self, place):
+        metrics = "metric=[fid,high-quality,modes-covered,sliced-wasserstein]"
+        done = ganrun("evaluate", "from=ring", metrics, "num_samples=2000", cwd=place)
+        found = {one["metric"]: one for one in result(place / "ring")["evaluations"]}
+        assert found["high-quality"]["floor"] == pytest.approx(0.989, abs=0.01) and found["modes-covered"]["floor"] == 8
+        assert found["fid"]["mean"] > 100 * found["fid"]["floor"]
+        assert "the floor under this protocol" in done.stdout
+
+    def test_other_data_than_the_runs(self, place):
+        words = ["evaluate", "from=run", "metric=[fid]", "metric/features=none", "num_samples=100", "out=few.json"]
+        ganrun(*words, "dataset.limit=50", cwd=place)
+        assert json.loads((place / "few.json").read_text())[0]["protocol"]["num_real"] == 50
+
+    def test_a_run_in_training_is_scored_and_left_alone(self, place):
+        from ganrun.storage import owning
+
+        before = (place / "run" / "result.json").read_bytes()
+        with owning(place / "run"):
+            done = ganrun("evaluate", "from=run", "metric=[fid]", "num_samples=77", cwd=place)
+        assert "warning: not written into" in done.stderr and "fid" in done.stdout
+        assert (place / "run" / "result.json").read_bytes() == before
+
+    def test_classes_of_ones_own_need_trust(self, place):
+        shutil.copytree(place / "run", place / "foreign")
+        config = place / "foreign" / ".hydra" / "config.yaml"
+        saved = yaml.safe_load(config.read_text())
+        saved["metric"]["features"]["_target_"] = "os.system"
+        config.write_text(yaml.safe_dump(saved))
+        done = ganrun("evaluate", "from=foreign", cwd=place, check=2)
+        assert "metric.features._target_ names os.system" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(place):
+    for i, image in enumerate(digits()):
+        (place / "images" / f"{i % 3}").mkdir(parents=True, exist_ok=True)
+        image.save(place / "images" / f"{i % 3}" / f"{i:04}.png")
+    return "images"
+
+
+class TestImages:
+    def scores(self, place, *words) -> dict:
+        ganrun("evaluate", "from=images", "dataset=digits", "out=images.json", *words, cwd=place)
+        return {one["metric"]: one for one in json.loads((place / "images.json").read_text())}
+
+    def test_folder_zip_and_array_score_alike(self, place, folder):
+        shutil.make_archive(str(place / "images"), "zip", place / "images")
+        stacked = np.stack([np.asarray(image) for image in digits()])[..., None]
+        np.savez(place / "images.npz", arr_0=stacked)
+        words = ["metric=[fid,coverage]", "metric/features=none"]
+        first = self.scores(place, "path=images", *words)
+        for path in ("images.zip", "images.npz"):
+            other = self.scores(place, f"path={path}", *words)
+            assert other["fid"]["mean"] == pytest.approx(first["fid"]["mean"], rel=1e-6)
+            assert other["coverage"]["mean"] == first["coverage"]["mean"]
+        assert first["fid"]["protocol"]["num_fake"] == 300
+
+    def test_class_folders_are_labels(self, place, folder):
+        found = self.scores(place, "path=images", "metric=[class-accuracy]")
+        assert found["class-accuracy"]["mean"] < 0.6  # digit i lies in folder i modulo 3
+
+    def test_real_digits_score_near_nothing(self, place, folder):
+        found = self.scores(place, "path=images", "metric=[fid,precision]")
+        noise = self.scores(place, f"path={self.noise(place)}", "metric=[fid,precision]")
+        assert found["precision"]["mean"] > 0.9 and noise["precision"]["mean"] < 0.1
+        assert noise["fid"]["mean"] > 20 * found["fid"]["mean"]
+
+    def noise(self, place) -> str:
+        array = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 1), dtype=np.uint8)
+        np.savez(place / "noise.npz", arr_0=array)
+        return "noise.npz"
+
+    def test_another_size_is_refused(self, place):
+        (place / "large").mkdir()
+        for i, image in enumerate(digits(4)):
+            image.resize((32, 32)).save(place / "large" / f"{i}.png")
+        done = ganrun("evaluate", "from=images", "path=large", "dataset=digits", "metric=[fid]", cwd=place, check=2)
+        assert "32x32 pixels; expected 16x16" in done.stderr
+
+    def test_what_is_no_array_of_images_is_refused(self, place):
+        np.savez(place / "floats.npz", arr_0=np.zeros((4, 16, 16, 1)))
+        np.savez(place / "pickled.npz", arr_0=np.array([{}], dtype=object))
+        np.savez(place / "other.npz", images=np.zeros(3))
+        (place / "torn.npz").write_bytes(b"PK\x03\x04 torn")
+        for name, reason in {
+            "floats": "float64",
+            "pickled": "allow_pickle",
+            "other": "arr_0",
+            "torn": "cannot be read",
+        }.items():
+            words = ["from=images", f"path={name}.npz", "dataset=digits", "metric=[fid]"]
+            done = ganrun("evaluate", *words, cwd=place, check=2)
+            assert reason in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_real_test_data_score_at_the_floor(place, data_dir):
+    words = ["evaluate", "from=test", "dataset=mnist", f"data_dir={data_dir}", "metric=[fid,sliced-wasserstein]"]
+    done = ganrun(*words, "metric/features=none", "num_real=3000", "num_samples=3000", "out=test.json", cwd=place)
+    found = {one["metric"]: one for one in json.loads((place / "test.json").read_text())}
+    assert "test samples: the floor" in done.stdout
+    assert found["sliced-wasserstein"]["mean"] < 0.05 and found["fid"]["protocol"]["num_fake"] == 3000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "from must be given: from=<value>"),
+        ("from=nothing", "no generator there; expected a run directory, a .safetensors file, images or test"),
+        ("from=run/train.log", "no generator there"),
+        ("from=test", "give dataset=<name>"),
+        ("from=images dataset=digits", "from=images needs path="),
+        ("from=images dataset=digits path=nothing", "there is no such folder or .zip"),
+        ("from=images dataset=ring path=.", "dataset ring are no images"),
+        ("from=test dataset=digits", "dataset digits has no test split"),
+        ("from=test dataset=ring seeds=2", "seeds=2: nothing is drawn"),
+        ("from=test dataset=ring split=test", "the same samples on both sides"),
+        ("from=run path=x", "path=x: it is for from=images"),
+        ("from=run split=test", "has no test split"),
+        ("from=run split=val", "split=val; expected one of train, test"),
+        ("from=run seeds=0", "seeds=0; expected at least 1"),
+        ("from=run num_samples=1", "num_samples=1; expected at least 2"),
+        ("from=run num_samples=many", "num_samples=many; expected an integer"),
+        ("from=run nonsense=1", "nonsense: there is no such key"),
+        ("from=run metric=[nonsense]", "metric=nonsense: there is no such option"),
+        ("from=run metric=[]", "metric=[]: nothing to score"),
+        ("from=run metric.features=none", "metric.features: it is chosen by metric/features=<option>"),
+        ("from=run metric/features=nonsense", "metric/features=nonsense: there is no such option"),
+        ("from=run metric.kid.subset_size=1000 num_samples=100", "subsets of 1000 from 100 samples"),
+        ("from=run metric.fid.k=3", "metric.fid.k"),
+        ("from=run metric=[intra-fid]", "needs fakes that are made for labels"),
+        ("from=run metric=[modes-covered]", "no known modes"),
+        ("from=run dataset=ring", "the generator makes [1, 16, 16], but dataset ring has [2]"),
+        ("from=conditional dataset=mnist metric=[fid]", "classes"),
+        ("from=run dataset.nonsense=1", "dataset.nonsense: there is no such key"),
+        ("from=run device=warp", "device=warp; expected one of auto, cpu, cuda"),
+        ("-m from=run", "-m"),
+        ("from=run out=nowhere/x.json metric=[fid] num_samples=50", "nowhere/x.json"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(place, data_dir, words, said):
+    done = ganrun("evaluate", *words.split(), f"data_dir={data_dir}", cwd=place, check=None)
+    assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(place):
+    for seed in (1, 2, 3):
+        ganrun(*RUN, f"seed={seed}", "steps=2", f"run_dir=ranked/{seed}", cwd=place)
+    return place
+
+
+class TestRank:
+    def test_in_the_order_of_a_score(self, runs):
+        done = ganrun("rank", "of=ranked", "by=sliced-wasserstein", cwd=runs)
+        values = {seed: result(runs / "ranked" / seed)["scores"]["sliced-wasserstein"]["best"] for seed in "123"}
+        order = [line.split("ranked/")[1][0] for line in done.stdout.splitlines() if "ranked/" in line]
+        assert order == sorted(values, key=values.get) and "lower is better" in done.stdout
+
+    def test_unlike_protocols_are_refused(self, runs):
+        ganrun(*RUN, "evaluate.num_samples=32", "steps=2", "run_dir=unlike", cwd=runs)
+        done = ganrun("rank", "of=[ranked/1,unlike]", "by=sliced-wasserstein", cwd=runs, check=2)
+        assert (
+            "sliced-wasserstein of ranked/1 and unlike do not compare: num_real 64 and 32; num_fake 64 and 32"
+            in done.stderr
+        )
+
+    def test_evaluations_come_first_where_all_have_them(self, runs):
+        for seed, seeds in (("1", 2), ("2", 2)):
+            words = [f"from=ranked/{seed}", "metric=[sliced-wasserstein]", "num_samples=100", f"seeds={seeds}"]
+            ganrun("evaluate", *words, cwd=runs)
+        done = ganrun("rank", "of=[ranked/1,ranked/2]", "by=sliced-wasserstein", cwd=runs)
+        assert "±" in done.stdout and "100 fake" in done.stdout
+        done = ganrun("rank", "of=[ranked/1,ranked/2]", "by=sliced-wasserstein", "source=final", cwd=runs)
+        assert "64 fake" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("of=ranked by=nonsense", "by=nonsense: ranked/1 has no such score"),
+            ("of=nothing by=fid", "of=nothing: no run there"),
+            ("by=fid", "of must be given"),
+            ("of=ranked by=fid source=x", "source=x"),
+        ],
+    )
+    def test_mistakes_are_one_line(self, runs, words, said):
+        done = ganrun("rank", *words.split(), cwd=runs, check=2)
+        assert said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_generators_are_scored_as_the_images_that_a_user_gets(place):
+    """The folder that `ganrun sample` writes scores as the generator itself."""
+    ganrun("sample", "from=run", "num=200", "seed=5", "out=samples", cwd=place)
+    words = ["evaluate", "metric=[fid,sliced-wasserstein]", "metric/features=none", "num_samples=200", "out=same.json"]
+    ganrun(*words, "from=run", "seed=5", cwd=place)
+    direct = {one["metric"]: one["mean"] for one in json.loads((place / "same.json").read_text())}
+    ganrun(*words, "from=images", "path=samples", "dataset=digits", cwd=place)
+    from_files = {one["metric"]: one["mean"] for one in json.loads((place / "same.json").read_text())}
+    assert direct == pytest.approx(from_files, rel=1e-6)
+    assert torch.is_grad_enabled()
