@@ -35,7 +35,7 @@ def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
 def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:
     """All groups, those that every experiment names first."""
     found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir() and d.name != "hydra"}
-    return [*MAIN_GROUPS, *sorted(found - set(MAIN_GROUPS))]
+    return [*MAIN_GROUPS, *sorted((found | {"metric/features"}) - set(MAIN_GROUPS))]
 
 
 def description(file: Path) -> str:
@@ -59,7 +59,7 @@ def keys(command: str) -> dict[str, str]:
     for line in (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
         pair, _, comment = line.partition("  # ")
         key, colon, value = pair.strip().partition(":")
-        if not colon or key.startswith(("#", "-")):
+        if not (colon and comment) or key.startswith(("#", "-")):
             continue
         above = above if line.startswith(" ") else key
         if above not in ("defaults", "hydra") and value:

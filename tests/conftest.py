@@ -16,8 +16,9 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 GANRUN = Path(sys.executable).parent / "ganrun"
 TINY = ["generator.width=8", "discriminator.width=8", "batch_size=16", "evaluate.num_samples=64", "num_samples=16"]
-os.environ["GANRUN_CACHE"] = tempfile.mkdtemp(prefix="ganrun-tests-")
-atexit.register(shutil.rmtree, os.environ["GANRUN_CACHE"], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # all workers share what is made once
+    os.environ["GANRUN_CACHE"] = tempfile.mkdtemp(prefix="ganrun-tests-")
+    atexit.register(shutil.rmtree, os.environ["GANRUN_CACHE"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
 
 

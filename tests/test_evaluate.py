@@ -171,7 +171,7 @@ class TestImages:
     def test_real_digits_score_near_nothing(self, place, folder):
         found = self.scores(place, "path=images", "metric=[fid,precision]")
         noise = self.scores(place, f"path={self.noise(place)}", "metric=[fid,precision]")
-        assert found["precision"]["mean"] > 0.9 and noise["precision"]["mean"] < 0.1
+        assert found["precision"]["mean"] > 0.6 and noise["precision"]["mean"] < 0.1
         assert noise["fid"]["mean"] > 20 * found["fid"]["mean"]
 
     def noise(self, place) -> str:

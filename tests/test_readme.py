@@ -18,6 +18,11 @@ COMMANDS = [
     if line.strip()
 ]
 SHORT = ["steps=2", "dataset.limit=64", "evaluate.num_samples=32", "num_samples=16"]
+FEWER = {
+    "sample": ["batch_size=64"],
+    "evaluate": ["num_samples=40", "metric/features=none", "metric.kid.subset_size=20"],
+    "rank": ["of=outputs-of-mine"],
+}
 LIGHT = ("--help", "--cfg")
 
 
@@ -31,6 +36,8 @@ def place(tmp_path_factory):
     """A user's folder: a finished run, own images, and the README's own loss."""
     path = tmp_path_factory.mktemp("readme")
     run(*SHORT, "run_dir=run", cwd=path)
+    run(*SHORT, "run_dir=outputs-of-mine/one", cwd=path)
+    run("sample", "from=run", "num=40", "out=pngs", cwd=path)
     (path / "my" / "loss").mkdir(parents=True)
     (path / "my" / "my_losses.py").write_text(code_block("python", "class Quadratic"))
     (path / "my" / "loss" / "quadratic.yaml").write_text(code_block("yaml", "my_losses"))
@@ -47,9 +54,10 @@ def test_the_readme_has_commands():
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ganrun ")])
 def test_command_runs(command, place, request):
-    words = shlex.split(command.replace("<run>", "run").replace("<folder or .zip>", "images"))
+    folder = "pngs" if "evaluate" in command else "images"
+    words = shlex.split(command.replace("<run>", "run").replace("<folder or .zip>", folder))
     if not set(LIGHT) & set(words):
-        words += SHORT[:1] if "resume=run" in words else SHORT
+        words += FEWER.get(words[1]) or (SHORT[:1] if "resume=run" in words else SHORT)
         words += ["schedule.discriminator=1"] if "-m" in words else []
     words = [word.replace("steps=4000", "steps=3") for word in words if word != "steps=2" or "steps=4000" not in words]
     if "dataset=mnist" in words:
@@ -103,7 +111,15 @@ def test_torchrun_command_is_understood(tmp_path):
 
 def test_output_tree_is_the_real_one(place):
     tree = README.split("## What a run leaves")[1].split("```")[1]
-    for name in ("train.log", "metrics.jsonl", "result.json", "generator.safetensors", "generator.yaml", ".lock"):
+    for name in (
+        "train.log",
+        "metrics.jsonl",
+        "result.json",
+        "generator.safetensors",
+        "generator.yaml",
+        "best.safetensors",
+        ".lock",
+    ):
         assert name in tree and (place / "run" / name).exists()
     for folder in (".hydra", "checkpoints", "tensorboard", "samples"):
         assert f"  {folder}/" in tree and (place / "run" / folder).is_dir()

@@ -1,6 +1,7 @@
 """The scorer: one pass for all metrics, cached statistics of reals, protocols, and scores inside training."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,8 @@ def test_labels_of_fakes_are_those_of_reals():
     assert torch.equal(labels[:1797], real) and torch.equal(labels[1797:3594], real)
 
 
-def test_conditional_metrics_on_real_digits(tmp_path):
-    features = Classifier(cache=str(tmp_path))
+def test_conditional_metrics_on_real_digits():
+    features = Classifier(cache=os.environ["GANRUN_CACHE"])
     scorer = prepared(
         {"intra-fid": IntraFID(features=features), "class-accuracy": ClassAccuracy(features=features)}, conditional=True
     )

@@ -159,6 +159,9 @@ def scored(cfg: DictConfig, given: Given, data: Data, source: Source, other: Dat
     scorer.prepare(device_of(cfg))
     seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))
     rounds = [scorer.score(source.fakes(seed, scorer.labels())) for seed in seeds]
+    if other and len(other) < source.num:
+        print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
+        other = None
     floor = scorer.score(Held(other, data, source.num).fakes(0, None)) if other else {}
     of = {"from": cfg["from"], "path": cfg.path} | ({"steps": steps_of(source)} if given.file else {})
     about = {**source.about, "seed": seeds, "versions": versions()}
@@ -186,7 +189,7 @@ def write_into(run: RunDir, scores: Iterable[Scored]) -> None:
     """Adds scores to the run's result.json; one replaces what is like it. Raises UserError while the run is trained."""
     with owning(run.path):
         result = run.read_result()
-        kept = result.get("evaluations", [])
+        kept = [old for old in result.get("evaluations", []) if {"metric", "of", "protocol"} <= set(old)]
         for score in map(asdict, scores):
             kept = [old for old in kept if not is_like(old, score)] + [score]
         run.write_result(result | {"evaluations": kept})

@@ -1,6 +1,6 @@
 """Runs in the order of a score. Scores are compared only if one protocol made them all."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -57,21 +57,28 @@ def find_runs(places: Iterable[str]) -> list[RunDir]:
 def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:
     """From the first source that all runs have."""
     for source in sources:
-        rows = [row_of(run, by, source) for run in runs]
+        rows = [readable(row_of, run, by, source) for run in runs]
         if all(rows):
             return rows
     without = [run for run, row in zip(runs, rows, strict=True) if row is None]
-    scores = {name for run in without for name in names(run.read_result())}
+    scores = {name for run in without for name in readable(names, run)}
     known = one_of(scores, by) if scores else "it has none at all"
     raise UserError(f"by={by}: {without[0].path} has no such score; {known}; `ganrun evaluate` adds some")
 
 
-def names(result: dict[str, Any]) -> list[str]:
+def readable(read: Callable[..., Any], run: RunDir, *args: str) -> Any:
+    """What `read` finds in a run's result.json, which anybody may have written."""
+    try:
+        return read(run.read_result(), run, *args)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{run.result}: its scores cannot be read; was it written by ganrun?") from error
+
+
+def names(result: dict[str, Any], run: RunDir) -> list[str]:
     return [*result.get("scores", {}), *(one["metric"] for one in result.get("evaluations", []))]
 
 
-def row_of(run: RunDir, by: str, source: str) -> Row | None:
-    result = run.read_result()
+def row_of(result: dict[str, Any], run: RunDir, by: str, source: str) -> Row | None:
     if source == "evaluation":
         found = [one for one in result.get("evaluations", []) if one["metric"] == by]
         if not found:

@@ -18,7 +18,7 @@ from ganrun.seeding import derive, generator
 from ganrun.storage import locked, writing
 
 RECIPE = 1  # changes with anything below that changes the weights
-STEPS = 1000
+STEPS = 600
 BATCH = 128
 LR = 2e-3  # at the start; linear to 0
 HELD_BACK = 0.1  # share of the samples that is not trained on, but tells the accuracy
