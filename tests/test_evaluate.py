@@ -214,8 +214,8 @@ def test_real_test_data_score_at_the_floor(place, data_dir):
     ("words", "said"),
     [
         ("", "from must be given: from=<value>"),
-        ("from=nothing", "no generator there; expected a run directory, a .safetensors file, images or test"),
-        ("from=run/train.log", "no generator there"),
+        ("from=nothing", "from=nothing: there is no such run directory or .safetensors file"),
+        ("from=run/train.log", "expected a run directory or a .safetensors file"),
         ("from=test", "give dataset=<name>"),
         ("from=images dataset=digits", "from=images needs path="),
         ("from=images dataset=digits path=nothing", "there is no such folder or .zip"),

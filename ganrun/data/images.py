@@ -49,21 +49,23 @@ class Digits(ImagesInMemory):
 
 @dataclass(kw_only=True)
 class ImageArray(ImagesInMemory):
-    """The array arr_0, uint8 (num, H, W, C), of the .npz file `path`, and the labels beside it, if there are any."""
+    """The array arr_0, uint8 (num, H, W, C), of the .npz file `path`; labels and classes if they are beside it."""
 
     path: str
 
     def load(self):
         try:
             with np.load(Path(self.path).expanduser(), allow_pickle=False) as arrays:
-                images, labels = arrays["arr_0"], arrays.get("labels")
+                images, labels, names = arrays["arr_0"], arrays.get("labels"), arrays.get("classes")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"path={self.path}: cannot be read as an .npz with arr_0: {error}") from error
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"path={self.path}: arr_0 is {images.dtype} {images.shape}; expected uint8 (num, H, W, C)")
         labels = None if labels is None else as_labels(labels)
-        classes = [] if labels is None else [str(i) for i in range(int(labels.max()) + 1)]
-        return torch.from_numpy(images).permute(0, 3, 1, 2), labels, classes
+        if labels is not None and (labels.shape != (len(images),) or labels.min() < 0):
+            raise UserError(f"path={self.path}: labels are {list(labels.shape)}; expected {len(images)} of 0 or more")
+        names = range(0 if labels is None else int(labels.max()) + 1) if names is None else names
+        return torch.from_numpy(images).permute(0, 3, 1, 2), labels, [str(name) for name in names]
 
 
 @dataclass(kw_only=True)

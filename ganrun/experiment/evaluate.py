@@ -16,6 +16,7 @@ from ganrun.experiment.build import build_as, build_metrics
 from ganrun.experiment.check import check_known, check_minimum, check_targets, check_types, drop_leftovers
 from ganrun.experiment.fit import versions
 from ganrun.experiment.resume import load_config, parse
+from ganrun.experiment.sample_check import find_generator
 from ganrun.experiment.sources import Generator, Held, Source, images_at
 from ganrun.generator_file import load_generator
 from ganrun.metrics.protocol import difference
@@ -89,14 +90,8 @@ def find(cfg: DictConfig) -> Given:
         return Given(None, None)
     if cfg.path:
         raise UserError(f"path={cfg.path}: it is for from=images")
-    place = Path(name).expanduser()
-    file = RunDir(place).generator if place.is_dir() else place
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise UserError(
-            f"from={name}: no generator there; expected a run directory, a .safetensors file, images or test"
-        )
-    run = RunDir(file.parent)
-    return Given(run if run.config.exists() else None, file)
+    file, run = find_generator(name)
+    return Given(run, file)
 
 
 def complete(cfg: DictConfig, given: Given, moved: bool, of_dataset: list[str]) -> None:
