@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.seeding import generator
+from ganrun.seeding import generator, of_attempt
 from ganrun.signals import SIGNALS, end_with_parent
 
 
@@ -97,7 +97,7 @@ class GANDataModule(pl.LightningDataModule):
             self.data,
             batch_size=self.batch_size,
             num_batches=self.num_batches,
-            seed=self.seed,
+            seed=of_attempt(self.seed, self.trainer.lightning_module.attempt),
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             only_index=self.data.lies_on(device),

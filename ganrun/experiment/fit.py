@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 import ganrun
 from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
+from ganrun.callbacks.collapse import Collapse
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.callbacks.log import Log, MetricsFile
 from ganrun.callbacks.progress import ProgressBar
@@ -109,11 +110,17 @@ class Fit:
             run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=cfg.conditional.key is not None
         )
         self.evaluate = Evaluate(run, datamodule, parts.metrics, every=cfg.evaluate.every, num=cfg.evaluate.num_samples)
+        self.collapse = Collapse(
+            datamodule, self.evaluate, lambda: best_step(run, self.evaluate.best.get("step")), action=cfg.on_collapse,
+            **settings, score=next(iter(parts.metrics), None),
+        )  # fmt: skip
         self.checkpoints = Checkpoints(
             run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export, seconds=seconds,
             about={"config": config_digest(run), "data": parts.fingerprint},
+            discards=lambda: self.rolls_back,
         )  # fmt: skip
-        watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every))
+        looks = cfg.collapse.every if cfg.on_collapse else 0
+        watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every, looks))
         step = start.step if start else 0
         self.board = TensorBoardLogger(
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
@@ -122,7 +129,7 @@ class Fit:
         bar = ProgressBar(self.scalars, console())
         self.trainer = make_trainer(
             cfg,
-            callbacks=[watch, self.scalars, self.samples, self.evaluate, self.checkpoints, bar],
+            callbacks=[watch, self.scalars, self.samples, self.collapse, self.evaluate, self.checkpoints, bar],
             logger=[self.board, MetricsFile(run.metrics, step)],
             plugins=[CheckpointFiles(start.content if start else None)],
             default_root_dir=run.path,
@@ -144,9 +151,14 @@ class Fit:
         except Exception as error:
             error.step = self.trainer.global_step
             raise
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not self.rolls_back:
             self.export()
         return self.result()
+
+    @property
+    def rolls_back(self) -> bool:
+        """Is this fit's last state given up for the best one?"""
+        return self.collapse.ends == "rollback"
 
     def result(self) -> dict[str, Any]:
         received, last, best = self.signals.received, self.evaluate.last, self.evaluate.best
@@ -163,7 +175,8 @@ class Fit:
         }
         steps = self.trainer.global_step
         return {
-            "status": "finished" if steps >= self.trainer.max_steps else f"stopped by {name(received)}",
+            "status": self.status(),
+            "collapse": self.collapse.findings,
             "signal": received,
             "steps": steps,
             "goal": self.trainer.max_steps,
@@ -175,6 +188,12 @@ class Fit:
             "precision": self.parts.cfg.precision,
             "versions": versions(),
         }
+
+    def status(self) -> str:
+        if self.collapse.ends == "stop":
+            return "collapsed"
+        finished = self.trainer.global_step >= self.trainer.max_steps
+        return "finished" if finished else f"stopped by {name(self.signals.received)}"
 
     def export(self) -> None:
         """generator.safetensors and generator.yaml, from the averaged weights."""

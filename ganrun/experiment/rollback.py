@@ -1,0 +1,36 @@
+"""Back to the best checkpoint after a collapse, on another path with lower learning rates; exact to resume."""
+
+from ganrun.callbacks.collapse import Collapse
+from ganrun.checkpoint_file import damage, load_checkpoint, save_checkpoint
+from ganrun.experiment.state import Start
+from ganrun.module import GANModule
+from ganrun.run_dir import RunDir
+
+
+def best_step(run: RunDir, step: int | None) -> int | None:
+    """`step`, that of the best score, if best.ckpt is there, whole and of that step."""
+    if step is None or not run.best.exists() or damage(run.best):
+        return None
+    return step if load_checkpoint(run.best)["global_step"] == step else None
+
+
+def set_learning_rates(module: GANModule, attempt: int, lr_factor: float) -> None:
+    """Of all players, for what follows that many rollbacks."""
+    for optimizer in module.player_optimizers.values():
+        optimizer.factor = lr_factor**attempt
+
+
+def save_rolled_back(run: RunDir, collapse: Collapse, *, attempt: int, seconds: float) -> None:
+    """Makes last.ckpt the best state as it goes on in attempt number `attempt`; best.ckpt stays as it is.
+
+    Up to this one write a killed run resumes from before the collapse and comes here again; after it, from the best.
+    """
+    content = load_checkpoint(run.best)
+    content["ganrun"] |= {"attempt": attempt, "seconds": seconds}
+    states = content["callbacks"]
+    states[collapse.state_key] = collapse.after_rollback(states[collapse.state_key])
+    save_checkpoint(content, run.last)
+
+
+def rolled_back(run: RunDir) -> Start:
+    return Start(run.last, load_checkpoint(run.last))
