@@ -7,7 +7,7 @@ from ganrun.diversity import Diversity
 
 LEAST_SPREAD = 0.125  # of the reals'
 MOST_TWINS = 0.8  # share of the fakes; a generator that knows 100 images by heart has 0.92 among 256, 1,000 have 0.22
-LOST_REACH = 0.5  # of the reals' own
+LOST_REACH = 0.6  # of the reals' own
 LEAST_REACH = 0.25  # of the reals' own, at some time: less cannot be lost
 KNOWN_REACH = 0.25  # of the reals: below it, neighbours say nothing about these data
 LEAST_LOSS = 0.005  # of the discriminator's loss at chance
@@ -30,7 +30,7 @@ def sameness(seen: Diversity, best_reach: float) -> list[str]:
 
 
 def is_out_of_reach(now: float, best: float, real: float) -> bool:
-    """Has reach fallen from its best by half of what reals have? Not where even neighbours among reals say nothing, as
+    """Has reach fallen from its best by most of what reals have? Not where even neighbours among reals say nothing, as
     in spaces of many dimensions, nor before the fakes have got anywhere.
     """
     return real >= KNOWN_REACH and best >= LEAST_REACH * real and now < best - LOST_REACH * real

@@ -1,4 +1,4 @@
-"""How diverse fakes are beside reals: spread, near twins, reach. Pure functions of vectors; needs no trained network."""
+"""How diverse fakes are beside reals: spread, near twins, reach. Pure functions of vectors; no trained network."""
 
 import math
 from typing import NamedTuple

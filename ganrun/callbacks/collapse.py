@@ -1,4 +1,4 @@
-"""Watches for a collapse: the fakes' diversity, the discriminator's loss, the course of the score. Says what it sees."""
+"""Watches for a collapse: the fakes' diversity, the discriminator's loss, the score's course; says what it sees."""
 
 import logging
 import sys
@@ -28,8 +28,8 @@ class Collapse(pl.Callback):
 
     action: what follows a finding; stop and rollback end the fit after the step. None = does not look. rollbacks: at
     most so many, then it stops. score, lower: the score to follow, None = none, and is lower better? best: the step
-    that a rollback would return to, None if there is none. It comes before Evaluate, so that every checkpoint holds
-    its state of that step; a score is thus seen one step later.
+    of the checkpoint that a rollback returns to, None if there is none. It comes before Evaluate, so that every
+    checkpoint holds its state of that step; a score is thus seen one step later.
     """
 
     def __init__(
@@ -76,9 +76,8 @@ class Collapse(pl.Callback):
             self._heed(trainer, pl_module, self._new_score())
 
     def _look(self, trainer, pl_module) -> list[tuple[str, int, str, int]]:
-        shares = saturation(pl_module)
-        seen = self._diversity(pl_module) if self.num > 1 else None
-        shares, seen = trainer.strategy.broadcast((shares, seen))  # all processes decide alike
+        numbers = (saturation(pl_module), self._diversity(pl_module)) if trainer.is_global_zero else None
+        shares, seen = trainer.strategy.broadcast(numbers)  # all processes decide alike
         numbers = {f"collapse/{name}_loss_share": share for name, share in shares.items()}
         numbers |= {f"collapse/{name}": value for name, value in (seen._asdict() if seen else {}).items()}
         for logger in trainer.loggers if numbers else ():
@@ -99,7 +98,9 @@ class Collapse(pl.Callback):
         memory["diverse"] = memory["diverse"] or not signs
         return signs
 
-    def _diversity(self, pl_module) -> Diversity:
+    def _diversity(self, pl_module) -> Diversity | None:
+        if self.num < 2:
+            return None
         if self._reals is None:
             real = self.datamodule.reals(self.num)
             self._reals = Reals(real["real"].to(pl_module.device)), real.get("label")
@@ -125,14 +126,14 @@ class Collapse(pl.Callback):
         return [("score", last["step"], text if lost else "", self.patience)]
 
     def _heed(self, trainer, pl_module, seen: list[tuple[str, int, str, int]]) -> None:
-        """Counts; acts on what is seen for as long as it takes. seen: kind, step, in words or "", how often it takes."""
+        """Counts, and acts on what is seen often enough. seen: kind, step, in words or "", how often is enough."""
         found = []
         for kind, step, text, needed in seen:
             self._streaks[kind] = self._streaks.get(kind, 0) + 1 if text else 0
             if self._streaks[kind] == needed:
                 found.append((kind, step, told(kind, step, text, needed)))
         if found:
-            action, note = trainer.strategy.broadcast(self._choose(pl_module))
+            action, note = trainer.strategy.broadcast(self._choose(pl_module) if trainer.is_global_zero else None)
             for kind, step, text in found:
                 self.findings.append({"step": step, "kind": kind, "text": text + note, "action": action})
             if action != "warn":
@@ -144,13 +145,16 @@ class Collapse(pl.Callback):
         """What follows, and how to say it."""
         if self.action != "rollback":
             return self.action, ""
-        done, best = pl_module.attempt, self.best()
+        done = pl_module.attempt
         if done >= self.rollbacks:
             return "stop", f"; stopping, since {done} of {self.rollbacks} rollbacks are used up"
-        if best is None:
+        if self.best() is None:
             return "stop", "; stopping, since there is no best checkpoint to go back to"
         factor = self.lr_factor ** (done + 1)
-        return "rollback", f"; back to step {best:,} with {factor:.4g} x the learning rates ({done + 1} of {self.rollbacks})"
+        return (
+            "rollback",
+            f"; back to the best state with {factor:.4g} x the learning rates ({done + 1} of {self.rollbacks})",
+        )
 
     def _tell(self, trainer, findings: list[dict[str, Any]]) -> None:
         for finding in findings:

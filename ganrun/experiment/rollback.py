@@ -7,11 +7,12 @@ from ganrun.module import GANModule
 from ganrun.run_dir import RunDir
 
 
-def best_step(run: RunDir, step: int | None) -> int | None:
-    """`step`, that of the best score, if best.ckpt is there, whole and of that step."""
-    if step is None or not run.best.exists() or damage(run.best):
+def best_step(run: RunDir, now: int) -> int | None:
+    """The step of best.ckpt, if it is there, whole and not from after step `now`, as when that was resumed from."""
+    if not run.best.exists() or damage(run.best):
         return None
-    return step if load_checkpoint(run.best)["global_step"] == step else None
+    step = load_checkpoint(run.best)["global_step"]
+    return step if step <= now else None
 
 
 def set_learning_rates(module: GANModule, attempt: int, lr_factor: float) -> None:
