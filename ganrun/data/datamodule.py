@@ -89,6 +89,7 @@ class GANDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_batches = num_batches
         self.seed = seed
+        self.attempt = 0  # rollbacks so far; a batch that may have led to a collapse is not shown again
 
     def train_dataloader(self) -> DataLoader:
         device = self.trainer.strategy.root_device
@@ -97,7 +98,7 @@ class GANDataModule(pl.LightningDataModule):
             self.data,
             batch_size=self.batch_size,
             num_batches=self.num_batches,
-            seed=of_attempt(self.seed, self.trainer.lightning_module.attempt),
+            seed=of_attempt(self.seed, self.attempt),
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             only_index=self.data.lies_on(device),

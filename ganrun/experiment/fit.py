@@ -28,7 +28,7 @@ from ganrun.experiment.build import Parts, build
 from ganrun.experiment.failing import died, failing
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
-from ganrun.experiment.rollback import best_step, rolled_back, save_rolled_back, set_learning_rates
+from ganrun.experiment.rollback import best_step, rolled_back, save_rolled_back, set_attempt
 from ganrun.experiment.state import Start, config_digest, flatten
 from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
@@ -147,8 +147,7 @@ class Fit:
         looks = cfg.collapse.every if cfg.on_collapse else 0
         watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every, looks))
         step = start.step if start else 0
-        attempt = start.content["ganrun"]["attempt"] if start else 0
-        set_learning_rates(self.module, attempt, cfg.collapse.lr_factor)
+        set_attempt(parts, start.content["ganrun"]["attempt"] if start else 0)
         self.board = TensorBoardLogger(
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=step + 1 if step else None,

@@ -2,8 +2,8 @@
 
 from ganrun.callbacks.collapse import Collapse
 from ganrun.checkpoint_file import damage, load_checkpoint, save_checkpoint
+from ganrun.experiment.build import Parts
 from ganrun.experiment.state import Start
-from ganrun.module import GANModule
 from ganrun.run_dir import RunDir
 
 
@@ -15,10 +15,11 @@ def best_step(run: RunDir, now: int) -> int | None:
     return step if step <= now else None
 
 
-def set_learning_rates(module: GANModule, attempt: int, lr_factor: float) -> None:
-    """Of all players, for what follows that many rollbacks."""
-    for optimizer in module.player_optimizers.values():
-        optimizer.factor = lr_factor**attempt
+def set_attempt(parts: Parts, attempt: int) -> None:
+    """What follows that many rollbacks: other data and lower learning rates. Its noise follows from the checkpoint."""
+    parts.datamodule.attempt = attempt
+    for optimizer in parts.module.player_optimizers.values():
+        optimizer.factor = parts.cfg.collapse.lr_factor**attempt
 
 
 def save_rolled_back(run: RunDir, collapse: Collapse, *, attempt: int, seconds: float) -> None:
