@@ -39,8 +39,8 @@ def spread(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean, (num x, num y), exact where rows are nearly equal."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    """Euclidean, (num x num y). In fp64, where a matrix product is exact enough for rows that are nearly equal."""
+    return torch.cdist(x.double(), y.double(), compute_mode="use_mm_for_euclid_dist").float()
 
 
 def neighbour_distance(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Watches for a collapse: the fakes' diversity, the discriminator's loss, the score's course; says what it sees."""
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, Literal
@@ -52,7 +53,7 @@ class Collapse(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        self.findings, self._streaks = state.pop("findings"), state.pop("streaks")
+        self.findings, self._streaks = list(state.pop("findings")), dict(state.pop("streaks"))
         self._memory = state
 
     def after_rollback(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -66,14 +67,14 @@ class Collapse(pl.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if self.action is None:
             return
-        seen = self._new_score()
+        seen = self._new_score(trainer)
         if trainer.global_step % self.every == 0:
             seen += self._look(trainer, pl_module)
         self._heed(trainer, pl_module, seen)
 
     def on_train_end(self, trainer, pl_module) -> None:
         if self.action is not None and trainer.global_step == trainer.max_steps:  # no step will see the last score
-            self._heed(trainer, pl_module, self._new_score())
+            self._heed(trainer, pl_module, self._new_score(trainer))
 
     def _look(self, trainer, pl_module) -> list[tuple[str, int, str, int]]:
         numbers = (saturation(pl_module), self._diversity(pl_module)) if trainer.is_global_zero else None
@@ -112,18 +113,19 @@ class Collapse(pl.Callback):
             fake = torch.cat([shrunk(pl_module.show(chunk, averaged=False)["fake"]) for chunk in chunks])
             return reals.compare(fake)
 
-    def _new_score(self) -> list[tuple[str, int, str, int]]:
-        """What the score says, if there is one that has not been seen."""
+    def _new_score(self, trainer) -> list[tuple[str, int, str, int]]:
+        """What the score says, if there is one that has not been seen; one that is not finite says nothing."""
         last, memory = self.evaluate.last, self._memory
         if self.score is None or last.get("step", 0) <= memory["scored"] or self.score not in last:
             return []
-        now, memory["scored"] = float(last[self.score]), last["step"]
-        if memory["first"] is None:
-            memory["first"] = memory["best"] = now
-        memory["best"] = (min if self.lower else max)(memory["best"], now)
-        lost = is_lost(memory["first"], memory["best"], now, lower=self.lower)
-        text = f"{self.score} is {now:.4g}, at best it was {memory['best']:.4g} (first {memory['first']:.4g})"
-        return [("score", last["step"], text if lost else "", self.patience)]
+        now, memory["scored"] = float(trainer.strategy.broadcast(last[self.score])), last["step"]
+        if not math.isfinite(now):
+            return []
+        first = now if memory["first"] is None else memory["first"]
+        best = now if memory["best"] is None else (min if self.lower else max)(memory["best"], now)
+        memory |= {"first": first, "best": best}
+        text = f"{self.score} is {now:.4g}, at best it was {best:.4g} (first {first:.4g})"
+        return [("score", last["step"], text if is_lost(first, best, now, lower=self.lower) else "", self.patience)]
 
     def _heed(self, trainer, pl_module, seen: list[tuple[str, int, str, int]]) -> None:
         """Counts, and acts on what is seen often enough. seen: kind, step, in words or "", how often is enough."""
