@@ -31,6 +31,9 @@ class NotFinite(Failure):
     exit_code = 3
 
 
+COLLAPSED = 4  # exit code of a run that on_collapse=stop ended; it is saved and no failure
+
+
 def reason_of(error: BaseException) -> str:
     """What to write down about a failure."""
     return str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"

@@ -228,12 +228,12 @@ class GANModule(pl.LightningModule):
                 network.compile(**settings)
 
     @torch.no_grad()
-    def show(self, batch: Batch) -> Batch:
-        """What grids and scores see: averaged weights, eval mode. Changes nothing."""
+    def show(self, batch: Batch, *, averaged: bool = True) -> Batch:
+        """What grids and scores see: averaged weights, eval mode. Changes nothing. averaged: False = live weights."""
         training = self.recipe.training
         self.recipe.eval()
         try:
-            with eager(self.recipe), self.ema.applied() if self.ema else nullcontext():
+            with eager(self.recipe), self.ema.applied() if self.ema and averaged else nullcontext():
                 return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
         finally:
             self.recipe.train(training)

@@ -64,6 +64,7 @@ class PlayerOptimizer:
         require(1, decay_steps=decay_steps)
         self.parameters = list(parameters)
         self.lr = lr
+        self.factor = 1.0  # what rollbacks have left of the learning rate: derived from their number, never saved
         self.lr_schedule = LR_SCHEDULES[lr_schedule]
         self.decay_steps = decay_steps
         self.clip_weights = clip_weights
@@ -75,7 +76,7 @@ class PlayerOptimizer:
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step`, a function of the step alone: nothing to save, nothing to replay."""
-        return self.lr * self.lr_schedule(min(1.0, step / self.decay_steps))
+        return self.factor * self.lr * self.lr_schedule(min(1.0, step / self.decay_steps))
 
     def before_step(self, step: int) -> Tensor:
         """Sets the learning rate, clips the gradient and returns its norm before that."""

@@ -12,7 +12,7 @@ from ganrun.storage import replacing
 # What `ganrun resume=...` may change; a trailing dot means everything below.
 RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.", "precision",
              "tf32", "compile", "deterministic", "debug", "data_dir", "cache_dir", "dataset.path", "dataset.cache",
-             "dataset.num_workers")  # fmt: skip
+             "dataset.num_workers", "on_collapse", "collapse.patience", "collapse.rollbacks")  # fmt: skip
 FORMAT = 2  # of run directories; 1 had no protocols
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: they enter every draw
 

@@ -15,6 +15,11 @@ def derive(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def of_attempt(seed: int, attempt: int) -> int:
+    """The seed of a stream after so many rollbacks, so that the same path is not replayed; before the first, `seed`."""
+    return derive(seed, "attempt", attempt) if attempt else seed
+
+
 def generator(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded by the parts."""
     return torch.Generator().manual_seed(derive(*parts))

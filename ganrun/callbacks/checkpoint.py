@@ -32,18 +32,20 @@ class Checkpoints(pl.Callback):
 
     last.ckpt is the newest state, the same file as the newest step's; after a run it is the final one, saved when all
     pictures and scores are. export: writes the generator file, here beside each step's checkpoint. about: what a
-    checkpoint says of its run. seconds: of training before this process.
+    checkpoint says of its run. seconds: of training before this process. discards: is the present state given up, so
+    that it must not be saved?
     """
 
     def __init__(
         self, run: RunDir, *, every: int, keep: int | None, export: Callable[[], None], about: dict[str, Any],
-        seconds: float = 0.0,
+        seconds: float = 0.0, discards: Callable[[], bool] = lambda: False,
     ):  # fmt: skip
         self.run = run
         self.every = every
         self.keep = keep
         self.export = export
         self.about = about
+        self.discards = discards
         self._began = time.perf_counter() - seconds
 
     @property
@@ -65,11 +67,11 @@ class Checkpoints(pl.Callback):
         pl_module.attempt = checkpoint["ganrun"]["attempt"]
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if trainer.global_step != trainer.max_steps:  # the final state is saved below
+        if trainer.global_step != trainer.max_steps and not self.discards():  # the final state is saved below
             self._save_step(trainer)
 
     def on_train_end(self, trainer, pl_module) -> None:
-        if not self._save_step(trainer):
+        if not self.discards() and not self._save_step(trainer):
             trainer.save_checkpoint(self.run.last)
 
     def _save_step(self, trainer) -> bool:

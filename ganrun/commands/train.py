@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganrun import __version__
 from ganrun.configs import without_config_dirs
-from ganrun.errors import CannotWrite, UserError, reason_of
+from ganrun.errors import COLLAPSED, CannotWrite, UserError, reason_of
 from ganrun.experiment import sweep
 from ganrun.experiment.check import check
 from ganrun.experiment.hydra_main import refuse_flags, run_hydra
@@ -46,9 +46,12 @@ def run(args: list[str]) -> int:
 def _finish(result: dict[str, Any], run: RunDir) -> int:
     if "status" in result:  # else another process of the run writes and tells
         if result["status"] != "finished":
-            print(f"{result['status']}; go on with: ganrun resume={run.path}", file=sys.stderr)
+            why = result["reason"] if result["status"] == "collapsed" else result["status"]
+            print(f"{why}; go on with: ganrun resume={run.path}", file=sys.stderr)
         print(run.path, flush=True)
-    return 128 + result["signal"] if result.get("signal") else 0
+    if result.get("signal"):
+        return 128 + result["signal"]
+    return COLLAPSED if result.get("collapsed", result.get("status") == "collapsed") else 0
 
 
 def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:

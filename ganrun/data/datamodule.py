@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.seeding import generator
+from ganrun.seeding import generator, of_attempt
 from ganrun.signals import SIGNALS, end_with_parent
 
 
@@ -89,6 +89,7 @@ class GANDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_batches = num_batches
         self.seed = seed
+        self.attempt = 0  # rollbacks so far; a batch that may have led to a collapse is not shown again
 
     def train_dataloader(self) -> DataLoader:
         device = self.trainer.strategy.root_device
@@ -97,7 +98,7 @@ class GANDataModule(pl.LightningDataModule):
             self.data,
             batch_size=self.batch_size,
             num_batches=self.num_batches,
-            seed=self.seed,
+            seed=of_attempt(self.seed, self.attempt),
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             only_index=self.data.lies_on(device),

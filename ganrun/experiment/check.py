@@ -173,6 +173,16 @@ def check_minimum(cfg: DictConfig, minimum: dict[str, int]) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and value < least:
             raise UserError(f"{key}={value}; expected at least {least}")
+    check_collapse(cfg)
+
+
+def check_collapse(cfg: DictConfig) -> None:
+    if not 0 < cfg.collapse.lr_factor <= 1:
+        raise UserError(f"collapse.lr_factor={cfg.collapse.lr_factor}; expected more than 0, up to 1 (1 = off)")
+    metrics = [name for name in cfg.metric if name != "features"]
+    if cfg.on_collapse == "rollback" and not (metrics and cfg.evaluate.every):
+        got = f"evaluate.every={cfg.evaluate.every}" if metrics else "metric=[]"
+        raise UserError(f"on_collapse=rollback goes back to the best score, and {got} gives none; or on_collapse=stop")
 
 
 def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> None:

@@ -19,16 +19,18 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 import ganrun
 from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
+from ganrun.callbacks.collapse import Collapse
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.callbacks.log import Log, MetricsFile
 from ganrun.callbacks.progress import ProgressBar
 from ganrun.callbacks.samples import Samples
 from ganrun.callbacks.watch import Watch
 from ganrun.errors import UserError
-from ganrun.experiment.build import Parts
+from ganrun.experiment.build import Parts, build
 from ganrun.experiment.failing import died, failing
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
+from ganrun.experiment.rollback import best_step, rolled_back, save_rolled_back, set_attempt
 from ganrun.experiment.state import Start, config_digest, flatten
 from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
@@ -53,18 +55,40 @@ def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable
     others = further_processes(probe, OmegaConf.to_container(parts.cfg, resolve=True), run, start, partial(died, run))
     if not probe.is_global_zero:
         with Signals() as signals, logging_to(None), others:
-            return {"signal": Fit(parts, run, start, signals).run_to_end()["signal"]}
+            result = fit_to_end(parts, run, start, signals)
+            return {"signal": result["signal"], "collapsed": result["status"] == "collapsed"}
     with logging_to(run.log), failing(run), Signals() as signals:
         seconds = prepare(run, start, goal=parts.cfg.steps)
         announce(parts, run, start, notes, probe)
         with others:
-            result = Fit(parts, run, start, signals, seconds).run_to_end()
+            result = fit_to_end(parts, run, start, signals, seconds)
             kept = {key: value for key, value in run.read_result().items() if key == "evaluations"}
             run.write_result(result | kept)
         log.info("%s at step %d", result["status"], result["steps"])
         if signals.received == signal.SIGUSR1 and result["status"] != "finished":
             log.info(requeue())
     console().print(result_table(result, run.samples / "final.png", run.tensorboard))
+    return result
+
+
+def fit_to_end(
+    parts: Parts, run: RunDir, start: Start | None, signals: Signals, seconds: float = 0.0
+) -> dict[str, Any]:
+    """Fits, and after each rollback does what a resume of the run would; returns what the last fit says."""
+    fit = Fit(parts, run, start, signals, seconds)
+    result = fit.run_to_end()
+    while fit.rolls_back:
+        seconds = fit.checkpoints.seconds
+        if fit.trainer.is_global_zero:
+            save_rolled_back(run, fit.collapse, attempt=fit.module.attempt + 1, seconds=seconds)
+            prepare(run, rolled_back(run), goal=parts.cfg.steps)
+        fit.trainer.strategy.barrier()
+        start = rolled_back(run)
+        if fit.trainer.is_global_zero:
+            console().print(f"back at step {start.step:,} of {parts.cfg.steps:,}")
+            log.info("back at step %d of %d", start.step, parts.cfg.steps)
+        fit = Fit(build(parts.cfg), run, start, signals, seconds)
+        result = fit.run_to_end()
     return result
 
 
@@ -115,12 +139,22 @@ class Fit:
             run, parts.scorer, every=cfg.evaluate.every, export=partial(self.export, run.best_generator),
             best_by=cfg.evaluate.best_by, patience=cfg.evaluate.patience,
         )  # fmt: skip
+        score = self.evaluate.best_by
+        self.collapse = Collapse(
+            datamodule, self.evaluate, self.best_step, action=cfg.on_collapse,
+            every=cfg.collapse.every, num=cfg.collapse.num_samples, patience=cfg.collapse.patience,
+            rollbacks=cfg.collapse.rollbacks, lr_factor=cfg.collapse.lr_factor,
+            score=score, lower=score is None or parts.scorer.metrics[score].lower_is_better,
+        )  # fmt: skip
         self.checkpoints = Checkpoints(
             run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=partial(self.export, run.generator),
             about={"config": config_digest(run), "data": parts.data.fingerprint}, seconds=seconds,
+            discards=lambda: self.rolls_back,
         )  # fmt: skip
-        watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every))
+        looks = cfg.collapse.every if cfg.on_collapse else 0
+        watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every, looks))
         step = start.step if start else 0
+        set_attempt(parts, start.content["ganrun"]["attempt"] if start else 0)
         self.board = TensorBoardLogger(
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=step + 1 if step else None,
@@ -128,13 +162,14 @@ class Fit:
         bar = ProgressBar(self.scalars, console())
         self.trainer = make_trainer(
             cfg,
-            callbacks=[watch, self.scalars, self.samples, self.evaluate, self.checkpoints, bar],
+            callbacks=[watch, self.scalars, self.samples, self.collapse, self.evaluate, self.checkpoints, bar],
             logger=[self.board, MetricsFile(run.metrics, step)],
             plugins=[CheckpointFiles(start.content if start else None)],
             default_root_dir=run.path,
         )
 
     def run_to_end(self) -> dict[str, Any]:
+        """What result.json holds; {} if this is not the end, since a rollback follows."""
         if self.start is None:
             flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
             self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.parts.scorer.metrics})
@@ -150,9 +185,16 @@ class Fit:
         except Exception as error:
             error.step = self.trainer.global_step
             raise
+        if self.rolls_back:
+            return {}
         if self.trainer.is_global_zero:
             self.export(self.run.generator)
         return self.result()
+
+    @property
+    def rolls_back(self) -> bool:
+        """Is this fit's last state given up for the best one?"""
+        return self.collapse.ends == "rollback"
 
     def result(self) -> dict[str, Any]:
         received, last, best = self.signals.received, self.evaluate.last, self.evaluate.best
@@ -170,10 +212,11 @@ class Fit:
             if last
         }
         steps = self.trainer.global_step
-        whole = steps >= self.trainer.max_steps or (self.evaluate.ended and not received)
         return {
-            "status": "finished" if whole else f"stopped by {name(received)}",
+            "status": self.status(),
             "ended": self.evaluate.ended,
+            "collapse": self.collapse.findings,
+            **({"reason": self.reason()} if self.collapse.ends else {}),
             "signal": received,
             "steps": steps,
             "goal": self.trainer.max_steps,
@@ -185,6 +228,29 @@ class Fit:
             "precision": self.parts.cfg.precision,
             "versions": versions(),
         }
+
+    def status(self) -> str:
+        if self.collapse.ends == "stop":
+            return "collapsed"
+        received = self.signals.received
+        whole = self.trainer.global_step >= self.trainer.max_steps or (self.evaluate.ended and not received)
+        return "finished" if whole else f"stopped by {name(received)}"
+
+    def reason(self) -> str:
+        """Why a collapse ended it, and what can be done."""
+        best, seen = self.best_step(), self.collapse.findings[-1]["text"]
+        if best is None:
+            return f"{seen}; on_collapse=warn goes on as it is"
+        more = f"collapse.rollbacks={self.module.attempt + 1}"
+        back = more if self.collapse.action == "rollback" else "on_collapse=rollback"
+        return (
+            f"{seen}; the best state, step {best:,}, is in {self.run.best}: {back} goes back to it when this is seen "
+            "again, on_collapse=warn goes on as it is"
+        )
+
+    def best_step(self) -> int | None:
+        """That of best.ckpt, if there is one to go back to."""
+        return best_step(self.run, self.trainer.global_step) if self.evaluate.best else None
 
     def export(self, path: Path) -> None:
         """The two files of the generator, from the averaged weights."""
