@@ -104,14 +104,15 @@ class Collapse(pl.Callback):
             return None
         if self._reals is None:
             real = self.datamodule.reals(self.num)
-            self._reals = Reals(real["real"].to(pl_module.device)), real.get("label")
+            device = "cpu" if pl_module.device.type == "mps" else pl_module.device  # the one without fp64
+            self._reals = Reals(real["real"].to(device)), real.get("label")
         reals, label = self._reals
         noise = pl_module.noise(self.num, generator(pl_module.seed, "collapse"), label)
         chunks = [{key: value[i : i + CHUNK] for key, value in noise.items()} for i in range(0, self.num, CHUNK)]
         with torch.random.fork_rng([pl_module.device] if pl_module.device.type == "cuda" else []), torch.no_grad():
             seed_default_generators(derive(pl_module.seed, "collapse"))  # for what a network draws inside
             fake = torch.cat([shrunk(pl_module.show(chunk, averaged=False)["fake"]) for chunk in chunks])
-            return reals.compare(fake)
+            return reals.compare(fake.to(reals.pixels.device))
 
     def _new_score(self, trainer) -> list[tuple[str, int, str, int]]:
         """What the score says, if there is one that has not been seen; one that is not finite says nothing."""

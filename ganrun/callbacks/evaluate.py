@@ -57,7 +57,7 @@ class Evaluate(pl.Callback):
         for name in [name for name in self.best if (unlike := difference(self._had[name], protocols[name]))]:
             log.warning("the best %s so far counts no more, since its protocol differs: %s", name, unlike)
             del self.best[name]
-            self.waited = 0
+            self.last, self.waited = {}, 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         step = trainer.global_step

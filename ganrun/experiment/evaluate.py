@@ -13,11 +13,12 @@ from ganrun.configs import config_dir
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.experiment.build import build_as, build_metrics
-from ganrun.experiment.check import check_known, check_minimum, check_targets, check_types, drop_leftovers
-from ganrun.experiment.fit import versions
+from ganrun.experiment.check import check_targets, drop_leftovers
+from ganrun.experiment.outcome import versions
 from ganrun.experiment.resume import load_config, parse
 from ganrun.experiment.sample_check import find_generator
 from ganrun.experiment.sources import Generator, Held, Source, images_at
+from ganrun.experiment.typed import check_known, check_minimum, check_types
 from ganrun.generator_file import load_generator
 from ganrun.metrics.protocol import difference
 from ganrun.metrics.scorer import Scorer

@@ -1,14 +1,10 @@
 """One fit: everything that watches training, the run directory it writes, and going on from a checkpoint."""
 
 import os
-import platform
-import resource
 import signal
-import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,6 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
-import ganrun
 from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
 from ganrun.callbacks.collapse import Collapse
 from ganrun.callbacks.evaluate import Evaluate
@@ -28,6 +23,7 @@ from ganrun.callbacks.watch import Watch
 from ganrun.errors import UserError
 from ganrun.experiment.build import Parts, build
 from ganrun.experiment.failing import died, failing
+from ganrun.experiment.outcome import outcome
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
 from ganrun.experiment.rollback import best_step, rolled_back, save_rolled_back, set_attempt
@@ -36,7 +32,7 @@ from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
 from ganrun.generator_file import SamplingGenerator, save_generator
 from ganrun.run_dir import RunDir
-from ganrun.signals import Signals, name, requeue
+from ganrun.signals import Signals, requeue
 from ganrun.storage import link, remove_partial
 
 
@@ -189,64 +185,12 @@ class Fit:
             return {}
         if self.trainer.is_global_zero:
             self.export(self.run.generator)
-        return self.result()
+        return outcome(self)
 
     @property
     def rolls_back(self) -> bool:
         """Is this fit's last state given up for the best one?"""
         return self.collapse.ends == "rollback"
-
-    def result(self) -> dict[str, Any]:
-        received, last, best = self.signals.received, self.evaluate.last, self.evaluate.best
-        about = {"ema": self.module.ema is not None, "seed": self.module.seed, "versions": versions()}
-        scores = {
-            metric: {
-                "final": last[metric],
-                "step": last["step"],
-                "best": best[metric]["value"],
-                "best_step": best[metric]["step"],
-                "better": "lower" if self.parts.scorer.metrics[metric].lower_is_better else "higher",
-                "protocol": protocol | about,
-            }
-            for metric, protocol in self.parts.scorer.protocols.items()
-            if last
-        }
-        steps = self.trainer.global_step
-        return {
-            "status": self.status(),
-            "ended": self.evaluate.ended,
-            "collapse": self.collapse.findings,
-            **({"reason": self.reason()} if self.collapse.ends else {}),
-            "signal": received,
-            "steps": steps,
-            "goal": self.trainer.max_steps,
-            "scores": scores,
-            "skipped": [{"file": name, "reason": reason} for name, reason in self.parts.data.skipped],
-            "seconds": round(self.checkpoints.seconds, 2),
-            "images_per_second": round(self.scalars.images_per_second, 1),
-            "peak_memory_mib": round(peak_memory(self.trainer.strategy.root_device) / 2**20),
-            "precision": self.parts.cfg.precision,
-            "versions": versions(),
-        }
-
-    def status(self) -> str:
-        if self.collapse.ends == "stop":
-            return "collapsed"
-        received = self.signals.received
-        whole = self.trainer.global_step >= self.trainer.max_steps or (self.evaluate.ended and not received)
-        return "finished" if whole else f"stopped by {name(received)}"
-
-    def reason(self) -> str:
-        """Why a collapse ended it, and what can be done."""
-        best, seen = self.best_step(), self.collapse.findings[-1]["text"]
-        if best is None:
-            return f"{seen}; on_collapse=warn goes on as it is"
-        more = f"collapse.rollbacks={self.module.attempt + 1}"
-        back = more if self.collapse.action == "rollback" else "on_collapse=rollback"
-        return (
-            f"{seen}; the best state, step {best:,}, is in {self.run.best}: {back} goes back to it when this is seen "
-            "again, on_collapse=warn goes on as it is"
-        )
 
     def best_step(self) -> int | None:
         """That of best.ckpt, if there is one to go back to."""
@@ -271,22 +215,3 @@ class Fit:
                 },
             }
             save_generator(path, sampling, description)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes of tensors on a GPU, or of this process, a sweep's earlier jobs included, in main memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def versions() -> dict[str, str]:
-    return {
-        "ganrun": ganrun.__version__,
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-        "torch-fidelity": version("torch-fidelity"),
-        "pytorch-lightning": pl.__version__,
-        "python": platform.python_version(),
-    }

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
-from ganrun.experiment.check import check_known, check_types
+from ganrun.experiment.typed import check_known, check_types
 from ganrun.metrics.protocol import difference
 from ganrun.run_dir import RunDir
 

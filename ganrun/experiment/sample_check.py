@@ -8,7 +8,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError
-from ganrun.experiment.check import check_finite, check_known, check_minimum, check_place, check_types
+from ganrun.experiment.typed import check_finite, check_known, check_minimum, check_place, check_types
 from ganrun.run_dir import RunDir
 
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,

@@ -1,0 +1,88 @@
+"""What result.json says of a fit that has ended."""
+
+import platform
+import resource
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import ganrun
+from ganrun.signals import name
+
+if TYPE_CHECKING:
+    from ganrun.experiment.fit import Fit
+
+
+def outcome(fit: "Fit") -> dict[str, Any]:
+    """Status, scores with their protocol, what was seen of a collapse, costs, versions."""
+    return {
+        "status": status(fit),
+        "ended": fit.evaluate.ended,
+        "collapse": fit.collapse.findings,
+        **({"reason": reason(fit)} if fit.collapse.ends else {}),
+        "signal": fit.signals.received,
+        "steps": fit.trainer.global_step,
+        "goal": fit.trainer.max_steps,
+        "scores": scores(fit),
+        "skipped": [{"file": name, "reason": reason} for name, reason in fit.parts.data.skipped],
+        "seconds": round(fit.checkpoints.seconds, 2),
+        "images_per_second": round(fit.scalars.images_per_second, 1),
+        "peak_memory_mib": round(peak_memory(fit.trainer.strategy.root_device) / 2**20),
+        "precision": fit.parts.cfg.precision,
+        "versions": versions(),
+    }
+
+
+def status(fit: "Fit") -> str:
+    if fit.collapse.ends == "stop":
+        return "collapsed"
+    received = fit.signals.received
+    whole = fit.trainer.global_step >= fit.trainer.max_steps or (fit.evaluate.ended and not received)
+    return "finished" if whole else f"stopped by {name(received)}"
+
+
+def reason(fit: "Fit") -> str:
+    """Why a collapse ended it, and what can be done."""
+    best, seen = fit.best_step(), fit.collapse.findings[-1]["text"]
+    if best is None:
+        return f"{seen}; on_collapse=warn goes on as it is"
+    more = f"collapse.rollbacks={fit.module.attempt + 1}"
+    back = more if fit.collapse.action == "rollback" else "on_collapse=rollback"
+    return (
+        f"{seen}; the best state, step {best:,}, is in {fit.run.best}: {back} goes back to it when this is seen "
+        "again, on_collapse=warn goes on as it is"
+    )
+
+
+def scores(fit: "Fit") -> dict[str, dict[str, Any]]:
+    """Each metric's last and best value; empty before the first score."""
+    last, best = fit.evaluate.last, fit.evaluate.best
+    about = {"ema": fit.module.ema is not None, "seed": fit.module.seed, "versions": versions()}
+    return {
+        metric: {
+            "final": last[metric],
+            "step": last["step"],
+            "best": best[metric]["value"],
+            "best_step": best[metric]["step"],
+            "better": "lower" if fit.parts.scorer.metrics[metric].lower_is_better else "higher",
+            "protocol": protocol | about,
+        }
+        for metric, protocol in fit.parts.scorer.protocols.items()
+        if last
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of tensors on a GPU, or of this process, a sweep's earlier jobs included, in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def versions() -> dict[str, str]:
+    """Of what may change a number."""
+    packages = ("torch", "torchvision", "torch-fidelity", "pytorch-lightning")
+    return {"ganrun": ganrun.__version__, **{p: version(p) for p in packages}, "python": platform.python_version()}

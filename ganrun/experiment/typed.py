@@ -1,0 +1,95 @@
+"""Config values against types and smallest values, in one line each: what was got and what was expected."""
+
+import math
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ganrun.errors import UserError, one_of
+
+
+def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> None:
+    """No key but those."""
+    for name in node:
+        if name not in known:
+            raise UserError(f"{prefix}{name}: there is no such key; {one_of(known, str(name))}")
+
+
+def check_types(node: DictConfig, types_by_name: dict[str, Any], prefix: str = "") -> None:
+    """Each of these keys is there and of its type; a dataclass stands for the keys of a node below."""
+    for name, annotation in types_by_name.items():
+        if OmegaConf.is_missing(node, name):
+            raise UserError(f"{prefix}{name} must be given: {prefix}{name}=<value>")
+        if name not in node:
+            raise UserError(f"{prefix}{name} is missing; it cannot be removed")
+        if is_dataclass(annotation):
+            below = get_type_hints(annotation)
+            if not isinstance(node[name], DictConfig):
+                raise UserError(f"{name}={node[name]}; expected its keys: {one_of(below, '')}")
+            check_known(node[name], below, f"{prefix}{name}.")
+            check_types(node[name], below, f"{prefix}{name}.")
+        else:
+            check_type(f"{prefix}{name}", node[name], annotation)
+
+
+def check_minimum(cfg: DictConfig, minimum: dict[str, int]) -> None:
+    for key, least in minimum.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < least:
+            raise UserError(f"{key}={value}; expected at least {least}")
+
+
+def check_place(key: str, path: Any) -> None:
+    """Refuses what cannot name a file, before a folder is made for a run."""
+    try:
+        Path(path or ".").expanduser().exists()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # too long, no such home, no text
+        raise UserError(f"{key}={path}: {getattr(error, 'strerror', None) or error}; name another place") from error
+
+
+def check_type(key: str, value: Any, annotation: Any) -> None:
+    if not matches(value, annotation):
+        raise UserError(f"{key}={value}; expected {readable(annotation)}")
+
+
+def matches(value: Any, annotation: Any) -> bool:
+    """Is a config value of that type? Annotations that configs cannot hold, such as modules, match anything."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(matches(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if annotation is type(None):
+        return value is None
+    if origin in (list, tuple, Sequence):
+        element = args[0] if args else Any
+        return isinstance(value, (list, tuple, ListConfig)) and all(matches(v, element) for v in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, (dict, DictConfig))
+    held = {float: (int, float), int: int, bool: bool, str: str}.get(annotation, object)
+    return isinstance(value, held) and not (isinstance(value, bool) and annotation in (int, float))
+
+
+def readable(annotation: Any) -> str:
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    args = get_args(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(readable(arg) for arg in args)
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if get_origin(annotation) in (list, tuple, Sequence):
+        return f"a list of {readable(args[0]).removeprefix('a ').removeprefix('an ')}s" if args else "a list"
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def check_finite(node: Any, path: str = "") -> None:
+    """No number is NaN or infinite: it would pass many a comparison and spoil the weights later."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise UserError(f"{path}={node}; expected a finite number")
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        check_finite(child, f"{path}.{key}".lstrip("."))
