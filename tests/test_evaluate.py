@@ -307,3 +307,14 @@ def test_generators_are_scored_as_the_images_that_a_user_gets(place):
     from_files = {one["metric"]: one["mean"] for one in json.loads((place / "same.json").read_text())}
     assert direct == pytest.approx(from_files, rel=1e-6)
     assert torch.is_grad_enabled()
+
+
+def test_a_classifier_is_trained_on_training_data_whichever_split_is_scored(place):
+    words = ["evaluate", "from=ring", "metric=[fid]", "metric/features=classifier", "num_samples=100", "out=split.json"]
+    weights = set()
+    for split in ("train", "test"):
+        ganrun(*words, f"split={split}", cwd=place)
+        (found,) = json.loads((place / "split.json").read_text())
+        assert found["protocol"]["split"] == {"train": "training data", "test": "test data"}[split]
+        weights.add(found["protocol"]["weights"])
+    assert len(weights) == 1

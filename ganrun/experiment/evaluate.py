@@ -20,6 +20,7 @@ from ganrun.experiment.sample_check import find_generator
 from ganrun.experiment.sources import Generator, Held, Source, images_at
 from ganrun.experiment.typed import check_known, check_minimum, check_types
 from ganrun.generator_file import load_generator
+from ganrun.metrics.metric import Metric
 from ganrun.metrics.protocol import difference
 from ganrun.metrics.scorer import Scorer
 from ganrun.run_dir import RunDir
@@ -73,7 +74,11 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     source = open_source(cfg, given, data, other)
     if not cfg.metric.keys() - {"features"}:
         raise UserError("metric=[]: nothing to score; name some, as in metric=[fid,kid]")
-    return scored(cfg, given, data, source, other if cfg.floor and cfg["from"] != "test" else None), given.run
+    metrics = build_metrics(cfg)
+    for metric in metrics.values():  # a classifier is trained on training data, whichever split it sees
+        metric.features.prepare(other if cfg.split == "test" else data, device_of(cfg))
+    floor = other if cfg.floor and cfg["from"] != "test" else None
+    return scored(cfg, given, metrics, data, source, floor), given.run
 
 
 def find(cfg: DictConfig) -> Given:
@@ -146,10 +151,12 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cuda" if cfg.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def scored(cfg: DictConfig, given: Given, data: Data, source: Source, other: Data | None) -> list[Scored]:
+def scored(
+    cfg: DictConfig, given: Given, metrics: dict[str, Metric], data: Data, source: Source, other: Data | None
+) -> list[Scored]:
     """Each metric over all seeds, and of the other split."""
     scorer = Scorer(
-        build_metrics(cfg), data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
+        metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
         split=SPLITS[cfg.split], cache=Path(cfg.cache_dir).expanduser(),
     )  # fmt: skip
     scorer.prepare(device_of(cfg))
