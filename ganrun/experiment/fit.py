@@ -28,7 +28,7 @@ from ganrun.experiment.build import Parts, build
 from ganrun.experiment.failing import died, failing
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
-from ganrun.experiment.rollback import best_step, rolled_back, save_rolled_back, set_attempt
+from ganrun.experiment.rollback import best_step, rolled_back, save_rolled_back, set_attempt, why
 from ganrun.experiment.state import Start, config_digest, flatten
 from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
@@ -206,7 +206,7 @@ class Fit:
         return {
             "status": self.status(),
             "collapse": self.collapse.findings,
-            **({"reason": self.reason()} if self.collapse.ends else {}),
+            **({"reason": why(self.run, self.collapse, self.best_step())} if self.collapse.ends else {}),
             "signal": received,
             "steps": steps,
             "goal": self.trainer.max_steps,
@@ -224,18 +224,6 @@ class Fit:
             return "collapsed"
         finished = self.trainer.global_step >= self.trainer.max_steps
         return "finished" if finished else f"stopped by {name(self.signals.received)}"
-
-    def reason(self) -> str:
-        """Why a collapse ended it, and what can be done."""
-        best, seen = self.best_step(), self.collapse.findings[-1]["text"]
-        if best is None:
-            return f"{seen}; on_collapse=warn goes on as it is"
-        more = f"collapse.rollbacks={self.module.attempt + 1}"
-        back = more if self.collapse.action == "rollback" else "on_collapse=rollback"
-        return (
-            f"{seen}; the best state, step {best:,}, is in {self.run.best}: {back} goes back to it when this is seen "
-            "again, on_collapse=warn goes on as it is"
-        )
 
     def best_step(self) -> int | None:
         """That of best.ckpt, if there is one to go back to."""
