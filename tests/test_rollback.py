@@ -9,6 +9,7 @@ import torch
 from conftest import TINY
 from forked import Run, run
 from test_kill import assert_same, assert_same_run, files
+from test_processes import TWO, both_to_the_end
 
 from ganrun.checkpoint_file import load_checkpoint
 from ganrun.seeding import derive, of_attempt
@@ -194,8 +195,30 @@ def test_end_around_a_rollback(text, number, rolled, tmp_path):
 
 
 def test_two_processes_go_back_together(tmp_path):
-    two = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "precision=32-true"]
-    run(*BACK, *two, cwd=tmp_path)
+    run(*BACK, *TWO, cwd=tmp_path)
     found = result(tmp_path)["collapse"]
     assert [finding["action"] for finding in found] == ["rollback"] * len(found) and found
     assert last(tmp_path)["ganrun"]["attempt"] == len(found) and result(tmp_path)["status"] == "finished"
+
+
+def test_processes_of_a_launcher_stop_and_go_back_alike(tmp_path):
+    ranks = both_to_the_end(*BAD, "on_collapse=stop", cwd=tmp_path, check=4)
+    assert ranks[1].out == "" and result(tmp_path)["status"] == "collapsed"
+    ranks = both_to_the_end("resume=run", "on_collapse=rollback", cwd=tmp_path)
+    assert last(tmp_path)["ganrun"]["attempt"] == ranks[0].out.count("back at step") > 0
+
+
+@pytest.mark.soak
+def test_two_processes_killed_while_they_go_back(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    run(*BACK, *TWO, cwd=tmp_path / "one")
+    killed = Run(*BACK, *TWO, cwd=tmp_path / "other")
+    log = tmp_path / "other" / "run" / "train.log"
+    while killed.process.is_alive() and not (log.exists() and "back at step" in log.read_text()):
+        pass
+    killed.kill()
+    killed.wait()
+    run("resume=run", cwd=tmp_path / "other")
+    assert_same(last(tmp_path / "one"), last(tmp_path / "other"), "last")
+    assert result(tmp_path / "one")["collapse"] == result(tmp_path / "other")["collapse"]

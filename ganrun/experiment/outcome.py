@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import ganrun
+from ganrun.experiment.rollback import why
 from ganrun.signals import name
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def outcome(fit: "Fit") -> dict[str, Any]:
         "status": status(fit),
         "ended": fit.evaluate.ended,
         "collapse": fit.collapse.findings,
-        **({"reason": reason(fit)} if fit.collapse.ends else {}),
+        **({"reason": why(fit.run, fit.collapse, fit.best_step())} if fit.collapse.ends else {}),
         "signal": fit.signals.received,
         "steps": fit.trainer.global_step,
         "goal": fit.trainer.max_steps,
@@ -41,19 +42,6 @@ def status(fit: "Fit") -> str:
     received = fit.signals.received
     whole = fit.trainer.global_step >= fit.trainer.max_steps or (fit.evaluate.ended and not received)
     return "finished" if whole else f"stopped by {name(received)}"
-
-
-def reason(fit: "Fit") -> str:
-    """Why a collapse ended it, and what can be done."""
-    best, seen = fit.best_step(), fit.collapse.findings[-1]["text"]
-    if best is None:
-        return f"{seen}; on_collapse=warn goes on as it is"
-    more = f"collapse.rollbacks={fit.module.attempt + 1}"
-    back = more if fit.collapse.action == "rollback" else "on_collapse=rollback"
-    return (
-        f"{seen}; the best state, step {best:,}, is in {fit.run.best}: {back} goes back to it when this is seen "
-        "again, on_collapse=warn goes on as it is"
-    )
 
 
 def scores(fit: "Fit") -> dict[str, dict[str, Any]]:

@@ -36,3 +36,15 @@ def save_rolled_back(run: RunDir, collapse: Collapse, *, attempt: int, seconds: 
 
 def rolled_back(run: RunDir) -> Start:
     return Start(run.last, load_checkpoint(run.last))
+
+
+def why(run: RunDir, collapse: Collapse, best: int | None) -> str:
+    """Why a collapse ended a run, where its best state lies, and what a resume may choose."""
+    seen = collapse.findings[-1]["text"]
+    if best is None:
+        return f"{seen}; on_collapse=warn goes on as it is"
+    more = "a larger collapse.rollbacks" if collapse.action == "rollback" else "on_collapse=rollback"
+    return (
+        f"{seen}; the best state, step {best:,}, is in {run.best}: {more} goes back to it when this is seen again, "
+        "on_collapse=warn goes on as it is"
+    )
