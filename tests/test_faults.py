@@ -566,11 +566,11 @@ def test_same_config_same_bits(extra, tmp_path):
 def test_run_directory_of_another_format(copied, tmp_path):
     hydra = copied / ".hydra" / "hydra.yaml"
     text = hydra.read_text()
-    assert "format: 1\n" in text
-    for other, got in ((text.replace("format: 1", "format: 9"), 9), (text.split("ganrun:\n  format")[0], 0)):
+    assert "format: 2\n" in text
+    for other, got in ((text.replace("format: 2", "format: 9"), 9), (text.split("ganrun:\n  format")[0], 0)):
         hydra.write_text(other)
         refused = run("resume=run", "steps=50", cwd=tmp_path, check=2)
-        assert f"run: run directory of format {got}; this ganrun reads format 1" in refused.err
+        assert f"run: run directory of format {got}; this ganrun reads format 2" in refused.err
 
 
 def test_checkpoint_of_another_format(copied, tmp_path):
