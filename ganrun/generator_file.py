@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file, save
 
 from ganrun.errors import UserError
-from ganrun.sampling import SamplingGenerator
+from ganrun.sampling.generator import SamplingGenerator
 from ganrun.storage import replacing
 from ganrun.trust import GENERATOR_ROOMS, package_names, trusted_class
 

@@ -22,9 +22,9 @@ from ganrun import cli, load_generator
 from ganrun.data.images import Digits, ImageFolder
 from ganrun.errors import UserError
 from ganrun.experiment.neighbours import beside_neighbours
-from ganrun.interpolation import path
 from ganrun.pictures import grid, to_uint8
-from ganrun.sample_files import folder_names, write_folder
+from ganrun.sampling.files import folder_names, write_folder
+from ganrun.sampling.interpolation import path
 
 FILES = ("generator.safetensors", "generator.yaml")
 
@@ -252,7 +252,7 @@ def test_mp4(sample, plain, num, size):
 
 
 def test_mp4_of_odd_size(sample, runs, tmp_path, plain, monkeypatch):
-    from ganrun.films import even, write_mp4
+    from ganrun.sampling.films import even, write_mp4
 
     assert even(np.zeros((51, 53, 3), np.uint8)).shape == (52, 54, 3) and even(np.zeros((2, 4, 3))).shape == (2, 4, 3)
     write_mp4(tmp_path / "odd.mp4", [Image.new("RGB", (53, 51))] * 3, fps=5)

@@ -12,12 +12,12 @@ from torch import Tensor
 from ganrun.errors import NotFinite, UserError
 from ganrun.experiment.hardware import device_type
 from ganrun.experiment.sample_check import FOLDER, Request, check_vectors
-from ganrun.films import write_gif, write_mp4
 from ganrun.generator_file import load_generator
-from ganrun.interpolation import walk
 from ganrun.pictures import grid, scatter
-from ganrun.sample_files import write_folder, write_npz, write_zip
-from ganrun.sampling import SamplingGenerator
+from ganrun.sampling.files import write_folder, write_npz, write_zip
+from ganrun.sampling.films import write_gif, write_mp4
+from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.interpolation import walk
 from ganrun.storage import replacing
 
 IMAGES, POINTS, WALKS, ROWS = 64, 2000, 16, 8  # what num=null means

@@ -14,7 +14,7 @@ from ganrun.errors import UserError
 from ganrun.experiment.build import refusing
 from ganrun.game import Batch
 from ganrun.pictures import to_uint8
-from ganrun.sampling import SamplingGenerator
+from ganrun.sampling.generator import SamplingGenerator
 
 
 class Source(ABC):

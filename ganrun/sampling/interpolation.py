@@ -6,7 +6,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ganrun.sampling import SamplingGenerator
+from ganrun.sampling.generator import SamplingGenerator
 
 Between = Callable[[Tensor, Tensor, float], Tensor]
 
