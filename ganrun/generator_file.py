@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from ganrun.errors import UserError
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.storage import replacing
-from ganrun.trust import GENERATOR_ROOMS, package_names, trusted_class
+from ganrun.trust import GENERATOR_ROOMS, package_names, shown, trusted_class
 
 FORMAT = 1
 
@@ -50,6 +50,7 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
             raise UserError(f"{header_path}: format {header.get('format')}; this ganrun reads format {FORMAT}")
         allowed = (*GENERATOR_ROOMS, *package_names(trust))
         parts = [_build(header[part], allowed, f"{header_path}: {part}") for part in ("generator", "noise")]
+        check_header(header)
         sampling = SamplingGenerator(*parts, value_range=header["value_range"], classes=header["classes"])
         sampling.trained = dict(header.get("trained", {}))
         sampling.load_state_dict(load_file(path))
@@ -61,6 +62,16 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a generator: {reason}") from error
     return sampling
+
+
+def check_header(header: dict[str, Any]) -> None:
+    """Raises UserError for classes or a range that nothing could be drawn with."""
+    classes, value_range = header["classes"], header["value_range"]
+    if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise UserError(f"classes={shown(classes)} in a generator's .yaml; expected a list of names as text")
+    numbers = isinstance(value_range, list) and all(isinstance(bound, int | float) for bound in value_range)
+    if value_range is not None and not (numbers and len(value_range) == 2 and value_range[0] < value_range[1]):
+        raise UserError(f"value_range={shown(value_range)} in a generator's .yaml; expected two numbers, or null")
 
 
 def _build(config: dict[str, Any], allowed: Iterable[str], key: str) -> Any:

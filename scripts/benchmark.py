@@ -46,7 +46,7 @@ from ganrun.experiment.hardware import device_type, multiplies_bf16
 from ganrun.experiment.report import console
 
 # Nothing beside the steps, and an average that is the same at every step.
-QUIET = ["metric=[]", "sample_every=0", "checkpoint.every=0", "evaluate.every=0", "ema.warmup=1"]
+QUIET = ["metric=[]", "on_collapse=null", "sample_every=0", "checkpoint.every=0", "evaluate.every=0", "ema.warmup=1"]
 SIDE = 2048  # of the matrices that tell the peak
 
 

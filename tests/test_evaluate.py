@@ -49,9 +49,17 @@ class TestGenerator:
         protocol = fid["protocol"]
         assert protocol["features"] == "classifier" and protocol["num_fake"] == 200 and protocol["num_real"] == 1797
         assert protocol["seed"] == [0, 1, 2] and protocol["ema"] is True and protocol["split"] == "training data"
-        assert fid["of"] == {"from": "run", "path": None, "steps": 4} and fid["floor"] is None
+        assert fid["of"] == {"from": "generator.safetensors", "path": None, "steps": 4} and fid["floor"] is None
         assert found["kid"]["within"] > 0 and fid["within"] is None
         assert "±" in done.stdout and "200 fake, 1,797 real (training data), 8 bit" in done.stdout
+
+    def test_more_seeds_are_not_replaced_by_fewer(self, place):
+        shutil.copytree(place / "run", place / "seeds")
+        words = ["evaluate", "metric=[fid]", "num_samples=60", "metric/features=none"]
+        for source, seeds in (("seeds", 3), ("./seeds", 1), ("seeds/", 3)):
+            ganrun(*words, f"from={source}", f"seeds={seeds}", cwd=place)
+        kept = [one for one in result(place / "seeds")["evaluations"] if one["protocol"]["num_fake"] == 60]
+        assert sorted(len(one["values"]) for one in kept) == [3]
 
     def test_a_score_takes_the_place_of_one_like_it(self, place):
         shutil.copytree(place / "run", place / "copy")
@@ -81,6 +89,7 @@ class TestGenerator:
                 "num_samples=100",
                 f"batch_size={size}",
                 "out=one.json",
+                "overwrite=true",
                 cwd=place,
             )
             scores.append(json.loads((place / "one.json").read_text())[0]["mean"])
@@ -92,14 +101,14 @@ class TestGenerator:
         words = ["evaluate", "from=generator.safetensors", "metric=[fid]", "num_samples=100"]
         done = ganrun(*words, cwd=tmp_path, check=2)
         assert "no run beside it that names a data set; give dataset=<name>" in done.stderr
-        ganrun(*words, "dataset=digits", "out=scores.json", cwd=tmp_path)
+        ganrun(*words, "dataset=digits", "out=scores.json", "overwrite=true", cwd=tmp_path)
         (found,) = json.loads((tmp_path / "scores.json").read_text())
         assert found["protocol"]["dataset"] == "digits" and found["of"]["steps"] == 4
         assert not list(tmp_path.glob("*.lock"))
 
     def test_the_best_generator_is_scored_by_its_file(self, place):
         ganrun("evaluate", "from=run/best.safetensors", "metric=[fid]", "num_samples=100", cwd=place)
-        assert result(place / "run")["evaluations"][-1]["of"]["from"] == "run/best.safetensors"
+        assert result(place / "run")["evaluations"][-1]["of"]["from"] == "best.safetensors"
 
     def test_conditional_metrics(self, place):
         ganrun("evaluate", "from=conditional", "metric=[class-accuracy,intra-fid]", "num_samples=200", cwd=place)
@@ -116,7 +125,15 @@ class TestGenerator:
         assert "the floor under this protocol" in done.stdout
 
     def test_other_data_than_the_runs(self, place):
-        words = ["evaluate", "from=run", "metric=[fid]", "metric/features=none", "num_samples=100", "out=few.json"]
+        words = [
+            "evaluate",
+            "from=run",
+            "metric=[fid]",
+            "metric/features=none",
+            "num_samples=100",
+            "out=few.json",
+            "overwrite=true",
+        ]
         ganrun(*words, "dataset.limit=50", cwd=place)
         assert json.loads((place / "few.json").read_text())[0]["protocol"]["num_real"] == 50
 
@@ -149,7 +166,7 @@ def folder(place):
 
 class TestImages:
     def scores(self, place, *words) -> dict:
-        ganrun("evaluate", "from=images", "dataset=digits", "out=images.json", *words, cwd=place)
+        ganrun("evaluate", "from=images", "dataset=digits", "out=images.json", "overwrite=true", *words, cwd=place)
         return {one["metric"]: one for one in json.loads((place / "images.json").read_text())}
 
     def test_folder_zip_and_array_score_alike(self, place, folder):
@@ -167,6 +184,14 @@ class TestImages:
     def test_class_folders_are_labels(self, place, folder):
         found = self.scores(place, "path=images", "metric=[class-accuracy]")
         assert found["class-accuracy"]["mean"] < 0.6  # digit i lies in folder i modulo 3
+
+    def test_labels_of_an_array_without_names_are_those_of_the_data(self, place):
+        from sklearn.datasets import load_digits
+
+        stacked = np.stack([np.asarray(image) for image in digits()])[..., None]
+        np.savez(place / "labelled.npz", arr_0=stacked, labels=load_digits().target[:300])
+        found = self.scores(place, "path=labelled.npz", "metric=[class-accuracy]")["class-accuracy"]
+        assert found["mean"] > 0.9 and found["protocol"]["labels"] == "their own"
 
     def test_real_digits_score_near_nothing(self, place, folder):
         found = self.scores(place, "path=images", "metric=[fid,precision]")
@@ -204,7 +229,15 @@ class TestImages:
 
 def test_real_test_data_score_at_the_floor(place, data_dir):
     words = ["evaluate", "from=test", "dataset=mnist", f"data_dir={data_dir}", "metric=[fid,sliced-wasserstein]"]
-    done = ganrun(*words, "metric/features=none", "num_real=3000", "num_samples=3000", "out=test.json", cwd=place)
+    done = ganrun(
+        *words,
+        "metric/features=none",
+        "num_real=3000",
+        "num_samples=3000",
+        "out=test.json",
+        "overwrite=true",
+        cwd=place,
+    )
     found = {one["metric"]: one for one in json.loads((place / "test.json").read_text())}
     assert "test samples: the floor" in done.stdout
     assert found["sliced-wasserstein"]["mean"] < 0.05 and found["fid"]["protocol"]["num_fake"] == 3000
@@ -243,13 +276,26 @@ def test_real_test_data_score_at_the_floor(place, data_dir):
         ("from=run dataset.nonsense=1", "dataset.nonsense: there is no such key"),
         ("from=run device=warp", "device=warp; expected one of auto, cpu, cuda"),
         ("-m from=run", "-m"),
-        ("from=run out=nowhere/x.json metric=[fid] num_samples=50", "nowhere/x.json"),
+        ("from=run out=nowhere/x.json", "out=nowhere/x.json: there is no folder nowhere to put it in"),
+        ("from=run out=run/generator.safetensors", "expected the name of a .json file"),
+        ("from=run out=run/result.json", "out=run/result.json exists; overwrite=true writes over it"),
+        ("from=run loss=hinge", "loss: there is no such key"),
+        ("from=run metric=[fid] metric.fid.features=none", "chosen by metric/features=<option>"),
+        ("from=run metric=[coverage] metric.coverage.most=4 num_samples=64", "k=5: 4 samples have no 5 neighbours"),
+        ("from=run metric.features.weights=x", "choose metric/features=<option> too"),
+        ("from=run data_dir=nowhere", "lies in no folder"),
+        ("from=images dataset=digits path=one.npz metric=[fid]", "images of one.npz: 1 samples; expected at least 2"),
+        ("from=images dataset=digits path=strings.npz metric=[fid]", "labels are <U1 (3,); expected 3 integers"),
+        ("from=images dataset=digits path=beyond.npz metric=[fid]", "labels from 0 to 12; there are 10 classes"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(place, data_dir, words, said):
-    done = ganrun("evaluate", *words.split(), f"data_dir={data_dir}", cwd=place, check=None)
-    assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
-    assert said in done.stderr
+    three = np.zeros((3, 16, 16, 1), dtype=np.uint8)
+    for name, labels in {"strings": ["a", "b", "c"], "beyond": [0, 5, 12], "one": [0]}.items():
+        np.savez(place / f"{name}.npz", arr_0=three[: len(labels)], labels=np.array(labels))
+    data = ["dataset.data_dir=" + str(data_dir)] if "dataset=mnist" in words else []
+    done = ganrun("evaluate", *words.split(), *data, cwd=place, check=2)
+    assert done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +303,40 @@ def runs(place):
     for seed in (1, 2, 3):
         ganrun(*RUN, f"seed={seed}", "steps=2", f"run_dir=ranked/{seed}", cwd=place)
     return place
+
+
+class TestHostile:
+    @pytest.mark.parametrize(
+        "change",
+        [{"dataset": None}, {"dataset": [1]}, {"metric": None}, {"metric": {"features": {"_target_": "os.system"}}}],
+    )
+    def test_a_run_config_with_something_else(self, place, tmp_path, change):
+        shutil.copytree(place / "run", tmp_path / "run")
+        config = tmp_path / "run" / ".hydra" / "config.yaml"
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | change))
+        done = ganrun("evaluate", "from=run", "metric=[fid]", cwd=tmp_path, check=2)
+        assert done.stderr.count("\n") == 1 and next(iter(change)) in done.stderr
+
+    @pytest.mark.parametrize("entries", [7, [5], [{"metric": "fid"}], [{"of": 1, "protocol": 2}]])
+    def test_a_result_with_something_else(self, place, tmp_path, entries):
+        shutil.copytree(place / "run", tmp_path / "run")
+        path = tmp_path / "run" / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"evaluations": entries}))
+        ganrun("evaluate", "from=run", "metric=[fid]", "metric/features=none", "num_samples=50", cwd=tmp_path)
+        assert [one["metric"] for one in result(tmp_path / "run")["evaluations"]] == ["fid"]
+
+    @pytest.mark.parametrize(
+        "score", [{"final": "x"}, {"final": None}, {"protocol": 5}, {"step": "x"}, {"better": "?"}, 3, None]
+    )
+    def test_a_score_that_is_none(self, place, tmp_path, score):
+        shutil.copytree(place / "run", tmp_path / "run")
+        path = tmp_path / "run" / "result.json"
+        found = json.loads(path.read_text())
+        old = found["scores"]["sliced-wasserstein"]
+        found["scores"]["sliced-wasserstein"] = old | score if isinstance(score, dict) else score
+        path.write_text(json.dumps(found))
+        done = ganrun("rank", "of=run", "by=sliced-wasserstein", "source=final", cwd=tmp_path, check=2)
+        assert done.stderr.count("\n") == 1, done.stderr
 
 
 class TestRank:
@@ -283,6 +363,19 @@ class TestRank:
         done = ganrun("rank", "of=[ranked/1,ranked/2]", "by=sliced-wasserstein", "source=final", cwd=runs)
         assert "64 fake" in done.stdout
 
+    def test_an_evaluation_counts_for_the_generator_that_it_was_of(self, runs):
+        shutil.copytree(runs / "ranked" / "1", runs / "gone-on")
+        words = ["metric=[sliced-wasserstein]", "num_samples=90"]
+        ganrun("evaluate", "from=gone-on", *words, cwd=runs)
+        ganrun("evaluate", "from=gone-on/best.safetensors", *words, cwd=runs)
+        assert "90 fake" in ganrun("rank", "of=gone-on", "by=sliced-wasserstein", cwd=runs).stdout
+        ganrun("resume=gone-on", "steps=3", cwd=runs)
+        assert "64 fake" in ganrun("rank", "of=gone-on", "by=sliced-wasserstein", cwd=runs).stdout
+        done = ganrun("rank", "of=gone-on", "by=sliced-wasserstein", "source=evaluation-best", cwd=runs)
+        assert "90 fake" in done.stdout and "evaluation-best" in done.stdout
+        done = ganrun("rank", "of=[gone-on,gone-on/../gone-on]", "by=sliced-wasserstein", cwd=runs)
+        assert done.stdout.count("gone-on") == 1
+
     @pytest.mark.parametrize(
         ("words", "said"),
         [
@@ -290,6 +383,7 @@ class TestRank:
             ("of=nothing by=fid", "of=nothing: no run there"),
             ("by=fid", "of must be given"),
             ("of=ranked by=fid source=x", "source=x"),
+            ("of=[] by=fid", "of=[]: nothing to rank"),
         ],
     )
     def test_mistakes_are_one_line(self, runs, words, said):
@@ -300,7 +394,14 @@ class TestRank:
 def test_generators_are_scored_as_the_images_that_a_user_gets(place):
     """The folder that `ganrun sample` writes scores as the generator itself."""
     ganrun("sample", "from=run", "num=200", "seed=5", "out=samples", cwd=place)
-    words = ["evaluate", "metric=[fid,sliced-wasserstein]", "metric/features=none", "num_samples=200", "out=same.json"]
+    words = [
+        "evaluate",
+        "metric=[fid,sliced-wasserstein]",
+        "metric/features=none",
+        "num_samples=200",
+        "out=same.json",
+        "overwrite=true",
+    ]
     ganrun(*words, "from=run", "seed=5", cwd=place)
     direct = {one["metric"]: one["mean"] for one in json.loads((place / "same.json").read_text())}
     ganrun(*words, "from=images", "path=samples", "dataset=digits", cwd=place)
@@ -310,7 +411,15 @@ def test_generators_are_scored_as_the_images_that_a_user_gets(place):
 
 
 def test_a_classifier_is_trained_on_training_data_whichever_split_is_scored(place):
-    words = ["evaluate", "from=ring", "metric=[fid]", "metric/features=classifier", "num_samples=100", "out=split.json"]
+    words = [
+        "evaluate",
+        "from=ring",
+        "metric=[fid]",
+        "metric/features=classifier",
+        "num_samples=100",
+        "out=split.json",
+        "overwrite=true",
+    ]
     weights = set()
     for split in ("train", "test"):
         ganrun(*words, f"split={split}", cwd=place)

@@ -140,6 +140,15 @@ class TestKID:
         assert found.std > 0
 
     def test_too_few_samples_are_told(self):
+        few = Setting(Ring(name="ring", channels=2, num=100), 100, 100, False)
+        for metric in (Coverage(k=5, most=5), KID(subset_size=50, most=40), InceptionScore(splits=10, most=5)):
+            with pytest.raises(UserError, match=r"5 samples|40 samples"):
+                metric.prepare(few)
+        with pytest.raises(UserError, match="1 sample has no covariance"):
+            FID().prepare(few._replace(num_fake=1))
+        labels = torch.tensor([0] * 30 + [1])
+        with pytest.raises(UserError, match="0 of 31 fakes are of class 2"):
+            IntraFID().prepare(few._replace(num_fake=31, conditional=True, labels=labels))
         ring = Ring(name="ring", channels=2, num=100)
         with pytest.raises(UserError, match=r"subsets of 1000 from 60 samples.*subset_size=<60 or less>"):
             KID().prepare(Setting(ring, 100, 60, False))
@@ -185,6 +194,15 @@ class TestNeighbourhoods:
         assert score(Precision(k=5), real, fake) == 1
         assert score(Recall(k=5), real, fake) < 0.05 and score(Coverage(k=5), real, fake) < 0.1
 
+    def test_near_duplicates_far_from_the_origin(self):
+        """In fp32 a product of matrices would lose the distances between them."""
+        base = 100 * normal(40, 64, seed=3)
+        real = torch.cat([base, base + 1e-3 * normal(40, 64, seed=4)])
+        fake = base + 1e-3 * normal(40, 64, seed=5)
+        expected = compute_prdc(real.double().numpy(), fake.double().numpy(), 1)
+        for name, cls in {"precision": Precision, "recall": Recall, "density": Density, "coverage": Coverage}.items():
+            assert score(cls(k=1), real, fake) == pytest.approx(expected[name], rel=1e-4), name
+
     def test_radii_by_hand(self):
         assert radii(torch.tensor([[0.0], [1.0], [3.0], [7.0]]), 1).tolist() == [1, 1, 2, 4]
 
@@ -203,6 +221,10 @@ class TestMemorisation:
         assert score(Memorisation(), real, real[:100] + 1e-4) == 1
         assert score(Memorisation(), real, 100 + fresh) == 0
         assert 0.3 < score(Memorisation(), real, fresh) < 0.7  # unseen reals: about half
+
+    def test_copies_of_images_that_are_in_the_data_twice(self):
+        twice = normal(50, 4).repeat(2, 1)
+        assert score(Memorisation(), twice, twice[:20]) == 1
 
     def test_by_hand(self):
         real = torch.tensor([[0.0], [1.0], [10.0]])
@@ -261,7 +283,7 @@ class TestConditional:
     ("make", "wrong"),
     [
         (lambda: KID(num_subsets=0), "num_subsets=0"), (lambda: KID(subset_size=1), "subset_size=1"),
-        (lambda: Precision(k=0), "k=0"), (lambda: FID(most=1), "most=1"),
+        (lambda: Precision(k=0), "k=0"), (lambda: Recall(most=1), "most=1"),
         (lambda: InceptionScore(splits=0), "splits=0"), (lambda: ModesCovered(least=0), "least=0"),
         (lambda: HighQuality(deviations=0), "deviations=0"),
     ],

@@ -64,6 +64,48 @@ def test_stop_saves_tells_and_can_be_gone_on_with(tmp_path):
     assert result(tmp_path)["status"] == "finished" and len(result(tmp_path)["collapse"]) > 2
 
 
+def test_a_collapse_seen_in_the_step_of_a_score_goes_back_before_it(tmp_path):
+    done = run(*BACK, "collapse.patience=4", "steps=38", cwd=tmp_path)
+    (found, *_) = result(tmp_path)["collapse"]
+    assert found["step"] % 10 == 0 and found["action"] == "rollback"
+    back = int(done.out.split("back at step ")[1].split(" ")[0])
+    assert back < found["step"] - 15, "to a state before the first sign"
+
+
+def test_a_kill_before_a_stop_is_written_down_changes_nothing(tmp_path):
+    run(*BAD, "on_collapse=stop", cwd=tmp_path, check=4)
+    stopped, before = result(tmp_path), last(tmp_path)
+    (tmp_path / "run" / "result.json").write_text(json.dumps({"status": "running", "goal": 60}))
+    run("resume=run", cwd=tmp_path, check=4)
+    again = result(tmp_path)
+    assert [again[key] for key in ("status", "steps", "collapse")] == [
+        stopped[key] for key in ("status", "steps", "collapse")
+    ]
+    assert all(torch.equal(value, before["state_dict"][key]) for key, value in last(tmp_path)["state_dict"].items())
+
+
+def test_a_score_of_another_protocol_is_another_course(tmp_path):
+    settings = [
+        *TINY,
+        "checkpoint.every=0",
+        "sample_every=0",
+        "on_collapse=stop",
+        "collapse.every=1000",
+        "collapse.patience=1",
+    ]
+    run(*settings, "metric=[fid]", "metric/features=none", "evaluate.every=10", "steps=20", "run_dir=run", cwd=tmp_path)
+    run("resume=run", "steps=40", "evaluate.num_samples=8", cwd=tmp_path)  # a FID of few samples is far larger
+    assert result(tmp_path)["status"] == "finished" and not result(tmp_path)["collapse"]
+
+
+def test_after_a_way_back_the_generator_is_that_of_the_best_state(tmp_path):
+    started = Run(*BACK, "checkpoint.every=0", "steps=2000", cwd=tmp_path)
+    back = tmp_path / "run" / "generator.safetensors"
+    started.wait_for(back)  # nothing but a way back writes it before the end
+    started.kill()
+    assert back.read_bytes() == (tmp_path / "run" / "best.safetensors").read_bytes()
+
+
 def test_sweep_goes_on_after_a_collapsed_job(tmp_path):
     strong = "optimizer.discriminator.lr=1e-2,1e-5"
     args = ["on_collapse=stop", "collapse.patience=4", "steps=30", "run_dir=sweep"]

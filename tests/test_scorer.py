@@ -14,6 +14,7 @@ from ganrun.metrics.class_accuracy import ClassAccuracy
 from ganrun.metrics.classifier import Classifier
 from ganrun.metrics.frechet import FID, IntraFID
 from ganrun.metrics.kernel import KID
+from ganrun.metrics.memorisation import Memorisation
 from ganrun.metrics.network import Network
 from ganrun.metrics.precision_recall import Coverage, Precision
 from ganrun.metrics.protocol import difference, short
@@ -100,6 +101,44 @@ def test_the_same_samples_score_zero_and_draw_nothing(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_networks_that_differ_in_normalisation_share_no_statistics(tmp_path):
+    scores = []
+    for cache in (tmp_path, tmp_path / "other"):
+        for std in (0.5, 5.0):
+            metrics = {"fid": FID(features=Network(Counting(), name="counting", std=[std]))}
+            scores.append(prepared(metrics, cache=cache).score(reals_as_fakes(digits(limit=200), 200))["fid"].value)
+    assert scores[:2] == scores[2:] and scores[0] != pytest.approx(scores[1], rel=0.1)
+
+
+def test_radii_of_two_kinds_are_kept_apart():
+    scorer = prepared({"memorisation": Memorisation(), "coverage": Coverage(k=1)})
+    scorer.score(reals_as_fakes(digits(), 300))
+    assert len(scorer._real) == 2
+
+
+def test_all_arithmetic_of_a_score_is_in_fp32():
+    class Spy(SlicedWasserstein):
+        def score(self, real, fake):
+            assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+            assert not torch.is_autocast_enabled("cpu")
+            return super().score(real, fake)
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            prepared({"spy": Spy()}).score(reals_as_fakes(digits(), 300))
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_statistics_that_cannot_be_kept_cost_only_time(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    metrics = {"fid": FID(features=Network(Counting(), name="counting"))}
+    found = prepared(metrics, cache=tmp_path / "file" / "cache").score(reals_as_fakes(digits(), 300))
+    assert found["fid"].value == pytest.approx(0, abs=1e-9) and "are not kept" in caplog.text
+
+
 def test_labels_of_fakes_are_those_of_reals():
     scorer = prepared({"fid": FID()}, num_fake=4000, conditional=True)
     labels = scorer.labels()
@@ -133,8 +172,12 @@ class TestProtocol:
         assert short(found) == "values: 300 fake, 300 real (training data), 8 bit"
 
     def test_most_is_what_is_looked_at(self):
-        found = self.protocol(metric={"most": 100})
-        assert found["num_real"] == found["num_fake"] == 100
+        scorer = prepared({"fid": FID(), "precision": Precision(most=100)})
+        scorer.score(reals_as_fakes(digits(), 300))
+        numbers = {name: (found["num_real"], found["num_fake"]) for name, found in scorer.protocols.items()}
+        assert numbers == {"fid": (300, 300), "precision": (100, 100)}
+        looked_at = {name: summary.num for (_, name), summary in scorer._real.items()}
+        assert sorted(looked_at.values()) == [100, 300]
 
     def test_differences_are_named(self):
         one, other = self.protocol(), self.protocol(num_real=200)
@@ -244,6 +287,26 @@ class TestPatience:
         ganrun("resume=patience", "evaluate.patience=null", "steps=30", cwd=place)
         assert result(place / "patience")["steps"] == 30 and result(place / "patience")["ended"] is None
 
+    def test_the_same_patience_again_changes_nothing(self, place):
+        settings = ["metric=[coverage]", "metric/features=none", "run_dir=again"]
+        ganrun(*WORSE, *settings, cwd=place)
+        for patience in ("evaluate.patience=2", "evaluate.patience=1"):
+            assert "nothing to do" in ganrun("resume=again", patience, "steps=200", cwd=place).stdout
+        assert result(place / "again")["steps"] == 15
+
+    def test_a_kill_before_it_is_written_down_changes_nothing(self, place):
+        settings = ["metric=[coverage]", "metric/features=none", "run_dir=killed"]
+        ganrun(*WORSE, *settings, cwd=place)
+        before = weights(place / "killed")
+        found = result(place / "killed")
+        (place / "killed" / "result.json").write_text(json.dumps({"status": "running", "goal": 100}))
+        ganrun("resume=killed", cwd=place)
+        after = result(place / "killed")
+        assert {key: after[key] for key in ("status", "steps", "goal", "ended", "scores")} == {
+            key: found[key] for key in ("status", "steps", "goal", "ended", "scores")
+        }
+        assert all(torch.equal(value, before[key]) for key, value in weights(place / "killed").items())
+
     def test_a_sweep_counts_it_as_finished(self, place):
         done = ganrun("-m", *WORSE, "metric=[coverage]", "metric/features=none", "seed=1,2", "run_dir=sweep", cwd=place)
         assert done.stdout.count("finished") >= 2
@@ -258,6 +321,16 @@ def test_a_best_score_of_another_protocol_counts_no_more(place):
     )
     score = result(place / "changed")["scores"]["sliced-wasserstein"]
     assert score["best_step"] in (16, 20) and score["protocol"]["num_fake"] == 32
+
+
+def test_another_best_by_starts_anew(place):
+    settings = ["dataset=ring", "model=mlp", "metric=[fid,high-quality]", "metric/features=none", "evaluate.every=4"]
+    ganrun(*RUN, *settings, "evaluate.best_by=high-quality", "run_dir=rechosen", cwd=place)
+    ganrun("resume=rechosen", "steps=20", "evaluate.best_by=fid", "evaluate.patience=9", cwd=place)
+    assert "best.ckpt was chosen by high-quality" in (place / "rechosen" / "train.log").read_text()
+    best = torch.load(place / "rechosen" / "checkpoints" / "best.ckpt", weights_only=True)
+    score = result(place / "rechosen")["scores"]["fid"]
+    assert score["best_step"] == best["global_step"] >= 16
 
 
 def test_offline_inception_is_refused_before_a_run_exists(place, monkeypatch):

@@ -14,6 +14,7 @@ from ganrun.alarms import START, is_lost, is_saturated, sameness, told
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.data.datamodule import GANDataModule
 from ganrun.diversity import Diversity, Reals, shrunk
+from ganrun.metrics.protocol import difference
 from ganrun.seeding import derive, generator, seed_default_generators
 
 CHUNK = 64  # samples a forward pass
@@ -47,22 +48,41 @@ class Collapse(pl.Callback):
         self._reals: tuple[Reals, torch.Tensor | None] | None = None  # with their labels
         self._streaks: dict[str, int] = {}  # looks or scores in a row, by kind
         self._memory: dict[str, Any] = {"reach": None, "diverse": False, "first": None, "best": None, "scored": 0}
+        self._memory["of"] = None  # the score whose course it is, and its protocol
 
     def state_dict(self) -> dict[str, Any]:
-        return {"findings": self.findings, "streaks": dict(self._streaks), **self._memory}
+        return {"findings": self.findings, "streaks": dict(self._streaks), "ends": self.ends, **self._memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state = dict(state)
         self.findings, self._streaks = list(state.pop("findings")), dict(state.pop("streaks"))
+        self.ends = state.pop("ends")
         self._memory = state
 
     def after_rollback(self, state: dict[str, Any]) -> dict[str, Any]:
         """The state that is saved in place of `state`, the best checkpoint's: findings survive, and patience is new."""
-        return state | {"findings": self.findings, "streaks": {}}
+        return state | {"findings": self.findings, "streaks": {}, "ends": None}
+
+    @property
+    def doubts(self) -> bool:
+        """Would a rollback to the present state return to what may be the beginning of a collapse?"""
+        return self.action == "rollback" and any(self._streaks.get(kind) for kind in ("diversity", "discriminator"))
 
     def on_train_start(self, trainer, pl_module) -> None:
+        self._follow()
+        self.ends = trainer.strategy.broadcast(self.ends)
+        if self.ends:  # before a kill, and nobody was left to write it down
+            trainer.should_stop = True
         if self.findings and trainer.is_global_zero:  # a rollback has cut them off the curves
             trainer.logger.experiment.add_text("collapse", self._all_told(), trainer.global_step)
+
+    def _follow(self) -> None:
+        """Starts a course of the score anew, if what was followed before a resume does not compare."""
+        of = {"score": self.score} | self.evaluate.scorer.protocols.get(self.score, {})
+        if self._memory["of"] and difference(self._memory["of"], of):
+            self._memory |= {"first": None, "best": None}
+            self._streaks.pop("score", None)
+        self._memory["of"] = of
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if self.action is None:
@@ -73,7 +93,8 @@ class Collapse(pl.Callback):
         self._heed(trainer, pl_module, seen)
 
     def on_train_end(self, trainer, pl_module) -> None:
-        if self.action is not None and trainer.global_step == trainer.max_steps:  # no step will see the last score
+        last = trainer.global_step == trainer.max_steps or self.evaluate.ended
+        if self.action is not None and last and not self.ends:  # no step will see the last score
             self._heed(trainer, pl_module, self._new_score(trainer))
 
     def _look(self, trainer, pl_module) -> list[tuple[str, int, str, int]]:
@@ -111,8 +132,9 @@ class Collapse(pl.Callback):
         chunks = [{key: value[i : i + CHUNK] for key, value in noise.items()} for i in range(0, self.num, CHUNK)]
         with torch.random.fork_rng([pl_module.device] if pl_module.device.type == "cuda" else []), torch.no_grad():
             seed_default_generators(derive(pl_module.seed, "collapse"))  # for what a network draws inside
-            fake = torch.cat([shrunk(pl_module.show(chunk, averaged=False)["fake"]) for chunk in chunks])
-            return reals.compare(fake.to(reals.pixels.device))
+            made = (pl_module.show(chunk, averaged=False)["fake"].to(reals.pixels.device) for chunk in chunks)
+            fake = torch.cat([shrunk(images) for images in made])
+            return reals.compare(fake)
 
     def _new_score(self, trainer) -> list[tuple[str, int, str, int]]:
         """What the score says, if there is one that has not been seen; one that is not finite says nothing."""

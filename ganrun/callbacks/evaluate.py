@@ -22,12 +22,14 @@ class Evaluate(pl.Callback):
     """Every `every` steps (0 = only at the end) scores fakes of the averaged weights; changes nothing of the training.
 
     Keeps checkpoints/best.ckpt by the metric `best_by`, None = the first, and lets `export` write the generator then.
-    patience: training ends after so many scores in a row without a better one, None = never.
+    patience: training ends after so many scores in a row without a better one, None = never. ends: does this step end
+    training, so that it is not scored? doubts: is the present state suspected of a collapse, so that it does not take
+    the place of another?
     """
 
     def __init__(
         self, run: RunDir, scorer: Scorer, *, every: int, export: Callable[[], None], best_by: str | None = None,
-        patience: int | None = None,
+        patience: int | None = None, ends: Callable[[], bool], doubts: Callable[[], bool],
     ):  # fmt: skip
         self.run = run
         self.scorer = scorer
@@ -35,16 +37,19 @@ class Evaluate(pl.Callback):
         self.export = export
         self.best_by = best_by or next(iter(scorer.metrics), None)
         self.patience = patience
+        self.ends, self.doubts = ends, doubts
         self.last: dict[str, Any] = {}  # step and scores
         self.best: dict[str, dict[str, Any]] = {}  # each metric's best value, and in which step
         self.waited = 0  # scores since the best one
-        self._had: dict[str, dict[str, Any]] = {}  # the protocols of the best scores before a resume
+        self._had: dict[str, Any] = {}  # how the best scores before a resume were made and chosen
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last": self.last, "best": self.best, "waited": self.waited, "protocols": self.scorer.protocols}
+        made = {"best_by": self.best_by, "protocols": self.scorer.protocols}
+        return {"last": self.last, "best": dict(self.best), "waited": self.waited, "made": made}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.last, self.best, self.waited, self._had = (state[key] for key in ("last", "best", "waited", "protocols"))
+        self.last, self.best, self.waited = state["last"], dict(state["best"]), state["waited"]
+        self._had = state["made"]
 
     def on_fit_start(self, trainer, pl_module) -> None:
         self.scorer.prepare(trainer.strategy.root_device)
@@ -53,23 +58,41 @@ class Evaluate(pl.Callback):
             board.add_text(f"protocol/{name}", json.dumps(protocol), trainer.global_step)
 
     def on_train_start(self, trainer, pl_module) -> None:
-        protocols = self.scorer.protocols
-        for name in [name for name in self.best if (unlike := difference(self._had[name], protocols[name]))]:
-            log.warning("the best %s so far counts no more, since its protocol differs: %s", name, unlike)
+        if self._had:
+            self._forget_unlike()
+        if self.ended:  # before a kill, and nobody was left to write it down
+            trainer.should_stop = True
+
+    def _forget_unlike(self) -> None:
+        """Scores before a resume that do not compare with those to come."""
+        now, had = self.scorer.protocols, self._had["protocols"]
+        unlike = {name: difference(had[name], now[name]) for name in now}
+        for name in [name for name in self.best if unlike[name]]:
+            log.warning("the best %s so far counts no more, since its protocol differs: %s", name, unlike[name])
             del self.best[name]
-            self.last, self.waited = {}, 0
+        if any(unlike.values()):
+            self.last = {}
+        if self._had["best_by"] != self.best_by:
+            log.warning(
+                "best.ckpt was chosen by %s: the next score is the first by %s", self._had["best_by"], self.best_by
+            )
+            self.best.pop(self.best_by, None)
+        if self.best_by not in self.best:
+            self.waited = 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         step = trainer.global_step
         due = (self.every and step % self.every == 0) or step == trainer.max_steps
-        if not self.best_by or not due:
+        if not self.best_by or not due or self.ends():
             return
         self.last = {"step": step}
         for name, score in self.scorer.score(self._fakes(pl_module)).items():
             self.last |= {name: score.value} | ({} if score.std is None else {f"{name}-std": score.std})
         for logger in trainer.loggers:
             logger.log_metrics({f"score/{name}": value for name, value in self.last.items() if name != "step"}, step)
-        better = trainer.strategy.broadcast([name for name in self.scorer.metrics if self._is_best(name)])
+        doubted = self.doubts() and self.best_by in self.best
+        found = [] if doubted else [name for name in self.scorer.metrics if self._is_best(name)]
+        better = trainer.strategy.broadcast(found)
         self.best |= {name: {"value": self.last[name], "step": step} for name in better}
         self.waited = 0 if self.best_by in better else self.waited + 1
         if self.best_by in better:  # in all processes, or in none
@@ -88,7 +111,9 @@ class Evaluate(pl.Callback):
         """Why there is nothing left to hope for."""
         if self.patience is None or self.waited < self.patience:
             return None
-        return f"no better {self.best_by} than at step {self.best[self.best_by]['step']:,} in {self.waited} scores"
+        best = self.best.get(self.best_by)
+        since = f" than at step {best['step']:,}" if best else ""
+        return f"no better {self.best_by}{since} in {self.waited} scores"
 
     def on_train_end(self, trainer, pl_module) -> None:
         finals = {f"hp/{name}": self.last[name] for name in self.scorer.metrics if self.last}

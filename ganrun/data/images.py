@@ -2,6 +2,7 @@
 
 import zipfile
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,23 +50,36 @@ class Digits(ImagesInMemory):
 
 @dataclass(kw_only=True)
 class ImageArray(ImagesInMemory):
-    """The array arr_0, uint8 (num, H, W, C), of the .npz file `path`; labels and classes if they are beside it."""
+    """The array arr_0, uint8 (num, H, W, C), of the .npz file `path`, and its integer `labels` if there are any.
+
+    names: of the classes, unless the file has its own `classes`.
+    """
 
     path: str
+    names: Sequence[str] = ()
 
     def load(self):
         try:
             with np.load(Path(self.path).expanduser(), allow_pickle=False) as arrays:
-                images, labels, names = arrays["arr_0"], arrays.get("labels"), arrays.get("classes")
+                images, labels = arrays["arr_0"], arrays.get("labels")
+                names = arrays.get("classes", self.names)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"path={self.path}: cannot be read as an .npz with arr_0: {error}") from error
+            reason = "it holds objects, not arrays" if "allow_pickle" in str(error) else error
+            raise UserError(f"path={self.path}: cannot be read as an .npz with arr_0: {reason}") from error
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"path={self.path}: arr_0 is {images.dtype} {images.shape}; expected uint8 (num, H, W, C)")
-        labels = None if labels is None else as_labels(labels)
-        if labels is not None and (labels.shape != (len(images),) or labels.min() < 0):
-            raise UserError(f"path={self.path}: labels are {list(labels.shape)}; expected {len(images)} of 0 or more")
-        names = range(0 if labels is None else int(labels.max()) + 1) if names is None else names
-        return torch.from_numpy(images).permute(0, 3, 1, 2), labels, [str(name) for name in names]
+        images = torch.from_numpy(images).permute(0, 3, 1, 2)
+        if labels is None:
+            return images, None, []
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+            raise UserError(
+                f"path={self.path}: labels are {labels.dtype} {labels.shape}; expected {len(images)} integers"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+            raise UserError(
+                f"path={self.path}: labels from {labels.min()} to {labels.max()}; there are {len(names)} classes"
+            )
+        return images, as_labels(labels), [str(name) for name in names]
 
 
 @dataclass(kw_only=True)

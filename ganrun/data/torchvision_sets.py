@@ -63,14 +63,14 @@ def torchvision_class(dataset: str) -> Callable:
     return classes[dataset]
 
 
-def test_split(data: Data) -> Data | None:
+def with_test_arguments(data: Data) -> Data | None:
     """The same set opened with its `test_arguments`."""
     if data.test_arguments is None or data.test_arguments == data.arguments:
         return None
     return replace(data, name=f"{data.name}, test split", arguments=data.test_arguments, limit=None, num_classes=None)
 
 
-def to_uint8(data: Tensor | np.ndarray) -> Tensor:
+def as_images(data: Tensor | np.ndarray) -> Tensor:
     """torchvision's arrays, (num, H, W), (num, H, W, C) or (num, C, H, W), -> uint8 (num, C, H, W)."""
     images = torch.as_tensor(data)
     if images.dim() == 3:
@@ -92,14 +92,14 @@ class TorchvisionImages(ImagesInMemory):
     test_arguments: dict[str, Any] | None = None
 
     def held_out(self):
-        return test_split(self)
+        return with_test_arguments(self)
 
     def load(self):
         found = open_torchvision(self.dataset, self.name, self.data_dir, self.arguments)
         labels = getattr(found, "targets", getattr(found, "labels", None))
         labels = None if labels is None or np.min(np.asarray(labels)) < 0 else as_labels(labels)
         classes = [] if labels is None else getattr(found, "classes", None) or map(str, range(int(labels.max()) + 1))
-        return to_uint8(found.data), labels, [str(name) for name in classes]
+        return as_images(found.data), labels, [str(name) for name in classes]
 
 
 @dataclass(kw_only=True)
@@ -114,7 +114,7 @@ class CelebA(DecodedImages):
     test_arguments: dict[str, Any] | None = None
 
     def held_out(self):
-        return test_split(self)
+        return with_test_arguments(self)
 
     def find(self):
         found = open_torchvision("CelebA", self.name, self.data_dir, self.arguments)

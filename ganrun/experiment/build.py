@@ -85,9 +85,12 @@ def innermost(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def build(cfg: DictConfig) -> Parts:
-    """Opens the data set, then builds the networks for its shape. Weights depend on the seed alone."""
-    data = build_as(Data, cfg, "dataset")
+def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
+    """Opens the data set, then builds the networks for its shape. Weights depend on the seed alone.
+
+    before: whose data set and scorer are used again, such as those of a fit that is given up.
+    """
+    data = before.data if before else build_as(Data, cfg, "dataset")
     cfg.dataset.num_classes = data.num_classes
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
         raise UserError(f"conditional={cfg.conditional.key}: the samples of dataset {data.name} have no such label")
@@ -123,7 +126,12 @@ def build(cfg: DictConfig) -> Parts:
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
-    scorer = Scorer(
+    return Parts(cfg, datamodule, module, before.scorer if before else build_scorer(cfg, data), activation_bytes)
+
+
+def build_scorer(cfg: DictConfig, data: Data) -> Scorer:
+    """Of the scores in training."""
+    return Scorer(
         build_metrics(cfg),
         data,
         num_fake=cfg.evaluate.num_samples,
@@ -131,7 +139,6 @@ def build(cfg: DictConfig) -> Parts:
         conditional=cfg.conditional.key is not None,
         cache=Path(cfg.cache_dir).expanduser(),
     )
-    return Parts(cfg, datamodule, module, scorer, activation_bytes)
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
@@ -141,7 +148,11 @@ def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
     for name in [name for name in cfg.metric if name != "features"]:
         node = OmegaConf.create(OmegaConf.to_container(cfg.metric[name], resolve=True))
         own = {}
-        if node.get("features"):
+        if node.get("features") is not None:
+            if not isinstance(node.features, DictConfig):
+                raise UserError(
+                    f"metric.{name}.features={node.features}: chosen by metric/features=<option>, for all metrics"
+                )
             wanted = OmegaConf.to_yaml(node.features)
             if wanted not in shared:
                 shared[wanted] = build_as(Features, node, "features", f"metric.{name}.")

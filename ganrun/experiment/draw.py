@@ -114,12 +114,13 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
 
 def neighbours(request: Request, sampling: SamplingGenerator) -> None:
     """A row for each sample: itself, then its nearest training images."""
-    from ganrun.experiment.neighbours import beside_neighbours, open_data  # all that opens a data set
+    from ganrun.experiment.neighbours import beside_neighbours
+    from ganrun.experiment.of_run import data_of  # all that opens a data set
 
     num = request.num or ROWS
     check_room(num * (1 + request.neighbours))
     made = samples(request, sampling, num)
-    data = open_data(request.run, trust=request.trust, data_dir=request.data_dir)
+    data = data_of(request.run, trust=request.trust, data_dir=request.data_dir)
     rows, _ = beside_neighbours(made, data, request.neighbours)
     names = ["sample", "nearest", *(f"{i}." for i in range(2, request.neighbours + 1))]
     save(grid(rows.flatten(0, 1) / 255, columns=1 + request.neighbours, names=names), request)

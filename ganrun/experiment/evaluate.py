@@ -14,11 +14,12 @@ from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.experiment.build import build_as, build_metrics
 from ganrun.experiment.check import check_targets, drop_leftovers
+from ganrun.experiment.of_run import config_of
 from ganrun.experiment.outcome import versions
-from ganrun.experiment.resume import load_config, parse
+from ganrun.experiment.resume import parse
 from ganrun.experiment.sample_check import find_generator
-from ganrun.experiment.sources import Generator, Held, Source, images_at
-from ganrun.experiment.typed import check_known, check_minimum, check_types
+from ganrun.experiment.sources import Generator, Samples, Source, images_at
+from ganrun.experiment.typed import check_known, check_minimum, check_place, check_types
 from ganrun.generator_file import load_generator
 from ganrun.metrics.metric import Metric
 from ganrun.metrics.protocol import difference
@@ -30,7 +31,8 @@ SPLITS = {"train": "training data", "test": "test data"}
 KEYS = {
     "from": str, "path": str | None, "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
     "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": Literal["auto", "cpu", "cuda"],
-    "data_dir": str, "cache_dir": str, "trust": list[str], "out": str | None,
+    "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
+    "overwrite": bool,
 }  # fmt: skip
 MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size": 1}
 
@@ -66,6 +68,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     check_known(cfg, [*KEYS, "metric", "dataset"])
     check_types(cfg, KEYS)
     check_minimum(cfg, MINIMUM)
+    check_json(cfg)
     given = find(cfg)
     complete(cfg, given, "data_dir" in typed, of_dataset)
     for name in ("dataset", "metric"):
@@ -79,6 +82,20 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
         metric.features.prepare(other if cfg.split == "test" else data, device_of(cfg))
     floor = other if cfg.floor and cfg["from"] != "test" else None
     return scored(cfg, given, metrics, data, source, floor), given.run
+
+
+def check_json(cfg: DictConfig) -> None:
+    """Can `out` be written, once all is computed?"""
+    if cfg.out is None:
+        return
+    check_place("out", cfg.out)
+    path = Path(cfg.out).expanduser()
+    if path.suffix != ".json" or path.is_dir():
+        raise UserError(f"out={cfg.out}; expected the name of a .json file")
+    if not path.parent.is_dir():
+        raise UserError(f"out={cfg.out}: there is no folder {path.parent} to put it in")
+    if path.exists() and not cfg.overwrite:
+        raise UserError(f"out={cfg.out} exists; overwrite=true writes over it, or name another place")
 
 
 def find(cfg: DictConfig) -> Given:
@@ -106,14 +123,10 @@ def complete(cfg: DictConfig, given: Given, moved: bool, of_dataset: list[str]) 
     if own and given.run is None:
         raise UserError(f"from={cfg['from']}: no run beside it that names a data set; give dataset=<name>")
     if own:
-        saved, _ = load_config(given.run, list(cfg.trust))
+        saved = config_of(given.run, trust=cfg.trust, data_dir=cfg.data_dir if moved else None, cache_dir=cfg.cache_dir)
         cfg.dataset = saved.dataset
-        if moved and "data_dir" in cfg.dataset:
-            cfg.dataset.data_dir = cfg.data_dir
         if "features" not in cfg.metric and saved.metric.get("features"):
             cfg.metric.features = saved.metric.features
-            if "cache" in cfg.metric.features:
-                cfg.metric.features.cache = cfg.cache_dir
     for text in of_dataset:
         key, value = parse(text)
         check_known({key: value}, [f"dataset.{name}" for name in cfg.dataset])
@@ -138,9 +151,9 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
     if cfg["from"] == "test":
         if cfg.split == "test":
             raise UserError("from=test split=test: the same samples on both sides; leave out split=test")
-        return Held(other, data, cfg.num_samples)
+        return Samples(other, data, cfg.num_samples)
     if cfg["from"] == "images":
-        return Held(images_at(cfg.path, data), data, cfg.num_samples)
+        return Samples(images_at(cfg.path, data), data, cfg.num_samples)
     sampling = load_generator(given.file, trust=cfg.trust).to(device_of(cfg))
     return Generator(sampling, data, cfg.num_samples, cfg.batch_size)
 
@@ -157,7 +170,7 @@ def scored(
     """Each metric over all seeds, and of the other split."""
     scorer = Scorer(
         metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
-        split=SPLITS[cfg.split], cache=Path(cfg.cache_dir).expanduser(),
+        asks=given.file is not None, split=SPLITS[cfg.split], cache=Path(cfg.cache_dir).expanduser(),
     )  # fmt: skip
     scorer.prepare(device_of(cfg))
     seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))
@@ -165,8 +178,9 @@ def scored(
     if other and len(other) < source.num:
         print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
         other = None
-    floor = scorer.score(Held(other, data, source.num).fakes(0, None)) if other else {}
-    of = {"from": cfg["from"], "path": cfg.path} | ({"steps": steps_of(source)} if given.file else {})
+    floor = scorer.score(Samples(other, data, source.num).fakes(0, None)) if other else {}
+    of = {"from": given.file.name if given.file else cfg["from"], "path": cfg.path}
+    of |= {"steps": source.sampling.trained.get("steps")} if given.file else {}
     about = {**source.about, "seed": seeds, "versions": versions()}
     return [
         Scored(
@@ -184,20 +198,27 @@ def scored(
     ]
 
 
-def steps_of(source: Source) -> int | None:
-    return source.sampling.trained.get("steps")
-
-
 def write_into(run: RunDir, scores: Iterable[Scored]) -> None:
-    """Adds scores to the run's result.json; one replaces what is like it. Raises UserError while the run is trained."""
+    """Adds scores to the run's result.json, in place of what they supersede.
+
+    Raises UserError while the run is trained.
+    """
     with owning(run.path):
         result = run.read_result()
-        kept = [old for old in result.get("evaluations", []) if {"metric", "of", "protocol"} <= set(old)]
+        given = result.get("evaluations")
+        kept = [old for old in given if is_entry(old)] if isinstance(given, list) else []
         for score in map(asdict, scores):
-            kept = [old for old in kept if not is_like(old, score)] + [score]
+            kept = [old for old in kept if not supersedes(score, old)] + [score]
         run.write_result(result | {"evaluations": kept})
 
 
-def is_like(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    same = all(one[key] == other[key] for key in ("metric", "of"))
-    return same and not difference(one["protocol"], other["protocol"])
+def is_entry(old: Any) -> bool:
+    return isinstance(old, dict) and all(isinstance(old.get(key), dict) for key in ("of", "protocol"))
+
+
+def supersedes(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Is it the same score of the same file, of a later step, or of the same over no fewer seeds?"""
+    same = old.get("metric") == new["metric"] and old["of"].get("from") == new["of"]["from"]
+    if not same or difference(old["protocol"], new["protocol"]):
+        return False
+    return old["of"].get("steps") != new["of"].get("steps") or len(old.get("values", ())) <= len(new["values"])

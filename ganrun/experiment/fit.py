@@ -83,7 +83,9 @@ def fit_to_end(
         if fit.trainer.is_global_zero:
             console().print(f"back at step {start.step:,} of {parts.cfg.steps:,}")
             log.info("back at step %d of %d", start.step, parts.cfg.steps)
-        fit = Fit(build(parts.cfg), run, start, signals, seconds)
+        fit.release()
+        parts = build(parts.cfg, before=parts)
+        fit = Fit(parts, run, start, signals, seconds)
         result = fit.run_to_end()
     return result
 
@@ -134,6 +136,7 @@ class Fit:
         self.evaluate = Evaluate(
             run, parts.scorer, every=cfg.evaluate.every, export=partial(self.export, run.best_generator),
             best_by=cfg.evaluate.best_by, patience=cfg.evaluate.patience,
+            ends=lambda: self.collapse.ends is not None, doubts=lambda: self.collapse.doubts,
         )  # fmt: skip
         score = self.evaluate.best_by
         self.collapse = Collapse(
@@ -191,6 +194,12 @@ class Fit:
     def rolls_back(self) -> bool:
         """Is this fit's last state given up for the best one?"""
         return self.collapse.ends == "rollback"
+
+    def release(self) -> None:
+        """Gives back a GPU's memory; whoever called still holds on to the parts."""
+        self.module.cpu()
+        for player in self.module.player_optimizers.values():
+            player.optimizer.state.clear()
 
     def best_step(self) -> int | None:
         """That of best.ckpt, if there is one to go back to."""

@@ -166,17 +166,20 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
     None if it does exist, so that something else about it is wrong.
     """
     group, _, rest = key.partition(".")
-    if "." in key and options(key.replace(".", "/")):
-        return f"{key}: it is chosen by {key.replace('.', '/')}=<option>; {one_of(options(key.replace('.', '/')), '')}"
-    if rest and rest.split(".")[0] in options(group):
-        name = rest.split(".")[0]
-        return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
+    name = rest.split(".")[0]
+    if rest and options(key.replace(".", "/")):
+        return f"{key}: it is chosen by {group}/{rest}=<option>; {one_of(options(key.replace('.', '/')), '')}"
+    own = set(groups()) if config_name == "train" else set(defaults(config_name))  # sampling, say, takes none
     pairs = [arg.partition("=") for arg in args]
-    own = set(groups()) if defaults(config_name) else set()  # sampling, say, takes no groups
-    chosen = [f"{group}={option}" for group, _, option in pairs if group in own and option in options(group)]
+    chosen = [f"{group}={option}" for group, _, option in pairs if group in own and is_choice(group, option)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         known = own | set(flat_keys(compose(config_name, chosen)))
+    if rest and f"{group}.{name}" not in known:
+        if name in options(group):
+            return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
+        if options(f"{group}/{name}"):
+            return f"{key}: choose {group}/{name}=<option> too; {one_of(options(f'{group}/{name}'), '')}"
     if key in known:
         return None
     head, _, leaf = key.rpartition(".")
@@ -184,6 +187,11 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
     same_leaf = {name for name in known if name.rpartition(".")[2] == leaf}
     nearest = f"did you mean {' or '.join(sorted(same_leaf)[:3])}? " if same_leaf and key not in same_leaf else ""
     return f"{key}: there is no such key; {nearest}{one_of(siblings or known, key)}"
+
+
+def is_choice(group: str, value: str) -> bool:
+    """Options that exist, one or a list."""
+    return set(value.strip("[]").split(",")) <= {*options(group), ""}
 
 
 def flat_keys(node: DictConfig, prefix: str = "") -> list[str]:

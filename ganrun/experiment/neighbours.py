@@ -1,32 +1,14 @@
 """Samples beside their nearest training images: has the generator learnt them by heart?"""
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from ganrun.data.base import Data, Images
 from ganrun.errors import UserError
-from ganrun.experiment.build import build_as
-from ganrun.experiment.resume import load_config
 from ganrun.metrics.distances import nearest
 from ganrun.pictures import to_uint8
-from ganrun.run_dir import RunDir
-from ganrun.trust import package_names
 
 READ = 8192  # images at a time
-
-
-def open_data(run: RunDir, *, trust: str | list[str], data_dir: str | None) -> Data:
-    """The data set that a run was trained on. Raises UserError, also for a config that names untrusted classes."""
-    cfg, _ = load_config(run, list(package_names(trust)))
-    if not isinstance(cfg.get("dataset"), DictConfig):
-        raise UserError(f"{run.config}: it has no dataset")
-    if data_dir is not None:
-        place = next((key for key in ("data_dir", "path") if key in cfg.dataset), None)
-        if place is None:
-            raise UserError(f"data_dir={data_dir}: the run's data set, {cfg.dataset.get('name')}, lies in no folder")
-        cfg.dataset[place] = data_dir
-    return build_as(Data, cfg, "dataset")
 
 
 def check_fits(data: Data, samples: Tensor, neighbours: int) -> None:

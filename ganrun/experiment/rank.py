@@ -11,8 +11,9 @@ from ganrun.experiment.typed import check_known, check_types
 from ganrun.metrics.protocol import difference
 from ganrun.run_dir import RunDir
 
-KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "best", "final"] | None}
+KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evaluation-best", "best", "final"] | None}
 SOURCES = ("evaluation", "best", "final")
+FILES = {"evaluation": "generator.safetensors", "evaluation-best": "best.safetensors"}
 
 
 class Row(NamedTuple):
@@ -23,6 +24,7 @@ class Row(NamedTuple):
     std: float | None
     step: int | None
     better: Literal["lower", "higher"]
+    source: str
     protocol: dict[str, Any]
 
 
@@ -32,6 +34,8 @@ def ranked(cfg: DictConfig) -> list[Row]:
     check_known(cfg, KEYS)
     check_types(cfg, KEYS)
     runs = find_runs([cfg.of] if isinstance(cfg.of, str) else list(cfg.of))
+    if not runs:
+        raise UserError("of=[]: nothing to rank; name runs, or folders that hold some")
     rows = rows_of(runs, cfg.by, [cfg.source] if cfg.source else SOURCES)
     for row in rows[1:]:
         unlike = difference(rows[0].protocol, row.protocol)
@@ -50,7 +54,7 @@ def find_runs(places: Iterable[str]) -> list[RunDir]:
         here = [config.parent.parent for config in sorted(configs)]
         if not here:
             raise UserError(f"of={place}: no run there; expected run directories, or folders that hold some")
-        found |= {path.absolute(): RunDir(path) for path in here}
+        found |= {path.resolve(): RunDir(path) for path in here}
     return list(found.values())
 
 
@@ -61,7 +65,7 @@ def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:
         if all(rows):
             return rows
     without = [run for run, row in zip(runs, rows, strict=True) if row is None]
-    scores = {name for run in without for name in readable(names, run)}
+    scores = {name for run in without for source in sources for name in readable(names, run, source)}
     known = one_of(scores, by) if scores else "it has none at all"
     raise UserError(f"by={by}: {without[0].path} has no such score; {known}; `ganrun evaluate` adds some")
 
@@ -74,20 +78,36 @@ def readable(read: Callable[..., Any], run: RunDir, *args: str) -> Any:
         raise UserError(f"{run.result}: its scores cannot be read; was it written by ganrun?") from error
 
 
-def names(result: dict[str, Any], run: RunDir) -> list[str]:
-    return [*result.get("scores", {}), *(one["metric"] for one in result.get("evaluations", []))]
+def names(result: dict[str, Any], run: RunDir, source: str) -> list[str]:
+    if source in FILES:
+        return [one["metric"] for one in evaluations(result, source)]
+    return list(result.get("scores", {}))
+
+
+def evaluations(result: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """Those of the run's generator as it is now, or of its best one."""
+    found = [one for one in result.get("evaluations", []) if one["of"]["from"] == FILES[source]]
+    return [one for one in found if source != "evaluation" or one["of"]["steps"] == result.get("steps")]
 
 
 def row_of(result: dict[str, Any], run: RunDir, by: str, source: str) -> Row | None:
-    if source == "evaluation":
-        found = [one for one in result.get("evaluations", []) if one["metric"] == by]
+    if source in FILES:
+        found = [one for one in evaluations(result, source) if one["metric"] == by]
         if not found:
             return None
-        one = found[-1]  # the newest
-        std = one["std"] if len(one["values"]) > 1 else None
-        return Row(run.path, one["mean"], std, one["of"].get("steps"), one["better"], one["protocol"])
+        one = max(found, key=lambda one: len(one["values"]))
+        std = float(one["std"]) if len(one["values"]) > 1 else None
+        return checked(Row(run.path, one["mean"], std, one["of"]["steps"], one["better"], source, one["protocol"]))
     score = result.get("scores", {}).get(by)
     if score is None:
         return None
     step = score["best_step" if source == "best" else "step"]
-    return Row(run.path, score[source], None, step, score["better"], score["protocol"])
+    return checked(Row(run.path, score[source], None, step, score["better"], source, score["protocol"]))
+
+
+def checked(row: Row) -> Row:
+    """Raises TypeError for what no score is."""
+    fits = isinstance(row.value, int | float) and isinstance(row.step, int | None) and isinstance(row.protocol, dict)
+    if not fits or row.better not in ("lower", "higher"):
+        raise TypeError(row)
+    return row

@@ -34,17 +34,20 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     recheck(cfg)
     from ganrun.experiment.trainer import make_trainer
 
-    patient = "evaluate.patience" in changed
     with owning(run.path) if make_trainer(cfg, logger=False).is_global_zero else nullcontext():
         steps = cfg.steps if "steps" in changed else None
-        return go_on(run, cfg, find_start(run, named), steps, patient=patient), run
+        return go_on(run, cfg, find_start(run, named), steps), run
 
 
-def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, *, patient: bool) -> dict[str, Any]:
-    """Trains on from `start` to step `steps`, or as far as the run was last meant to go.
+def out_of_patience(cfg: DictConfig, start: Start | None) -> bool:
+    """Would it end again where it stands?"""
+    state = start.content["callbacks"].get("Evaluate", {}) if start else {}
+    same = cfg.evaluate.best_by in (None, state.get("made", {}).get("best_by"))
+    return same and cfg.evaluate.patience is not None and state.get("waited", 0) >= cfg.evaluate.patience
 
-    patient: has the patience changed, for want of which the run may have ended?
-    """
+
+def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None) -> dict[str, Any]:
+    """Trains on from `start` to step `steps`, or as far as the run was last meant to go."""
     result, done = run.read_result(), start.step if start else 0
     cfg.steps = steps or max(result.get("goal", cfg.steps), done)
     if cfg.steps < done:
@@ -52,9 +55,11 @@ def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, 
     if result.get("status") == "finished" and cfg.steps == done:
         print(f"nothing to do: the run has finished its {done} steps; go on with steps=<more than {done}>")
         return result | {"signal": None}
-    if result.get("status") == "finished" and result.get("ended") and result["steps"] == done and not patient:
+    if result.get("status") == "finished" and result.get("ended") and out_of_patience(cfg, start):
         print(f"nothing to do: {result['ended']}; go on with evaluate.patience=<more, or null>")
         return result | {"signal": None}
+    if start and result.get("status") == "collapsed":  # which the user has been told
+        start.content["callbacks"]["Collapse"]["ends"] = None
     from ganrun.experiment.build import build
     from ganrun.experiment.fit import train
     from ganrun.experiment.hardware import precision_of

@@ -5,6 +5,7 @@ from ganrun.checkpoint_file import damage, load_checkpoint, save_checkpoint
 from ganrun.experiment.build import Parts
 from ganrun.experiment.state import Start
 from ganrun.run_dir import RunDir
+from ganrun.storage import link
 
 
 def best_step(run: RunDir, now: int) -> int | None:
@@ -32,6 +33,9 @@ def save_rolled_back(run: RunDir, collapse: Collapse, *, attempt: int, seconds: 
     states = content["callbacks"]
     states[collapse.state_key] = collapse.after_rollback(states[collapse.state_key])
     save_checkpoint(content, run.last)
+    for suffix in (".safetensors", ".yaml"):  # the generator file is not that of what was given up
+        if run.best_generator.with_suffix(suffix).exists():
+            link(run.best_generator.with_suffix(suffix), run.generator.with_suffix(suffix))
 
 
 def rolled_back(run: RunDir) -> Start:

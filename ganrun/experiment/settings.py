@@ -63,7 +63,7 @@ class Settings:
 
 MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "micro_batch": 1, "log_every": 1, "sample_every": 0,
            "num_samples": 1, "checkpoint.every": 0, "checkpoint.keep": 0, "evaluate.every": 0,
-           "evaluate.num_samples": 1, "evaluate.num_real": 1, "evaluate.patience": 1, "collapse.every": 1,
+           "evaluate.num_samples": 2, "evaluate.num_real": 2, "evaluate.patience": 1, "collapse.every": 1,
            "collapse.num_samples": 16, "collapse.patience": 1, "collapse.rollbacks": 0}  # fmt: skip
 
 
@@ -77,6 +77,8 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def check_scores(cfg: DictConfig, metrics: list[str]) -> None:
+    if cfg.evaluate.best_by and not metrics:
+        raise UserError(f"evaluate.best_by={cfg.evaluate.best_by}: metric=[] gives no scores")
     if cfg.evaluate.best_by not in (None, *metrics):
         raise UserError(f"evaluate.best_by={cfg.evaluate.best_by}; {one_of(metrics, cfg.evaluate.best_by)}")
     if cfg.evaluate.patience and not (metrics and cfg.evaluate.every):

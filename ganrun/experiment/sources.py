@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganrun.data.base import Data
+from ganrun.data.decoded import ADVICE
 from ganrun.data.images import ImageArray, ImageFolder
 from ganrun.errors import UserError
 from ganrun.experiment.build import refusing
@@ -18,7 +19,7 @@ from ganrun.sampling.generator import SamplingGenerator
 
 
 class Source(ABC):
-    """Fakes to score. num: how many there will be. conditional: are they made for labels? about: for the protocol."""
+    """Fakes to score. num: how many there will be. conditional: have they labels? about: for the protocol."""
 
     num: int
     conditional: bool
@@ -36,6 +37,9 @@ class Generator(Source):
         self.sampling, self.num, self.batch_size = sampling, num, batch_size
         self.conditional = bool(sampling.classes)
         self.about = {"ema": sampling.trained.get("ema")}
+        if (sampling.value_range is None) != (len(data.shape) == 1):
+            what = "points" if sampling.value_range is None else "images"
+            raise UserError(f"from: the generator makes {what}, but dataset {data.name} has {list(data.shape)}")
         if self.conditional and sampling.classes != data.classes:
             raise UserError(f"from: the generator's classes {sampling.classes} are not those of dataset {data.name}")
         got = tuple(sampling.sample(1).shape[1:])
@@ -48,13 +52,15 @@ class Generator(Source):
             yield {"fake": fake} | ({} if label is None else {"label": label})
 
 
-class Held(Source):
+class Samples(Source):
     """The samples of another data set, at most `num` of them, in a fixed shuffle."""
 
     def __init__(self, held: Data, data: Data, num: int):
         self.held, self.num = held, min(num, len(held))
-        self.about = {}
+        if self.num < 2:
+            raise UserError(f"{held.name}: {self.num} samples; expected at least 2")
         self.conditional = bool(held.classes) and set(held.classes) <= set(data.classes)
+        self.about = {"labels": "their own"} if self.conditional else {}
         self._labels = torch.tensor([data.classes.index(name) for name in held.classes] if self.conditional else [])
 
     def fakes(self, seed, labels):
@@ -68,5 +74,10 @@ def images_at(path: str, data: Data) -> Data:
     if len(data.shape) != 3:
         raise UserError(f"from=images: dataset {data.name} are no images")
     channels, *size = data.shape
-    cls = ImageArray if Path(path).suffix == ".npz" else ImageFolder
-    return refusing("path", cls)(name=f"images of {path}", path=path, resolution=size, channels=channels, fit="exact")
+    about = {"name": f"images of {path}", "path": path, "resolution": size, "channels": channels, "fit": "exact"}
+    if Path(path).suffix == ".npz":
+        return refusing("path", ImageArray)(**about, names=data.classes)
+    try:
+        return refusing("path", ImageFolder)(**about)
+    except UserError as error:  # there is no such key here
+        raise UserError(str(error).removesuffix(f"; {ADVICE}")) from error

@@ -40,15 +40,18 @@ class Classifier(NetworkFeatures):
 
     def load(self, data, device):
         if not data.num_classes:
-            raise UserError(
-                f"metric/features=classifier: {data.name} has no labels to train it on; valid: inception, none"
-            )
+            valid = "inception, torchvision, none" if len(data.shape) == 3 else "none"
+            raise UserError(f"metric/features=classifier: {data.name} has no labels to train it on; valid: {valid}")
         path = Path(self.weights).expanduser() if self.weights else trained(data, Path(self.cache).expanduser(), device)
         if not path.is_file():
             raise UserError(f"metric.features.weights={path}: there is no such file")
         saved = load_checkpoint(path)
         network = make_network(data.shape, data.num_classes)
-        fit_weights(network, saved.get("weights"), f"metric.features.weights={path}")
+        if saved.get("classes") != data.classes:
+            raise UserError(
+                f"{path}: this classifier knows {saved.get('classes')}; expected {data.classes}; name another"
+            )
+        fit_weights(network, saved.get("weights"), str(path))
         self.classifies = data.num_classes
         about = {"features": "classifier", "weights": hash_of(network.state_dict()), "accuracy": saved.get("accuracy")}
         return network, about | {"resizer": "none"}
@@ -77,13 +80,15 @@ def trained(data: Data, folder: Path, device: torch.device) -> Path:
     """The file of the classifier for a data set in the cache, made if it is not there. Raises CannotWrite."""
     name = hashlib.blake2b(json.dumps([RECIPE, data.fingerprint]).encode(), digest_size=8).hexdigest()
     path = folder / f"classifier-{name}.ckpt"
+    if not damage(path):
+        return path
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(path):  # of several processes one trains it
         if damage(path):
             print(f"training a classifier on {data.name} for scores, once; it will lie in {path}", flush=True)
             network, accuracy = train(data, device)
-            about = {"ganrun": {"format": FORMAT}, "dataset": data.name, "accuracy": accuracy}
+            about = {"ganrun": {"format": FORMAT}, "dataset": data.name, "classes": data.classes, "accuracy": accuracy}
             save_checkpoint(about | {"weights": {k: v.cpu() for k, v in network.state_dict().items()}}, path)
             print(f"it is right about {accuracy:.1%} of the samples held back", flush=True)
     return path

@@ -28,13 +28,16 @@ def nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of queries (n, F) and their squared distances (rows, m) to all points (m, F), up to fp32's rounding."""
-    centre = mean(points)
-    points = points.float() - centre
+    """Rows of queries (n, F) and their squared distances (rows, m) to all points (m, F), in fp64.
+
+    So that near duplicates keep their distances in a product of matrices.
+    """
+    centre = mean(points).double()
+    points = points.double() - centre
     squares = points.square().sum(1)
     rows = max(1, QUERIES * POINTS // len(points))
     for start in range(0, len(queries), rows):
-        part = queries[start : start + rows].float() - centre
+        part = queries[start : start + rows].double() - centre
         distances = torch.addmm(squares, part, points.T, alpha=-2).add_(part.square().sum(1, keepdim=True))
         yield slice(start, start + len(part)), distances.clamp_(min=0)
 

@@ -32,6 +32,11 @@ def between(real: Moments, fake: Moments) -> float:
 class FID(Metric):
     """Frechet distance of Gaussians fitted to features (Heusel et al. 2017); 0 for equal sets."""
 
+    def prepare(self, setting: Setting) -> None:
+        if setting.least(None) < 2:
+            raise UserError(f"metric=fid: {setting.least(None)} sample has no covariance; score more samples")
+        super().prepare(setting)
+
     def summary(self):
         return Moments()
 
@@ -46,8 +51,12 @@ class IntraFID(Metric):
         self.num_classes = setting.data.num_classes
         if not setting.conditional:
             raise UserError("metric=intra-fid: it needs fakes that are made for labels: conditional=label")
-        if setting.num_fake < 2 * self.num_classes:
-            raise UserError(f"metric=intra-fid: {setting.num_fake} fakes of {self.num_classes} classes are too few")
+        counts = None if setting.labels is None else torch.bincount(setting.labels, minlength=self.num_classes)
+        if counts is not None and counts.min() < 2:
+            name, few = setting.data.classes[int(counts.argmin())], int(counts.min())
+            raise UserError(
+                f"metric=intra-fid: {few} of {setting.num_fake} fakes are of class {name}; score more samples"
+            )
         super().prepare(setting)
 
     def summary(self):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ganrun.errors import UserError
-from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.metric import OfKept, Score, Setting
 from ganrun.metrics.summaries import Kept
 
 
@@ -18,7 +18,7 @@ def inception_score(logits: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_mean)).sum(1).mean().exp()
 
 
-class InceptionScore(Metric):
+class InceptionScore(OfKept):
     """Mean and standard deviation over `splits` parts of the samples; higher is better. Sees no real sample."""
 
     lower_is_better = False
@@ -31,8 +31,9 @@ class InceptionScore(Metric):
         self.splits = splits
 
     def prepare(self, setting: Setting) -> None:
-        if setting.num_fake < self.splits:
-            raise UserError(f"metric=inception-score: {setting.num_fake} samples in {self.splits} splits are too few")
+        num = min(setting.num_fake, self.most or setting.num_fake)
+        if num < self.splits:
+            raise UserError(f"metric=inception-score: {num} samples in {self.splits} splits are too few")
         super().prepare(setting)
         if not self.features.classifies:
             raise UserError("metric=inception-score: these features name no classes; valid: inception, classifier")

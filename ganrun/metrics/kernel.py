@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from ganrun.errors import UserError
-from ganrun.metrics.metric import Metric, Score, Setting
-from ganrun.metrics.summaries import Kept
+from ganrun.metrics.metric import OfKept, Score, Setting
 from ganrun.seeding import generator
 
 
@@ -26,7 +25,7 @@ def mean_within(features: Tensor) -> Tensor:
     return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
 
 
-class KID(Metric):
+class KID(OfKept):
     """Mean and standard deviation of the squared MMD over random subsets, the same for every evaluation."""
 
     def __init__(self, *, num_subsets: int = 100, subset_size: int = 1000, **settings):
@@ -37,16 +36,13 @@ class KID(Metric):
         self.subset_size = subset_size
 
     def prepare(self, setting: Setting) -> None:
-        num = min(setting.num_real, setting.num_fake, self.most or setting.num_fake)
+        num = setting.least(self.most)
         if num < self.subset_size:
             raise UserError(
                 f"metric=kid: subsets of {self.subset_size} from {num} samples; score more samples, or give "
                 f"metric.kid.subset_size=<{num} or less>"
             )
         super().prepare(setting)
-
-    def summary(self):
-        return Kept(self.most)
 
     def score(self, real, fake):
         rng, values = generator("kid"), []

@@ -4,17 +4,17 @@ from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.metrics.distances import nearest
-from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.metric import OfKept, Score, Setting
 from ganrun.metrics.precision_recall import Neighbours
 
 
 def memorised(real: Tensor, real_radii: Tensor, fake: Tensor) -> Tensor:
-    """(num_fake,) is each fake nearer to its nearest real than that real is to its own nearest neighbour?
+    """(num_fake,) is each fake as near to its nearest real as that real is to its own nearest neighbour, or nearer?
 
     One minus authenticity: Alaa et al. 2022, arXiv 2102.08921, section 3.3. real (n, F), real_radii (n,), fake (m, F).
     """
     distances, indices = nearest(fake, real, 1)
-    return distances[:, 0] < real_radii[indices[:, 0]]
+    return distances[:, 0] <= real_radii[indices[:, 0]]
 
 
 def exact_radii(features: Tensor, k: int) -> Tensor:
@@ -22,7 +22,7 @@ def exact_radii(features: Tensor, k: int) -> Tensor:
     return nearest(features, features, k + 1)[0][:, -1]
 
 
-class Memorisation(Metric):
+class Memorisation(OfKept):
     """Share of samples that are nearer to a training image than it is to any other: 1 for copies.
 
     It is not 0 for unseen real data, of which about half lie so: compare with the score of the data's test split.

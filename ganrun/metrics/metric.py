@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ganrun.data.base import Data
 from ganrun.metrics.features import Features, Values
-from ganrun.metrics.summaries import Summary
+from ganrun.metrics.summaries import Kept, Summary
 
 
 class Score(NamedTuple):
@@ -18,29 +19,35 @@ class Score(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a metric is to score. conditional: are the fakes made for labels?"""
+    """What a metric is to score. labels: (num_fake,) what fakes are made for, None = nothing, or not known.
+
+    conditional: are they made for labels?
+    """
 
     data: Data
     num_real: int
     num_fake: int
     conditional: bool
     device: torch.device = torch.device("cpu")
+    labels: Tensor | None = None
+
+    def least(self, most: int | None) -> int:
+        """Samples of the smaller side, of which at most so many are looked at."""
+        return min(self.num_real, self.num_fake, most or self.num_fake)
 
 
 class Metric(ABC):
-    """Scores fakes against reals. features: None = the samples' own values. most: samples of a side that it looks at.
+    """Scores fakes against reals. features: None = the samples' own values.
 
     A metric of your own defines `summary` and `score`, and in `protocol` whatever else decides its value.
     """
 
     lower_is_better = True
     needs_real = True
+    most: int | None = None  # samples of a side that it looks at; None = all
 
-    def __init__(self, *, features: Features | None = None, most: int | None = None):
-        if most is not None and most < 2:
-            raise ValueError(f"most={most}; expected at least 2 samples, or null = all")
+    def __init__(self, *, features: Features | None = None):
         self.features = features or Values()
-        self.most = most
 
     def prepare(self, setting: Setting) -> None:
         """Loads or trains what it needs. Raises UserError for what it cannot score."""
@@ -58,3 +65,16 @@ class Metric(ABC):
     def protocol(self) -> dict[str, Any]:
         """Settings of its own that decide its value."""
         return {}
+
+
+class OfKept(Metric):
+    """Looks at the first `most` samples of a side themselves, which come shuffled; None = all."""
+
+    def __init__(self, *, most: int | None = None, features: Features | None = None):
+        super().__init__(features=features)
+        if most is not None and most < 2:
+            raise ValueError(f"most={most}; expected at least 2 samples, or null = all")
+        self.most = most
+
+    def summary(self) -> Summary:
+        return Kept(self.most)

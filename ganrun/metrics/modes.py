@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ganrun.errors import UserError
-from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.metric import OfKept, Score, Setting
 from ganrun.metrics.summaries import Kept
 
 
@@ -14,7 +14,7 @@ def near_modes(samples: Tensor, centres: Tensor, radius: float) -> Tensor:
     return torch.bincount(nearest[distances <= radius], minlength=len(centres))
 
 
-class Modes(Metric):
+class Modes(OfKept):
     """deviations: a sample within so many standard deviations of a mode is of high quality.
 
     Srivastava et al. 2017 (VEEGAN), arXiv 1705.07761, section 4.1; Lin et al. 2018 (PacGAN), arXiv 1712.04086.
@@ -34,9 +34,6 @@ class Modes(Metric):
             raise UserError(f"metric={self.name}: dataset {setting.data.name} has no known modes; valid: ring, grid")
         super().prepare(setting)
         self._centres, self._radius = setting.data.centres(), self.deviations * setting.data.std
-
-    def summary(self):
-        return Kept(self.most)
 
     def near(self, fake: Kept) -> Tensor:
         return near_modes(fake.values.cpu(), self._centres, self._radius)

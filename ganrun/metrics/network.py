@@ -43,7 +43,8 @@ class Network(NetworkFeatures):
     def about(self, network: nn.Module) -> dict[str, Any]:
         size = self.resolution
         resizer = f"bilinear, antialiased, to {size}" if size else "none"
-        return {"features": self.name, "weights": hash_of(network.state_dict()), "resizer": resizer}
+        normalised = {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
+        return {"features": self.name, "weights": hash_of(network.state_dict()), "resizer": resizer, **normalised}
 
     def look(self, samples):
         return self._network(self.resized(samples)).flatten(1).float(), None

@@ -1,6 +1,7 @@
 """Precision, recall, density and coverage: whose neighbourhoods hold whom, among features (num, F) of both sides.
 
-A sample's neighbourhood is the ball around it that reaches to its k-th nearest neighbour on its own side.
+A sample's neighbourhood is the ball around it that reaches to its k-th nearest neighbour on its own side, without its
+border, as in the published code of Naeem et al. 2020 (Kynkaanniemi et al. 2019, eq. 2, count the border too).
 """
 
 from abc import abstractmethod
@@ -12,11 +13,11 @@ from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.metrics.distances import blocks
-from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.metric import OfKept, Score, Setting
 from ganrun.metrics.summaries import Kept
 
 
-class Held(NamedTuple):
+class Membership(NamedTuple):
     """Who lies in whose neighbourhood."""
 
     reals_around: Tensor  # (num_fake,) in how many neighbourhoods of reals each fake lies
@@ -30,7 +31,7 @@ def radii(features: Tensor, k: int) -> Tensor:
     return torch.cat(found).sqrt()
 
 
-def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) -> Held:
+def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) -> Membership:
     around, recalled, covered = torch.zeros(len(fake), dtype=torch.int64, device=fake.device), [], []
     for rows, squared in blocks(real, fake):
         distances = squared.sqrt_()
@@ -38,7 +39,7 @@ def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) 
         around += inside.sum(0)
         covered.append(inside.any(1))
         recalled.append((distances < fake_radii).any(1))
-    return Held(around, torch.cat(recalled), torch.cat(covered))
+    return Membership(around, torch.cat(recalled), torch.cat(covered))
 
 
 class Neighbours(Kept):
@@ -46,11 +47,11 @@ class Neighbours(Kept):
 
     def __init__(self, most: int | None, k: int, radii: Callable[[Tensor, int], Tensor] = radii):
         super().__init__(most)
-        self.name += f" and their {k} neighbours"
+        self.name += f" and their {k} neighbours by {radii.__name__}"
         self.k = k
         self._find = radii
         self._radii: Tensor | None = None
-        self._held: tuple[Neighbours, Held] | None = None
+        self._held: tuple[Neighbours, Membership] | None = None
 
     @property
     def radii(self) -> Tensor:
@@ -58,7 +59,7 @@ class Neighbours(Kept):
             self._radii = self._find(self.values, self.k)
         return self._radii
 
-    def held_with(self, real: "Neighbours") -> Held:
+    def held_with(self, real: "Neighbours") -> Membership:
         """Of these fakes and those reals."""
         if self._held is None or self._held[0] is not real:
             self._held = real, holding(real.values, self.values, real.radii, self.radii)
@@ -72,7 +73,7 @@ class Neighbours(Kept):
         self._radii = state["radii"]
 
 
-class Neighbourhoods(Metric):
+class Neighbourhoods(OfKept):
     """k: the neighbour that a neighbourhood reaches to."""
 
     lower_is_better = False
@@ -84,7 +85,7 @@ class Neighbourhoods(Metric):
         self.k = k
 
     def prepare(self, setting: Setting) -> None:
-        num = min(setting.num_real, setting.num_fake)
+        num = setting.least(self.most)
         if num <= self.k:
             raise UserError(f"k={self.k}: {num} samples have no {self.k} neighbours; score more samples")
         super().prepare(setting)
@@ -96,7 +97,7 @@ class Neighbourhoods(Metric):
         return Score(float(self.of(fake.held_with(real))))
 
     @abstractmethod
-    def of(self, held: Held) -> Tensor: ...
+    def of(self, held: Membership) -> Tensor: ...
 
     @property
     def protocol(self):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from ganrun.checkpoint_file import FORMAT, damage, load_checkpoint, save_checkpoint
 from ganrun.data.base import Data
-from ganrun.errors import UserError
+from ganrun.errors import CannotWrite
 from ganrun.game import Batch
-from ganrun.metrics.features import Features
+from ganrun.metrics.features import Features, in_fp32
 from ganrun.metrics.metric import Metric, Score, Setting
 from ganrun.metrics.summaries import Summary
+from ganrun.seeding import derive, seed_default_generators
 from ganrun.storage import writing
 
+log = logging.getLogger("ganrun")
 Summaries = dict[tuple[Features, str], Summary]  # by features and the summary's name
 
 
@@ -30,7 +33,8 @@ def key_of(metric: Metric) -> tuple[Features, str]:
 class Scorer:
     """metrics: by name. num_real: reals, None = all. split: what the reals are called in the protocol.
 
-    conditional: are the fakes made for labels? cache: folder for statistics of reals, None = computed each time.
+    conditional: are the fakes made for labels? asks: are these chosen here, for a generator? cache: folder for
+    statistics of reals, None = computed each time.
     """
 
     metrics: dict[str, Metric]
@@ -39,7 +43,9 @@ class Scorer:
     num_real: int | None = None
     conditional: bool = False
     split: str = "training data"
+    asks: bool = True
     cache: Path | None = None
+    _labels: Tensor | None = field(default=None, init=False)
     _real: Summaries = field(default_factory=dict, init=False)
     _device: torch.device | None = field(default=None, init=False)
 
@@ -50,23 +56,28 @@ class Scorer:
         """
         self._device = device if device.type == "cuda" else torch.device("cpu")
         self.num_real = min(self.num_real or len(self.data), len(self.data))
-        setting = Setting(self.data, self.num_real, self.num_fake, self.conditional, self._device)
+        labels = self.labels()
+        setting = Setting(self.data, self.num_real, self.num_fake, self.conditional, self._device, labels)
         for metric in self.metrics.values():
             metric.prepare(setting)
 
     def labels(self) -> Tensor | None:
         """(num_fake,) what fakes are made for: the labels of as many reals, over and over if there are fewer."""
-        if not self.conditional:
+        if not (self.conditional and self.asks):
             return None
-        found = torch.cat([batch["label"].cpu() for batch in self.data.shuffled(self.num_fake)])
-        return found[torch.arange(self.num_fake) % len(found)]
+        if self._labels is None:
+            found = torch.cat([batch["label"].cpu() for batch in self.data.shuffled(self.num_fake)])
+            self._labels = found[torch.arange(self.num_fake) % len(found)]
+        return self._labels
 
     def score(self, fakes: Iterable[Batch]) -> dict[str, Score]:
         """Of a stream with fake (num, ...) as the data set stores its own, and label (num,) if made for labels.
 
-        Changes nothing but its own memory of the reals.
+        All of it, making the stream included, in fp32 or better. Changes nothing but its own memory of the reals.
         """
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices), in_fp32(self._device), torch.no_grad():
+            seed_default_generators(derive("score"))  # for what networks draw inside
             self._see_reals()
             fake = self._summarise(fakes, "fake", self.metrics.values())
             return {name: self._score(metric, fake) for name, metric in self.metrics.items()}
@@ -85,9 +96,12 @@ class Scorer:
             if metric.features.costly and self.cache:
                 summary = self._real[key_of(metric)]
                 content = {"ganrun": {"format": FORMAT}, "state": {k: v.cpu() for k, v in summary.state().items()}}
-                with writing(self.cache):
-                    self.cache.mkdir(parents=True, exist_ok=True)
-                save_checkpoint(content, self._file(metric))
+                try:
+                    with writing(self.cache):
+                        self.cache.mkdir(parents=True, exist_ok=True)
+                    save_checkpoint(content, self._file(metric))
+                except CannotWrite as error:  # it only costs time
+                    log.warning("statistics of the data set are not kept: %s", error)
 
     def _load(self, metric: Metric) -> bool:
         path = self._file(metric)
@@ -96,7 +110,7 @@ class Scorer:
         summary = metric.summary()
         try:
             summary.load({key: value.to(self._device) for key, value in load_checkpoint(path)["state"].items()})
-        except (UserError, KeyError):  # of another version
+        except Exception:  # of another version, or not written by ganrun
             return False
         self._real[key_of(metric)] = summary
         return True

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from ganrun.metrics.metric import Metric, Score
-from ganrun.metrics.summaries import Kept
+from ganrun.metrics.metric import OfKept, Score
 from ganrun.seeding import generator
 
 CHUNK = 64  # directions at once
@@ -35,7 +34,7 @@ def sliced_wasserstein(real: Tensor, fake: Tensor, directions: Tensor) -> Tensor
     return torch.cat([wasserstein(part.T @ real.T, part.T @ fake.T) for part in some]).mean()
 
 
-class SlicedWasserstein(Metric):
+class SlicedWasserstein(OfKept):
     """num_projections: random directions, the same for every evaluation."""
 
     def __init__(self, *, num_projections: int = 512, **settings):
@@ -43,9 +42,6 @@ class SlicedWasserstein(Metric):
         if num_projections < 1:
             raise ValueError(f"num_projections={num_projections}; expected at least 1")
         self.num_projections = num_projections
-
-    def summary(self):
-        return Kept(self.most)
 
     def score(self, real, fake):
         real, fake = real.values, fake.values
