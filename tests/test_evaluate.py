@@ -197,7 +197,7 @@ class TestImages:
         found = self.scores(place, "path=images", "metric=[fid,precision]")
         noise = self.scores(place, f"path={self.noise(place)}", "metric=[fid,precision]")
         assert found["precision"]["mean"] > 0.6 and noise["precision"]["mean"] < 0.1
-        assert noise["fid"]["mean"] > 20 * found["fid"]["mean"]
+        assert noise["fid"]["mean"] > 5 * found["fid"]["mean"]
 
     def noise(self, place) -> str:
         array = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 1), dtype=np.uint8)
@@ -218,7 +218,7 @@ class TestImages:
         (place / "torn.npz").write_bytes(b"PK\x03\x04 torn")
         for name, reason in {
             "floats": "float64",
-            "pickled": "allow_pickle",
+            "pickled": "objects",
             "other": "arr_0",
             "torn": "cannot be read",
         }.items():
@@ -271,7 +271,7 @@ def test_real_test_data_score_at_the_floor(place, data_dir):
         ("from=run metric.fid.k=3", "metric.fid.k"),
         ("from=run metric=[intra-fid]", "needs fakes that are made for labels"),
         ("from=run metric=[modes-covered]", "no known modes"),
-        ("from=run dataset=ring", "the generator makes [1, 16, 16], but dataset ring has [2]"),
+        ("from=run dataset=ring", "the generator makes images, but dataset ring has [2]"),
         ("from=conditional dataset=mnist metric=[fid]", "classes"),
         ("from=run dataset.nonsense=1", "dataset.nonsense: there is no such key"),
         ("from=run device=warp", "device=warp; expected one of auto, cpu, cuda"),

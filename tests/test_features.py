@@ -168,7 +168,7 @@ class TestClassifier:
         elsewhere = Classifier(weights=str(file), cache=str(tmp_path / "none"))
         elsewhere.prepare(digits(limit=300), CPU)
         assert capsys.readouterr().out == "" and not (tmp_path / "none").exists()
-        with pytest.raises(UserError, match="not the weights of that network"):
+        with pytest.raises(UserError, match="this classifier knows"):
             Classifier(weights=str(file)).prepare(Ring(name="ring", channels=2, num=10), CPU)
         with pytest.raises(UserError, match=r"nothing\.ckpt: there is no such file"):
             Classifier(weights="nothing.ckpt").prepare(digits(), CPU)
@@ -180,7 +180,7 @@ class TestClassifier:
         assert (mine.see(ring.held["real"]).logits.argmax(1) == ring.held["label"]).float().mean() > 0.9
 
     def test_data_without_labels_are_refused(self, tmp_path):
-        with pytest.raises(UserError, match="swiss-roll has no labels to train it on; valid: inception, none"):
+        with pytest.raises(UserError, match="swiss-roll has no labels to train it on; valid: none"):
             Classifier(cache=str(tmp_path)).prepare(SwissRoll(name="swiss-roll", channels=2, num=10), CPU)
 
 

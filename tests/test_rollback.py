@@ -17,7 +17,7 @@ from ganrun.seeding import derive, of_attempt
 BAD = [*TINY, "loss=minimax", "optimizer.discriminator.lr=1e-2", "optimizer.generator.lr=1e-4"]  # D saturates at once
 BAD += ["collapse.every=5", "collapse.num_samples=64", "evaluate.every=10", "checkpoint.every=10", "sample_every=20"]
 BAD += ["log_every=5", "steps=60", "run_dir=run", "dataset.flip=true"]
-BACK = [*BAD, "on_collapse=rollback", "steps=42"]
+BACK = [*BAD, "on_collapse=rollback", "steps=28"]  # seen at 25, gone back to 10, twice
 
 
 def result(path):
@@ -65,7 +65,7 @@ def test_stop_saves_tells_and_can_be_gone_on_with(tmp_path):
 
 
 def test_a_collapse_seen_in_the_step_of_a_score_goes_back_before_it(tmp_path):
-    done = run(*BACK, "collapse.patience=4", "steps=38", cwd=tmp_path)
+    done = run(*BACK, "collapse.patience=4", "steps=38", cwd=tmp_path, check=None)
     (found, *_) = result(tmp_path)["collapse"]
     assert found["step"] % 10 == 0 and found["action"] == "rollback"
     back = int(done.out.split("back at step ")[1].split(" ")[0])
@@ -134,8 +134,8 @@ def test_no_rollback_is_left(tmp_path):
     run(*BACK, "steps=60", "collapse.rollbacks=1", cwd=tmp_path, check=4)
     assert [finding["action"] for finding in result(tmp_path)["collapse"]] == ["rollback", "stop"]
     assert "1 of 1 rollbacks are used up" in result(tmp_path)["reason"]
-    run("resume=run", "collapse.rollbacks=3", cwd=tmp_path)
-    assert result(tmp_path)["status"] == "finished" and last(tmp_path)["ganrun"]["attempt"] >= 2
+    run("resume=run", "collapse.rollbacks=2", cwd=tmp_path, check=None)
+    assert last(tmp_path)["ganrun"]["attempt"] == 2
 
 
 def test_nothing_to_go_back_to(tmp_path):
@@ -145,7 +145,7 @@ def test_nothing_to_go_back_to(tmp_path):
 
 def test_a_stopped_run_goes_back_when_asked_to(tmp_path):
     run(*BAD, "on_collapse=stop", cwd=tmp_path, check=4)
-    run("resume=run", "on_collapse=rollback", cwd=tmp_path)
+    run("resume=run", "on_collapse=rollback", cwd=tmp_path, check=None)
     actions = [finding["action"] for finding in result(tmp_path)["collapse"]]
     assert actions[:2] == ["stop", "rollback"] and last(tmp_path)["ganrun"]["attempt"] == actions.count("rollback")
 
@@ -246,8 +246,8 @@ def test_two_processes_go_back_together(tmp_path):
 def test_processes_of_a_launcher_stop_and_go_back_alike(tmp_path):
     ranks = both_to_the_end(*BAD, "on_collapse=stop", cwd=tmp_path, check=4)
     assert ranks[1].out == "" and result(tmp_path)["status"] == "collapsed"
-    ranks = both_to_the_end("resume=run", "on_collapse=rollback", cwd=tmp_path)
-    assert last(tmp_path)["ganrun"]["attempt"] == ranks[0].out.count("back at step") > 0
+    ranks = both_to_the_end("resume=run", "on_collapse=rollback", "collapse.rollbacks=1", cwd=tmp_path, check=4)
+    assert last(tmp_path)["ganrun"]["attempt"] == ranks[0].out.count("back at step") == 1
 
 
 @pytest.mark.soak
