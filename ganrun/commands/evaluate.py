@@ -18,7 +18,7 @@ from ganrun.experiment.hydra_main import refuse_flags, run_hydra
 from ganrun.storage import replacing
 
 if TYPE_CHECKING:
-    from ganrun.experiment.evaluate import Scored
+    from ganrun.experiment.evaluations import Scored
 
 
 def run(args: list[str]) -> int:
@@ -33,7 +33,8 @@ def run(args: list[str]) -> int:
 
 
 def _evaluate(cfg: DictConfig, of_dataset: list[str]) -> None:
-    from ganrun.experiment.evaluate import evaluate, write_into
+    from ganrun.experiment.evaluate import evaluate
+    from ganrun.experiment.evaluations import write_into
 
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     scores, run = evaluate(cfg, typed, of_dataset)

@@ -1,10 +1,9 @@
 """From the config of an evaluation to scores with their protocol."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +13,7 @@ from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.experiment.build import build_as, build_metrics
 from ganrun.experiment.check import check_targets, drop_leftovers
+from ganrun.experiment.evaluations import Scored
 from ganrun.experiment.of_run import config_of
 from ganrun.experiment.outcome import versions
 from ganrun.experiment.resume import parse
@@ -22,10 +22,8 @@ from ganrun.experiment.sources import Generator, Samples, Source, images_at
 from ganrun.experiment.typed import check_known, check_minimum, check_place, check_types
 from ganrun.generator_file import load_generator
 from ganrun.metrics.metric import Metric
-from ganrun.metrics.protocol import difference
 from ganrun.metrics.scorer import Scorer
 from ganrun.run_dir import RunDir
-from ganrun.storage import owning
 
 SPLITS = {"train": "training data", "test": "test data"}
 KEYS = {
@@ -35,21 +33,6 @@ KEYS = {
     "overwrite": bool,
 }  # fmt: skip
 MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size": 1}
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One metric's values, one for each seed."""
-
-    metric: str
-    mean: float
-    std: float  # over seeds
-    values: list[float]
-    within: float | None  # the metric's own deviation over subsets or splits, mean over seeds
-    better: Literal["lower", "higher"]
-    floor: float | None  # the score of real samples of the other split; None if there are none
-    of: dict[str, Any]  # what was scored
-    protocol: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,7 +53,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     check_minimum(cfg, MINIMUM)
     check_json(cfg)
     given = find(cfg)
-    complete(cfg, given, "data_dir" in typed, of_dataset)
+    complete(cfg, given, set(typed), of_dataset)
     for name in ("dataset", "metric"):
         check_targets(cfg[name], name)
     data, other = splits(cfg)
@@ -117,13 +100,14 @@ def find(cfg: DictConfig) -> Given:
     return Given(run, file)
 
 
-def complete(cfg: DictConfig, given: Given, moved: bool, of_dataset: list[str]) -> None:
-    """Takes data set and features from the run where none are named. moved: was data_dir given?"""
+def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[str]) -> None:
+    """Takes data set and features from the run where none are named."""
     own = cfg.get("dataset") is None
     if own and given.run is None:
         raise UserError(f"from={cfg['from']}: no run beside it that names a data set; give dataset=<name>")
     if own:
-        saved = config_of(given.run, trust=cfg.trust, data_dir=cfg.data_dir if moved else None, cache_dir=cfg.cache_dir)
+        moved = {key: cfg[key] for key in ("data_dir", "cache_dir") if key in typed}
+        saved = config_of(given.run, trust=cfg.trust, **moved)
         cfg.dataset = saved.dataset
         if "features" not in cfg.metric and saved.metric.get("features"):
             cfg.metric.features = saved.metric.features
@@ -138,8 +122,15 @@ def complete(cfg: DictConfig, given: Given, moved: bool, of_dataset: list[str]) 
 def splits(cfg: DictConfig) -> tuple[Data, Data | None]:
     """The reals to compare with, and the data set's other split, if it has one and if it is wanted."""
     train = build_as(Data, cfg, "dataset")
-    test = train.held_out() if cfg.floor or cfg.split == "test" or cfg["from"] == "test" else None
-    if test is None and (cfg.split == "test" or cfg["from"] == "test"):
+    needed = cfg.split == "test" or cfg["from"] == "test"
+    try:
+        test = train.held_out() if cfg.floor or needed else None
+    except UserError as error:  # it is not there, and cannot be downloaded
+        if needed:
+            raise
+        print(f"no floor: {error}")
+        test = None
+    if test is None and needed:
         raise UserError(f"dataset {train.name} has no test split; expected split=train, and from= something else")
     if cfg.split == "test":
         test.name = train.name
@@ -196,29 +187,3 @@ def scored(
         )
         for name, metric in scorer.metrics.items()
     ]
-
-
-def write_into(run: RunDir, scores: Iterable[Scored]) -> None:
-    """Adds scores to the run's result.json, in place of what they supersede.
-
-    Raises UserError while the run is trained.
-    """
-    with owning(run.path):
-        result = run.read_result()
-        given = result.get("evaluations")
-        kept = [old for old in given if is_entry(old)] if isinstance(given, list) else []
-        for score in map(asdict, scores):
-            kept = [old for old in kept if not supersedes(score, old)] + [score]
-        run.write_result(result | {"evaluations": kept})
-
-
-def is_entry(old: Any) -> bool:
-    return isinstance(old, dict) and all(isinstance(old.get(key), dict) for key in ("of", "protocol"))
-
-
-def supersedes(new: dict[str, Any], old: dict[str, Any]) -> bool:
-    """Is it the same score of the same file, of a later step, or of the same over no fewer seeds?"""
-    same = old.get("metric") == new["metric"] and old["of"].get("from") == new["of"]["from"]
-    if not same or difference(old["protocol"], new["protocol"]):
-        return False
-    return old["of"].get("steps") != new["of"].get("steps") or len(old.get("values", ())) <= len(new["values"])

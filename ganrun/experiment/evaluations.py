@@ -1,0 +1,50 @@
+"""What `ganrun evaluate` has found, kept in a run's result.json."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ganrun.metrics.protocol import difference
+from ganrun.run_dir import RunDir
+from ganrun.storage import owning
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One metric's values, one for each seed."""
+
+    metric: str
+    mean: float
+    std: float  # over seeds
+    values: list[float]
+    within: float | None  # the metric's own deviation over subsets or splits, mean over seeds
+    better: Literal["lower", "higher"]
+    floor: float | None  # the score of real samples of the other split; None if there are none
+    of: dict[str, Any]  # what was scored
+    protocol: dict[str, Any]
+
+
+def write_into(run: RunDir, scores: Iterable[Scored]) -> None:
+    """Adds scores to the run's result.json, in place of what they supersede.
+
+    Raises UserError while the run is trained.
+    """
+    with owning(run.path):
+        result = run.read_result()
+        given = result.get("evaluations")
+        kept = [old for old in given if is_entry(old)] if isinstance(given, list) else []
+        for score in map(asdict, scores):
+            kept = [old for old in kept if not supersedes(score, old)] + [score]
+        run.write_result(result | {"evaluations": kept})
+
+
+def is_entry(old: Any) -> bool:
+    return isinstance(old, dict) and all(isinstance(old.get(key), dict) for key in ("of", "protocol"))
+
+
+def supersedes(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Is it the same score of the same file, of a later step, or of the same over no fewer seeds?"""
+    same = old.get("metric") == new["metric"] and old["of"].get("from") == new["of"]["from"]
+    if not same or difference(old["protocol"], new["protocol"]):
+        return False
+    return old["of"].get("steps") != new["of"].get("steps") or len(old.get("values", ())) <= len(new["values"])
