@@ -60,7 +60,8 @@ def run(*args: str, cwd: Path, check: int | None = 0, env: dict[str, str] | None
 
 def main(args: list[str], cwd: Path, env: dict[str, str], files: list[Path]) -> None:
     os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup, before the tests, has ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # both are ignored in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(cwd)
     os.environ.update(env)
     for number, path in zip((1, 2), files, strict=True):
