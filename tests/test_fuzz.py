@@ -343,7 +343,8 @@ def _chosen(override: Override, cfg: DictConfig, chosen: dict[str, str]) -> bool
     if override.is_delete():
         return chosen.get(group) is None
     if group in MULTI_SELECT:
-        return list(cfg[group]) == (value if isinstance(value, list) else [value])
+        names = [name for name in cfg[group] if name != "features"]
+        return names == (value if isinstance(value, list) else [value])
     return chosen.get(group) == value
 
 

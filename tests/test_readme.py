@@ -69,7 +69,7 @@ def test_command_runs(command, place, request):
 
 
 def test_python_door(place):
-    code = code_block("python", "load_generator").replace("<run>", "run") + "\nassert images.shape == (16, 1, 16, 16)"
+    code = code_block("python", "load_generator").replace("<run>", "run") + "\nassert images.shape == (512, 1, 16, 16)"
     subprocess.run([GANRUN.parent / "python", "-c", code], cwd=place, check=True, timeout=120)
 
 
