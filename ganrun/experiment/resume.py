@@ -135,5 +135,5 @@ def had(cfg: DictConfig, choices: dict[str, str], key: str) -> Any:
     """The run's own value or choice; of a group that takes several, the names."""
     value = choices.get(key, OmegaConf.select(cfg, key))
     if key in MULTI_SELECT:
-        return list(value)
+        return [name for name in value if name != "features"]  # whose own choice is metric/features
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
