@@ -14,8 +14,11 @@ import pytest
 import torch
 from conftest import GANRUN, TINY, own_loss
 from forked import Run, run
+from torch import distributed
 
+from ganrun.callbacks.watch import Watch
 from ganrun.checkpoint_file import load_checkpoint
+from ganrun.signals import Signals
 
 ARGS = [*TINY, "run_dir=run", "dataset.limit=100", "log_every=2", "sample_every=4", "evaluate.every=4"]
 ARGS += ["checkpoint.every=4", "steps=8", "precision=32-true"]
@@ -293,3 +296,17 @@ def test_torchrun(tmp_path):
     shutil.rmtree(tmp_path / "run")
     refused = run("-m", "seed=1,2", *ARGS, cwd=tmp_path, check=2, env=torchrun_variables(0, 1))
     assert "-m under torchrun" in refused.err and not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_arrives_while_processes_agree_is_not_lost(monkeypatch):
+    signals = Signals()
+    watch = Watch(signals, ())
+    watch._group = object()
+
+    def meanwhile(seen, op, group):
+        signals.received = int(signal.SIGTERM)
+
+    monkeypatch.setattr(distributed, "all_reduce", meanwhile)
+    assert not watch._heed(wait=True), "the others do not know of it yet"
+    monkeypatch.setattr(distributed, "all_reduce", lambda seen, op, group: None)
+    assert watch._heed(wait=True) and signals.received == signal.SIGTERM

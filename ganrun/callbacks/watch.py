@@ -63,18 +63,19 @@ class Watch(pl.Callback):
 
     def _heed(self, *, wait: bool) -> bool:
         """Raises NotFinite if any process has found something; has any of them received a signal?"""
-        found = self.look(wait=wait)
+        found, received = self.look(wait=wait), self.signals.received
         if self._group is not None:
-            seen = torch.tensor([self.signals.received or 0, found is not None])
+            seen = torch.tensor([received or 0, found is not None])
             distributed.all_reduce(seen, distributed.ReduceOp.MAX, group=self._group)
-            self.signals.received = int(seen[0]) or None
+            received = int(seen[0]) or None
+            self.signals.received = self.signals.received or received  # one of just now is agreed on in the next step
             if seen[1]:
                 every: list[str | None] = [None] * distributed.get_world_size()
                 distributed.all_gather_object(every, found, group=self._group)
                 found = next(text for text in every if text)
         if found:
             raise NotFinite(found)
-        return self.signals.received is not None
+        return received is not None
 
     def look(self, *, wait: bool) -> str | None:
         """The first number that is not finite among those that are here, or among all."""

@@ -54,7 +54,8 @@ def find_runs(places: Iterable[str]) -> list[RunDir]:
         here = [config.parent.parent for config in sorted(configs)]
         if not here:
             raise UserError(f"of={place}: no run there; expected run directories, or folders that hold some")
-        found |= {path.resolve(): RunDir(path) for path in here}
+        for path in here:
+            found.setdefault(path.resolve(), RunDir(path))  # as it was named first
     return list(found.values())
 
 
