@@ -206,6 +206,7 @@ def weights(path: Path) -> dict:
 RUN = [*TINY, "steps=12", "checkpoint.every=0", "sample_every=0", "on_collapse=null"]
 
 
+@pytest.mark.xdist_group("scores in training")  # the later tests look at runs of the earlier ones
 class TestInTraining:
     def test_scores_change_no_weight(self, place):
         metrics = "metric=[sliced-wasserstein,fid,coverage]"
@@ -268,6 +269,7 @@ class TestInTraining:
 WORSE = [*RUN, "steps=100", "evaluate.every=5", "evaluate.patience=2", "optimizer.lr=1e-9", "ema=none"]
 
 
+@pytest.mark.xdist_group("patience")  # likewise
 class TestPatience:
     def test_it_ends_the_run_and_says_so(self, place):
         settings = ["metric=[coverage]", "metric/features=none"]  # which stays at its first value
