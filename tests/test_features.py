@@ -132,9 +132,9 @@ class TestClassifier:
     def short(self, monkeypatch):
         monkeypatch.setattr("ganrun.metrics.classifier.STEPS", 100)
 
-    def test_it_is_trained_once_and_knows_digits(self, folder, capsys):
+    def test_it_is_trained_once_and_knows_digits(self, tmp_path, capsys):
         before = torch.get_rng_state()
-        first, second = Classifier(cache=folder), Classifier(cache=folder)
+        first, second = Classifier(cache=str(tmp_path)), Classifier(cache=str(tmp_path))
         for one in (first, second):
             one.prepare(digits(), CPU)
         assert torch.equal(torch.get_rng_state(), before), "a score must not draw from what training draws from"
