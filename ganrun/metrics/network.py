@@ -72,9 +72,9 @@ class Torchvision(Network):
 
     def load(self, data, device):
         super().load(data, device)
-        from torchvision.models import list_models
+        from torchvision import models
 
-        valid = list_models(module=import_models())
+        valid = models.list_models(module=models)
         if self.model not in valid:
             raise UserError(f"metric.features.model={self.model}; {one_of(valid, self.model)}")
         network = self.loaded()
@@ -104,10 +104,3 @@ class Torchvision(Network):
     def look(self, samples):
         logits = self._network(self.resized(samples))
         return self._features.flatten(1), logits
-
-
-def import_models():
-    """torchvision's module of classifiers."""
-    from torchvision import models
-
-    return models
