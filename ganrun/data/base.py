@@ -45,6 +45,7 @@ class Data(ABC):
                 raise UserError(f"dataset.{key}={value}; expected at least {least}")
         self.classes: list[str] = []  # names by label; empty = unlabelled
         self.skipped: list[tuple[str, str]] = []  # files left out as unreadable, and why
+        self.notes: list[str] = []  # how the data were read, where that is not obvious: for summary, log and result
         self.held: Batch = {}  # all samples, where they lie in memory or can be mapped into it
         self.open()
         if self.num_classes is None:

@@ -119,6 +119,8 @@ def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str
     for note in [*notes, *([start.note] if start and start.note else [])]:
         log.warning(note)
         screen.print(f"warning: {note}", style="yellow")
+    for note in parts.data.notes:
+        log.info("dataset %s: %s", parts.data.name, note)
     screen.print(summary(parts, run.path, str(probe.strategy.root_device), probe.world_size))
     log.info("start at step %d of %d", start.step if start else 0, parts.cfg.steps)
 

@@ -28,6 +28,7 @@ def outcome(fit: "Fit") -> dict[str, Any]:
         "goal": fit.trainer.max_steps,
         "scores": scores(fit),
         "skipped": [{"file": name, "reason": reason} for name, reason in fit.parts.data.skipped],
+        "notes": list(fit.parts.data.notes),  # on how the data were read
         "seconds": round(fit.checkpoints.seconds, 2),
         "images_per_second": round(fit.scalars.images_per_second, 1),
         "peak_memory_mib": round(peak_memory(fit.trainer.strategy.root_device) / 2**20),

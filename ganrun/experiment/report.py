@@ -38,6 +38,8 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
         shown = "; ".join(f"{name}: {reason}" for name, reason in data.skipped[:SHOWN])
         more = "; ... all of them are in result.json" if len(data.skipped) > SHOWN else ""
         table.add_row("skipped", f"{len(data.skipped)} ({shown}{more})")
+    for note in data.notes:
+        table.add_row("", note)
     for name, player in module.players.items():
         networks = ", ".join(short(cfg.get(name, {}).get("_target_", name)) for _ in player.networks)
         table.add_row(
