@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from ganrun.game import Losses, Verdict
+from ganrun.game import Losses, Verdict, at_least_float32
 from ganrun.losses import AdversarialLoss
 
 
@@ -32,7 +32,7 @@ class Judge:
         for augment in self._adversary.augment.values():
             x = augment(x)
         verdict = discriminator(x, self._condition)
-        return verdict._replace(logits=verdict.logits.float())
+        return verdict._replace(logits=at_least_float32(verdict.logits))
 
 
 class Adversary(nn.Module):

@@ -23,6 +23,11 @@ class Verdict(NamedTuple):
     classes: Tensor | None = None  # (batch, num_classes)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """bf16 has three digits, too few for a loss: its logits become float32. float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 @dataclass(frozen=True)
 class Losses:
     """One player's losses on one batch: it minimises the sum of `terms`; `stats` are detached and only logged."""

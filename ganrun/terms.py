@@ -6,7 +6,7 @@ A term is called as (recipe, judge, batch, generated) -> scalar; `players` names
 from torch import Tensor
 
 from ganrun.adversary import Judge
-from ganrun.game import Batch, Recipe, Timed
+from ganrun.game import Batch, Recipe, Timed, at_least_float32
 
 
 def feature_distance(real: Tensor, fake: Tensor) -> Tensor:
@@ -31,4 +31,4 @@ class FeatureMatching(Timed):
 
     def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
         real, fake = judge(batch["real"]).features, judge(generated[self.key]).features
-        return self.weight * feature_distance(real.float(), fake.float())
+        return self.weight * feature_distance(at_least_float32(real), at_least_float32(fake))
