@@ -10,7 +10,7 @@ import torch
 from ganrun.errors import UserError
 from ganrun.storage import replacing
 
-FORMAT = 2  # 1 had no checksum
+FORMAT = 3  # 1 had no checksum; 2 knew data by their files, and scores by that
 MARK = b"ganrun:blake2b:"  # starts the trailer that follows torch's own bytes; torch.load does not mind it
 TRAILER = len(MARK) + 64
 CHUNK = 2**20  # bytes

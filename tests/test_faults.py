@@ -392,7 +392,7 @@ def test_edited_data_are_refused(tmp_path):
     run(*ARGS, *folder, "steps=2", cwd=tmp_path)
     run("resume=run", "steps=3", "dataset.num_workers=1", cwd=tmp_path)
     Image.fromarray(draw.integers(256, size=(17, 16, 3), dtype=np.uint8)).save(tmp_path / "images" / "15.png")
-    assert "the data set has changed" in run("resume=run", "steps=4", cwd=tmp_path, check=2).err
+    assert "the data set has changed: other contents" in run("resume=run", "steps=4", cwd=tmp_path, check=2).err
 
 
 def test_extended_run_that_is_killed_goes_on_to_its_new_end(copied, finished, tmp_path):

@@ -38,7 +38,7 @@ class Counting(nn.Module):
 
 
 def digits(**settings) -> Digits:
-    return Digits(name="digits", resolution=16, channels=1, **settings)
+    return Digits(**{"name": "digits", "resolution": 16, "channels": 1} | settings)
 
 
 def reals_as_fakes(data, num):
@@ -46,7 +46,7 @@ def reals_as_fakes(data, num):
 
 
 def prepared(metrics, **settings) -> Scorer:
-    scorer = Scorer(metrics, digits(), **{"num_fake": 300, "num_real": 300} | settings)
+    scorer = Scorer(metrics, **{"data": digits(), "num_fake": 300, "num_real": 300} | settings)
     scorer.prepare(CPU)
     return scorer
 
@@ -165,7 +165,8 @@ class TestProtocol:
     def test_everything_that_makes_a_score_is_in_it(self):
         found = self.protocol()
         assert found == {
-            "metric": "FID", "features": "values", "dataset": "digits", "data": digits().digest(),
+            "metric": "FID", "features": "values", "dataset": "digits", "data": digits().identity,
+            "resolution": "16x16", "channels": 1, "fit": "resize",
             "split": "training data", "num_real": 300, "num_fake": 300, "values": "8 bit", "labels": "none",
         }  # fmt: skip
         json.dumps(found)
@@ -184,6 +185,13 @@ class TestProtocol:
         assert difference(one, one) is None
         assert difference(one, other) == "num_real 300 and 200"
         assert difference(one, other | {"weights": "ab"}) == "num_real 300 and 200; weights not said and ab"
+
+    def test_what_led_to_other_data_is_named_and_to_the_same_is_not(self):
+        one = self.protocol()
+        assert difference(one, one | {"fit": "crop"}) is None
+        assert difference(one, one | {"fit": "crop", "data": "x"}) == f"data {one['data']} and x; fit resize and crop"
+        small = prepared({"fid": FID()}, data=digits(resolution=8)).protocols["fid"]
+        assert difference(one, small).endswith("; resolution 16x16 and 8x8")
 
     def test_seed_average_and_versions_are_only_noted(self):
         one = self.protocol()

@@ -1,7 +1,5 @@
 """What a data set is to the rest: numbered samples, classes, a value range and a way to draw them; sets of images."""
 
-import hashlib
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.data.identity import Fingerprint, digest_of, identity_of
 from ganrun.data.pixels import Fit
 from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.pictures import grid, to_uint8
 from ganrun.seeding import derive, generator, uniform_at
 
-DIGESTED = 2**26  # values of a set that its digest looks at
 LARGEST_SIDE = 2**14  # pixels
 SHARE = 0.5  # of a memory that a set may take
 
@@ -123,19 +121,35 @@ class Data(ABC):
         """Its test split; None if there is none."""
         return None
 
+    @property
+    def labels(self) -> Tensor | None:
+        """(num,) of all samples, without reading them."""
+        return self.held.get("label")
+
     @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """What it must still be on a resume, and what scores were computed with."""
-        return {"num": len(self), "shape": list(self.shape), "classes": list(self.classes), "digest": self.digest()}
+    def fingerprint(self) -> Fingerprint:
+        """What it must still be on a resume, and what scores and classifiers were computed with.
+
+        Of the samples as they are stored, not of the files and settings that led to them: the same pixels are the same
+        data, whether they are prepared, decoded in memory or streamed, copied or packed, and other pixels never are.
+        """
+        about = {"num": len(self), "shape": list(self.shape), "classes": list(self.classes)}
+        labels = self.labels
+        return about | {"samples": self.digest(), "labels": None if labels is None else digest_of([labels])}
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint in one word."""
+        return identity_of(self.fingerprint)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The settings that decide its samples, in words for a protocol."""
+        return {}
 
     def digest(self) -> str:
-        """Changes with the samples and labels; of a large set only every so manieth sample is looked at."""
-        size = max(1, math.prod(self.shape) * len(self))
-        found = hashlib.blake2b(digest_size=8)
-        for indices in torch.arange(0, len(self), math.ceil(size / DIGESTED)).split(1024):
-            for _, values in sorted(self.read(indices).items()):
-                found.update(values.cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+        """Of all samples."""
+        return digest_of(self.read(some)["real"] for some in torch.arange(len(self)).split(1024))
 
     @abstractmethod
     def picture(self, fake: Tensor, real: Tensor, *, columns: int, names: list[str] | None = None):
@@ -177,6 +191,10 @@ class Images(Data):
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.channels, *self.size)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return {"resolution": "x".join(map(str, self.size)), "channels": self.channels, "fit": self.fit}
 
     def draw(self, positions: np.ndarray, seed: int) -> Batch:
         drawn = {}

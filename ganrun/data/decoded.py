@@ -1,6 +1,5 @@
 """Sets decoded from image files, and what becomes of the files that cannot be."""
 
-import hashlib
 import math
 import os
 from abc import abstractmethod
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ganrun.data.base import Images
 from ganrun.data.files import LARGEST, printable, reason
+from ganrun.data.identity import digest_of
 from ganrun.data.pixels import check_crop, decode, fit_images, opened, quiet
 from ganrun.data.prepared import Prepared
 from ganrun.errors import UserError
@@ -117,7 +117,8 @@ class DecodedImages(Images):
         self, room: Tensor | None, rows: Sequence[int], bad: dict[str, str], place: Prepared | None
     ) -> Tensor | None:
         if place:
-            return place.finish(room, rows, bad, self.digest())
+            pixels, self._digest = place.finish(room, rows, bad)
+            return pixels
         return room if room is None or len(rows) == len(room) else room[rows]
 
     def _room(self, num: int, place: Prepared | None) -> Tensor | None:
@@ -153,25 +154,25 @@ class DecodedImages(Images):
         """The first `most` bytes of one file."""
 
     @abstractmethod
-    def mark(self, name: str) -> int:
-        """A number that most changes of a file change and copying it does not, found without reading it."""
-
-    @abstractmethod
     def stamp(self, name: str) -> str:
         """Changes whenever a file's content does, found without reading it."""
 
+    @property
+    def labels(self) -> Tensor | None:
+        return self._labels
+
     def digest(self) -> str:
-        """Of the names, marks and labels; a prepared set has it from when it was prepared."""
+        """Of a prepared set found when it was prepared. One that is streamed is decoded once to find it."""
         if self._digest is None:
-            self._digest = self._look_at_all()
+            self._digest = super().digest() if self.held else digest_of(self._decoded())
         return self._digest
 
-    def _look_at_all(self) -> str:
-        found = hashlib.blake2b(digest_size=8)
-        for name in self._names:
-            found.update(f"{name}/{self.mark(name)}/".encode(errors="surrogateescape"))
-        found.update(b"" if self._labels is None else self._labels.numpy().tobytes())
-        return found.hexdigest()
+    def _decoded(self) -> Iterator[Tensor]:
+        """All images, in parts."""
+        print(f"dataset {self.name}: looking at {len(self):,} images, by which scores and a resume know them")
+        with quiet(), ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(self), 256):
+                yield torch.stack(list(pool.map(self._read, self._names[start : start + 256])))
 
     def shown(self, name: str) -> str:
         """A file's name in messages."""

@@ -5,7 +5,6 @@ import re
 import stat
 import threading
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,6 @@ from PIL import Image
 from ganrun.errors import UserError
 
 NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
-MARKED = 2**16  # bytes of a file that its mark looks at
 LARGEST = 2**28  # bytes of one file, uncompressed
 ENCRYPTED = 0x1  # bit of a zip member's flags
 READING = threading.Lock()  # zipfile counts the readers of a file without one
@@ -75,10 +73,6 @@ class Folder:
         with open(self.root / name, "rb") as file:
             return file.read(most)
 
-    def mark(self, name: str) -> int:
-        """A checksum of the file's first bytes, mixed with its size."""
-        return zlib.crc32(self.read(name, MARKED), os.path.getsize(self.root / name) % 2**32)
-
     def stamp(self, name: str) -> str:
         """Which file it is, its size and the times of its last changes; "" if it is not there."""
         try:
@@ -130,13 +124,10 @@ class Zip:
                     left -= len(part)
         return b"".join(parts)
 
-    def mark(self, name: str) -> int:
-        """The member's checksum."""
-        return self._open().getinfo(self._members[name]).CRC
-
     def stamp(self, name: str) -> str:
         """Size and checksum."""
-        return f"{self._open().getinfo(self._members[name]).file_size} {self.mark(name)}"
+        info = self._open().getinfo(self._members[name])
+        return f"{info.file_size} {info.CRC}"
 
     def top(self, names: list[str]) -> str:
         """The one folder, with its slash, that is around everything; "" if there is none."""

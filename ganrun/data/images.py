@@ -123,9 +123,6 @@ class ImageFolder(DecodedImages):
     def content(self, name, most=LARGEST):
         return self._source.read(name, most)
 
-    def mark(self, name):
-        return self._source.mark(name)
-
     def stamp(self, name):
         return self._source.stamp(name)
 

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.data.identity import digest_of
 from ganrun.errors import UserError
 from ganrun.storage import PARTIAL, replacing
 
-FORMAT = 1
+FORMAT = 2  # 1 had a digest of the files in place of the pixels
 BLOCK = 2**24  # bytes, each with a checksum
 CHECKED = 2**30  # bytes that are checked when a set is opened: all of a smaller one, evenly spaced blocks of a larger
 ROWS = 1024  # moved at once
@@ -27,7 +28,7 @@ ROWS = 1024  # moved at once
 
 @dataclass(frozen=True)
 class Ready:
-    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: files left out, and why. digest: the set's."""
+    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: files left out, and why. digest: of the pixels."""
 
     pixels: Tensor
     bad: dict[str, str]
@@ -102,14 +103,18 @@ class Prepared:
             reserve(file, num * prod(self.row))
         return as_images(self._map(self.partial, num, "r+"))
 
-    def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str], digest: str) -> Tensor:
-        """Keeps these rows of what `allocate` gave, in ascending order; they are mapped again, now for reading."""
+    def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str]) -> tuple[Tensor, str]:
+        """Keeps these rows of what `allocate` gave, in ascending order; they are mapped again, now for reading.
+
+        Returns them and their digest.
+        """
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
             if list(some) != list(range(start, start + len(some))):
                 room[start : start + len(some)] = room[list(some)]
         size = len(rows) * prod(self.row)
         mapped = room.permute(0, 2, 3, 1).numpy().reshape(-1)[:size]
+        digest = digest_of(room[: len(rows)].split(ROWS))
         header = {"num": len(rows), "bad": bad, "digest": digest, "checksums": checksums(mapped)}
         with self._writing():
             with self.partial.open("r+b") as file:
@@ -118,7 +123,7 @@ class Prepared:
             os.replace(self.partial, self.pixels)
             with replacing(self.header) as file:
                 file.write(json.dumps(header).encode())
-        return as_images(self._map(self.pixels, len(rows), "r"))
+        return as_images(self._map(self.pixels, len(rows), "r")), digest
 
     def _map(self, path: Path, num: int, mode: Any) -> np.ndarray:
         if path.stat().st_size != num * prod(self.row):

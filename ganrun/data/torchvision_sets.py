@@ -124,8 +124,5 @@ class CelebA(DecodedImages):
     def content(self, name, most=LARGEST):
         return self._folder.read(name, most)
 
-    def mark(self, name):
-        return self._folder.mark(name)
-
     def stamp(self, name):
         return self._folder.stamp(name)

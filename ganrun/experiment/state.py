@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ganrun.checkpoint_file import damage, load_checkpoint
+from ganrun.data.identity import changes
 from ganrun.errors import UserError
 from ganrun.experiment.build import Parts
 from ganrun.run_dir import RunDir, find_run, may_change
@@ -98,9 +99,12 @@ def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
             f"{start.path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was "
             "edited; init_from= starts a new run from its weights"
         )
-    got, had = parts.data.fingerprint, about["data"]
-    if got != had:
-        raise UserError(f"resume={run.path}: the data set has changed: got {got}, had {had}")
+    changed = changes(parts.data.fingerprint, about["data"])
+    if changed:
+        raise UserError(
+            f"resume={run.path}: the data set has changed: {'; '.join(changed)}; "
+            f"init_from={run.path} starts a new run from its weights"
+        )
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

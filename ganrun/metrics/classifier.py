@@ -2,7 +2,6 @@
 knows colour photographs, says little; and where there is no network to download it from."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def block(channels: int, width: int, *, stride: int) -> list[nn.Module]:
 
 def trained(data: Data, folder: Path, device: torch.device) -> Path:
     """The file of the classifier for a data set in the cache, made if it is not there. Raises CannotWrite."""
-    name = hashlib.blake2b(json.dumps([RECIPE, data.fingerprint]).encode(), digest_size=8).hexdigest()
+    name = hashlib.blake2b(f"{RECIPE}/{data.identity}".encode(), digest_size=8).hexdigest()
     path = folder / f"classifier-{name}.ckpt"
     if not damage(path):
         return path

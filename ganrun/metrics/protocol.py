@@ -5,10 +5,13 @@ from typing import Any
 
 NOTED = ("seed", "ema", "versions", "accuracy")  # said of a score; others may differ in them and still compare
 
+WHY = ("resolution", "channels", "fit")  # say why `data` differs; of the same data they make no difference
+
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """How two protocols differ, if they do: every key with both values."""
-    keys = [key for key in {**one, **other} if key not in NOTED and one.get(key) != other.get(key)]
+    noted = NOTED + (WHY if one.get("data") == other.get("data") else ())
+    keys = [key for key in {**one, **other} if key not in noted and one.get(key) != other.get(key)]
     return "; ".join(f"{key} {one.get(key, 'not said')} and {other.get(key, 'not said')}" for key in keys) or None
 
 

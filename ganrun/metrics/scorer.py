@@ -116,7 +116,7 @@ class Scorer:
         return True
 
     def _file(self, metric: Metric) -> Path | None:
-        about = [metric.features.protocol, metric.summary().name, self.data.fingerprint, self.num_real]
+        about = [metric.features.protocol, metric.summary().name, self.data.identity, self.num_real]
         name = hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
         return self.cache / f"real-{name}.ckpt" if self.cache else None
 
@@ -145,7 +145,8 @@ class Scorer:
             **metric.protocol,
             **metric.features.protocol,
             "dataset": self.data.name,
-            "data": self.data.fingerprint["digest"],
+            "data": self.data.identity,
+            **self.data.described,
             "split": self.split,
             "num_real": min(self.num_real, limit) if metric.needs_real else 0,
             "num_fake": min(self.num_fake, limit),

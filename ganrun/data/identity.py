@@ -1,0 +1,47 @@
+"""What a data set is known by, to resumes, scores and caches: the very samples that are trained on and scored."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+Fingerprint = dict[str, Any]  # num, shape, classes, and digests of samples and labels (None = unlabelled)
+
+
+def digest_of(parts: Iterable[Tensor]) -> str:
+    """Of samples (num, ...) that come in parts, of whatever sizes, memory formats and devices. About 1 s a GiB."""
+    found = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        last = part.movedim(1, -1) if part.dim() > 1 else part  # as images in channels_last lie in memory
+        found.update(last.cpu().contiguous().numpy().reshape(-1))
+    return found.hexdigest()
+
+
+def identity_of(fingerprint: Fingerprint) -> str:
+    """A fingerprint in one word."""
+    return hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
+    """What differs between two fingerprints, in words; empty if nothing does."""
+    said = []
+    if got["num"] != had["num"]:
+        said.append(f"{got['num']:,} samples, it had {had['num']:,}")
+    if got["shape"] != had["shape"]:
+        said.append(f"samples of shape {got['shape']}, they had {had['shape']}")
+    alike = not said  # else digests differ anyway
+    if got["classes"] != had["classes"]:
+        said += _class_changes(got["classes"], had["classes"])
+    elif alike and got["labels"] != had["labels"]:
+        said.append("other labels for the same classes")
+    if alike and got["samples"] != had["samples"]:
+        said.append("other contents: an edited file, or another version of what decodes it")
+    return said
+
+
+def _class_changes(got: list[str], had: list[str]) -> list[str]:
+    new, gone = ([name for name in one if name not in other] for one, other in ((got, had), (had, got)))
+    said = [f"{what}: {', '.join(names[:10])}" for what, names in (("new classes", new), ("no more", gone)) if names]
+    return said or ["its classes are in another order"]
