@@ -40,9 +40,11 @@ def per_sample_uniform(like: Tensor) -> Tensor:
 class Penalty(Timed, ABC):
     """A penalty added to the discriminator's loss.
 
-    weight: coefficient. every: it acts in every so manieth step, multiplied by `every` so that its mean strength
-    stays (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1); 1 = each step.
+    weight: coefficient. every: it acts every `every` steps, multiplied by `every` so that its mean strength stays
+    (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1); 1 = each step.
     """
+
+    per_sample = True  # does it need the critic's answer to single samples, which batch norm would mix?
 
     def __init__(self, weight: float, every: int = 1):
         super().__init__()
@@ -77,13 +79,14 @@ class GradientPenalty(Penalty):
 class Dragan(Penalty):
     """Unit gradient norm around the data: Kodali et al. 2017, arXiv 1705.07215.
 
-    Noise as in the authors' code, x + 0.5 std(x) U[0, 1) in each coordinate, evaluated at the noisy point; the
-    paper's text has Gaussian noise.
+    At x + alpha * noise, as in the authors' code: one alpha ~ U[0, 1) a sample; the noise of each coordinate is
+    0.5 std(x) U[0, 1), with one standard deviation over the whole pass. The paper's formula differs: the noise is
+    N(0, c I), and the gradient is taken at x + noise.
     """
 
     def penalty(self, critic, real, fake):
-        noise = 0.5 * real.std() * torch.rand_like(real)
-        return unit_norm(input_gradient(critic, real + noise))
+        noise = 0.5 * real.std(correction=0) * torch.rand_like(real)
+        return unit_norm(input_gradient(critic, real + per_sample_uniform(real) * noise))
 
 
 class R1(Penalty):

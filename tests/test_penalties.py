@@ -73,11 +73,26 @@ def test_gradient_penalty_lies_between_reals_and_fakes():
     assert fraction.min() > -1e-3 and fraction.max() < 1 + 1e-3
 
 
+def test_dragan_by_hand(monkeypatch):
+    """Two reals of two coordinates, (1, 3) and (5, 7): deviation sqrt(5); the gradient of |x|^2 / 2 at x is x."""
+    alpha, noise = torch.tensor([[0.5], [1.0]]), torch.tensor([[0.2, 0.4], [0.6, 0.8]])
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: alpha if shape == (2, 1) else None)
+    monkeypatch.setattr(torch, "rand_like", lambda x: noise)
+    half = 0.5 * 5**0.5
+    first = (1 + 0.5 * half * 0.2, 3 + 0.5 * half * 0.4)
+    second = (5 + half * 0.6, 7 + half * 0.8)
+    expected = sum(((a**2 + b**2) ** 0.5 - 1) ** 2 for a, b in (first, second)) / 2
+    real = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
+    assert Dragan(10.0)(quadratic, real, torch.full((2, 2), 1e3)).item() == pytest.approx(10 * expected, rel=1e-6)
+
+
 def test_dragan_stays_around_the_data():
-    real, fake = 3 * samples(64, 5)[0] + 2, torch.full((64, 5), 1e3)
-    shift = (points_seen(Dragan, real, fake) - real) / (0.5 * real.std())
-    assert -1e-4 < shift.min() < 0.1 and 0.9 < shift.max() < 1 + 1e-4
-    assert shift.std(1).min() > 0.01  # every coordinate has its own
+    real, fake = 3 * samples(64, 50)[0] + 2, torch.full((64, 50), 1e3)
+    shift = (points_seen(Dragan, real, fake) - real) / (0.5 * real.std(correction=0))
+    alpha = shift.amax(1)  # nearly: the largest of 50 coordinates of alpha * U[0, 1)
+    assert shift.min() > -1e-4 and shift.max() < 1 + 1e-4
+    assert 0 < alpha.min() < 0.1 and alpha.max() > 0.9  # one a sample, all of [0, 1)
+    assert (shift / alpha[:, None]).std(1).min() > 0.2  # every coordinate has its own noise
 
 
 @every_penalty

@@ -23,6 +23,7 @@ from ganrun.callbacks.watch import Watch
 from ganrun.errors import UserError
 from ganrun.experiment.build import Parts, build
 from ganrun.experiment.failing import died, failing
+from ganrun.experiment.norm import norm_notes
 from ganrun.experiment.outcome import outcome
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
@@ -116,11 +117,14 @@ def rewind(run: RunDir, start: Start) -> None:
 
 def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str], probe: pl.Trainer) -> None:
     screen = console()
-    for note in [*notes, *([start.note] if start and start.note else [])]:
+    to_know, to_warn_of = norm_notes(parts)
+    for note in [*notes, *to_warn_of, *([start.note] if start and start.note else [])]:
         log.warning(note)
         screen.print(f"warning: {note}", style="yellow")
     for note in parts.data.notes:
         log.info("dataset %s: %s", parts.data.name, note)
+    for note in to_know:
+        log.info(note)
     screen.print(summary(parts, run.path, str(probe.strategy.root_device), probe.world_size))
     log.info("start at step %d of %d", start.step if start else 0, parts.cfg.steps)
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ganrun.experiment.build import Parts
 from ganrun.experiment.hardware import precision_of
+from ganrun.experiment.norm import norm_notes
 from ganrun.metrics.protocol import short as short_protocol
 
 SHOWN = 3  # skipped files that the summary names
@@ -50,6 +51,8 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     for group in ("penalty", "augment", "term"):
         if cfg[group]:
             table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))
+    for note in norm_notes(parts)[0]:
+        table.add_row("", note)
     moves = ", then ".join(f"{count} {name}" for name, count in cfg.schedule.items())
     table.add_row("schedule", f"{moves}; ema {values(cfg.ema) or 'none'}")
     for name in module.players:
