@@ -98,7 +98,22 @@ def test_changed_files_are_prepared_anew(tmp_path, cache, change, decodings):
     assert len(list(cache.glob("*.pixels"))) == 2
 
 
-@pytest.mark.parametrize("setting", [{"resolution": 5}, {"channels": 1}, {"fit": "crop"}, {"limit": 3}], ids=str)
+def test_what_an_older_decoder_prepared_is_not_used(tmp_path, cache, monkeypatch):
+    path = written(tmp_path, "folder", CONTENTS)
+    monkeypatch.setattr(decoded, "DECODER", decoded.DECODER - 1)
+    opened(path, cache)
+    monkeypatch.undo()
+    with monkeypatch.context() as later:
+        later.setattr(ImageFolder, "_decode", lambda self, name: (torch.full((3, 4, 4), 7, dtype=torch.uint8), 0))
+        assert opened(path, cache).read(torch.arange(12))["real"].unique().tolist() == [7]
+    assert len(list(cache.glob("*.pixels"))) == 2
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"resolution": 5}, {"channels": 1}, {"fit": "crop"}, {"limit": 3}, {"range": [0, 200]}, {"range": "auto"}],
+    ids=str,
+)
 def test_other_settings_are_another_set(tmp_path, cache, setting):
     path = written(tmp_path, "folder", CONTENTS)
     opened(path, cache)

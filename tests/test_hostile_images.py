@@ -25,7 +25,8 @@ from ganrun.errors import UserError
 
 KINDS = ["folder", "zip"]
 NOISE = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
-TOO_MANY = "more than 89,478,485 pixels: a decompression bomb"
+TOO_MANY = "576,000,000 pixels; at most 268,435,456 are read: dataset.max_pixels=576000000 allows it"
+NO_RANGE = "have no range of their own; give dataset.range"
 NO_IMAGE = "not an image that Pillow can read"
 
 
@@ -49,6 +50,23 @@ def bomb(side: int) -> bytes:
     pixels = b"".join(row.compress(bytes(1 + (side + 7) // 8)) for _ in range(side)) + row.flush()
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def many_channels(num: int, bits: int = 8) -> bytes:
+    """A little-endian TIFF of 4x4 zeros in so many channels; what the fourth and further ones are is not said."""
+    photometric = 2 if num > 2 else 1
+    extra = num - (3 if num > 2 else 1)
+    size = 16 * num * bits // 8
+    tail = 8 + 2 + 10 * 12 + 4  # where what does not fit into a tag lies: depths, the kinds of extra channels, pixels
+    tags = [
+        (256, 3, 1, 4), (257, 3, 1, 4), (258, 3, num, tail if num > 2 else bits | bits << 16), (259, 3, 1, 1),
+        (262, 3, 1, photometric), (273, 4, 1, tail + 4 * num), (277, 3, 1, num), (278, 3, 1, 4), (279, 4, 1, size),
+        (338, 3, extra, 0 if extra < 3 else tail + 2 * num),
+    ]  # fmt: skip
+    tags = tags[: 10 if extra else 9]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    depths = struct.pack(f"<{num}H", *[bits] * num)
+    return (b"II*\0" + struct.pack("<I", 8) + directory).ljust(tail, b"\0") + depths + bytes(2 * num + size)
 
 
 def written(where: Path, kind: str, contents: dict[str, bytes]) -> Path:
@@ -98,11 +116,27 @@ DAMAGED = {
     "cut off jpeg": (encoded(NOISE, "jpeg")[:-1000], "image file is truncated"),
     "cut off png": (encoded(NOISE)[:-2000], "image file is truncated"),
     "cut off in the header": (encoded(NOISE, "jpeg")[:30], "Truncated File Read"),
-    "bomb": (bomb(20_000), TOO_MANY),
-    "half a bomb": (bomb(10_000), TOO_MANY),  # of which Pillow only warns
-    "floats": (encoded(Image.new("F", (4, 4), 0.5), "tiff"), "its pixels are floats, whose range is not known"),
-    "32 bits": (encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "tiff"), "its pixels need more than 16"),
-    "negative": (encoded(Image.fromarray(np.full((4, 4), -1, np.int32)), "tiff"), "its pixels need more than 16"),
+    "bomb": (bomb(24_000), TOO_MANY),
+    "half a bomb": (bomb(17_000), "289,000,000 pixels; at most 268,435,456 are read"),  # of which Pillow only warns
+    "floats": (encoded(Image.new("F", (4, 4), 0.5), "tiff"), f"float pixels, here 0.5..0.5, {NO_RANGE}=[0,1] or auto"),
+    "32 bits": (
+        encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "tiff"),
+        f"integer pixels, here 70000..70000, {NO_RANGE}",
+    ),
+    "negative": (
+        encoded(Image.fromarray(np.full((4, 4), -1, np.int32)), "tiff"),
+        f"integer pixels, here -1..-1, {NO_RANGE}",
+    ),
+    "animated": (
+        encoded(Image.new("L", (4, 4), 9), "gif", save_all=True, append_images=[Image.new("L", (4, 4), 200)]),
+        "2 frames or pages; dataset.frames=first reads the first of each file",
+    ),
+    "of five channels": (
+        many_channels(5),
+        "5 channels, of which Pillow reads 3; save it as grey or RGB",
+    ),
+    "of two grey channels": (many_channels(2), "2 channels, of which Pillow reads 1; save it as grey or RGB"),
+    "a depth that Pillow cannot read": (many_channels(3, bits=32), "a TIFF of a depth or number of channels that"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n", NO_IMAGE),
 }
 
@@ -123,7 +157,7 @@ def test_a_bad_file_is_refused_or_skipped(tmp_path, kind, damage):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    path = written(tmp_path, "folder", {"a.png": bomb(10_000)})
+    path = written(tmp_path, "folder", {"a.png": bomb(24_000)})
     monkeypatch.setattr(Image.core, "new", lambda *_: pytest.fail("allocates pixels"))
     monkeypatch.setattr(Image.core, "fill", lambda *_: pytest.fail("allocates pixels"))
     assert TOO_MANY in refused(path)
@@ -286,6 +320,7 @@ ODD = {
         encoded(Image.new("L", (4, 4), 9), "gif", save_all=True, append_images=[Image.new("L", (4, 4), 200)]),
         [9, 9, 9],
     ),
+    "lab": (encoded(Image.new("LAB", (4, 4), (0, 128, 128)), "tiff"), [0, 0, 0]),
     "one pixel": (encoded(Image.new("RGB", (1, 1), (4, 5, 6))), [4, 5, 6]),
 }
 
@@ -295,9 +330,10 @@ ODD = {
 def test_every_kind_of_pixel(tmp_path, kind, oddity):
     content, expected = ODD[oddity]
     path = written(tmp_path, kind, {"a.png": content})
-    got = first_pixels(folder(path, fit="resize"))[0]
+    settings = {"frames": "first"} | ({"range": [0, 65535]} if "16 bits" in oddity else {})
+    got = first_pixels(folder(path, fit="resize", **settings))[0]
     assert got == (pytest.approx(expected, abs=1) if "jpeg" in oddity else expected)
-    (level,) = first_pixels(folder(path, channels=1))[0]
+    (level,) = first_pixels(folder(path, channels=1, **settings))[0]
     assert level == pytest.approx(expected[0] * 0.299 + expected[1] * 0.587 + expected[2] * 0.114, abs=1)
 
 
@@ -311,7 +347,8 @@ def test_an_upright_image_has_its_sides_exchanged(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
 def test_one_pixel_fits(tmp_path, fit, expected, mode):
     path = written(tmp_path, "zip", {"a.png": encoded(Image.new(mode, (1, 1), "white" if mode != "I;16" else 0xFFFF))})
-    real = folder(path, fit=fit).read(torch.tensor([0]))["real"][0]
+    settings = {"range": [0, 65535]} if mode == "I;16" else {}
+    real = folder(path, fit=fit, **settings).read(torch.tensor([0]))["real"][0]
     assert [(channel == 255).sum().item() for channel in real] == [expected] * 3
 
 
@@ -534,7 +571,7 @@ def test_a_worker_names_a_bad_file_in_one_line(tmp_path):
 
 
 def test_pillows_warnings_stay_off_the_terminal(tmp_path, recwarn):
-    path = written(tmp_path, "folder", {"a.png": ODD["damaged exif"][0], "b.png": bomb(10_000)})
+    path = written(tmp_path, "folder", {"a.png": ODD["damaged exif"][0], "b.png": bomb(17_000)})
     folder(path, on_error="skip")
     assert len(recwarn) == 0
 

@@ -1,6 +1,5 @@
 """What a data set is to the rest: numbered samples, classes, a value range and a way to draw them; sets of images."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ganrun.data.identity import Fingerprint, digest_of, identity_of
+from ganrun.data.memory import free_memory, physical_memory
 from ganrun.data.pixels import Fit
 from ganrun.errors import UserError
 from ganrun.game import Batch
@@ -240,17 +240,6 @@ def reflected(places: Tensor, size: int) -> Tensor:
     """Places beyond either end of 0 ... size - 1, taken back at that end; by less than `size`."""
     last = size - 1
     return last - (last - places.abs()).abs()
-
-
-def physical_memory() -> int:
-    """Bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes on a GPU, those included that torch has got already and does not use."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def limited(limit: int | None, *arrays: Tensor | None) -> list[Tensor | None]:

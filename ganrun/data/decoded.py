@@ -5,8 +5,9 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Literal, TypeVar
 
 import PIL
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from ganrun.data.base import Images
 from ganrun.data.files import LARGEST, printable, reason
+from ganrun.data.formats import FRAMES, Frames, quiet
 from ganrun.data.identity import digest_of
-from ganrun.data.pixels import check_crop, decode, fit_images, opened, quiet
+from ganrun.data.levels import LOOKED_AT, Depth, Seen, check, checked_range, ranges, typed, whole_range, without_range
+from ganrun.data.pixels import DECODER, Decoding
 from ganrun.data.prepared import Prepared
 from ganrun.errors import UserError
 from ganrun.game import Batch
@@ -45,14 +48,32 @@ class DecodedImages(Images):
     workers, each of which would keep its own copy; else each image is decoded when it is read.
     on_error: refuse raises Unreadable for the first file that cannot be read, when the set is opened if its header
     tells or if all are decoded then. skip decodes every file once and leaves the bad ones out, see `skipped`.
+    range: [low, high], the stored values that become black and white; values outside are clipped, and it is said. None
+    = all that the pixels' depth can hold: 0..255, 0..65535; pixels of more than 8 bits that use less than 1/8 of it are
+    refused. Floats, signed and wider integers have no range of their own. "auto" = lowest to highest value of 1,024
+    evenly spaced images.
+    frames: of files with several frames or pages, see formats.chosen. max_pixels: of one file, None = 2^28; as many
+    are decoded at the same time as half of the memory holds.
     """
 
     on_error: Literal["refuse", "skip"] = "refuse"
     cache: str | None = None
+    range: Sequence[float] | str | None = None
+    frames: Frames = "refuse"
+    max_pixels: int | None = None
 
     def open(self) -> None:
-        if self.on_error not in ("refuse", "skip"):
-            raise UserError(f"dataset.on_error={self.on_error}; valid: refuse, skip")
+        for key, valid in {"on_error": ("refuse", "skip"), "frames": FRAMES}.items():
+            if getattr(self, key) not in valid:
+                raise UserError(f"dataset.{key}={getattr(self, key)}; valid: {', '.join(valid)}")
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise UserError(f"dataset.max_pixels={self.max_pixels}; expected at least 1, or null")
+        span = checked_range(self.range)
+        settings = {"fit": self.fit, "frames": self.frames, "max_pixels": self.max_pixels}
+        self._decoding = Decoding(self.size, self.channels, span=None if span == "auto" else span, **settings)
+        self._remarks: list[str] = []  # notes on how the files are decoded
+        self._said: list[tuple[str, str]] = []  # what is remarkable about how a file is read, and the file
+        self._clipped: list[int] = []  # values of each file that has any
         self._digest: str | None = None
         names, known = self.find()
         place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
@@ -63,15 +84,18 @@ class DecodedImages(Images):
                 self._leave_out(known | ready.bad)
                 self._choose([name for name in names if name not in ready.bad])
                 pixels, self._digest = ready.pixels, ready.digest
+                self._remarks = ready.notes
             else:
                 pixels = self._decode_all(names, known, place)
+        self.notes += self._remarks
         self.skipped.sort()
         if pixels is not None:
             self.held = {"real": pixels} | ({} if self._labels is None else {"label": self._labels})
 
     def _about(self, names: list[str]) -> Iterator[str]:
         """All that decides which pixels the set has."""
-        yield from map(str, (PIL.__version__, torch.__version__, self.shape, self.fit, self.on_error, self.limit))
+        yield from map(str, (DECODER, PIL.__version__, torch.__version__, self.shape, self.fit, self.on_error))
+        yield from map(str, (self.limit, self.range, self.frames, self.max_pixels))
         for name in names:
             yield name
             yield self.stamp(name)
@@ -91,6 +115,7 @@ class DecodedImages(Images):
         bad = faults(names, self._check_header)
         self._leave_out(known | bad)
         names, room = [name for name in names if name not in bad], None
+        self._look(names)
         rows: Sequence[int] = range(len(names))
         if self.on_error == "skip" and names:
             room = self._room(len(names), place)
@@ -116,8 +141,9 @@ class DecodedImages(Images):
     def _kept(
         self, room: Tensor | None, rows: Sequence[int], bad: dict[str, str], place: Prepared | None
     ) -> Tensor | None:
+        self._note_what_was_said()
         if place:
-            pixels, self._digest = place.finish(room, rows, bad)
+            pixels, self._digest = place.finish(room, rows, bad, self._remarks)
             return pixels
         return room if room is None or len(rows) == len(room) else room[rows]
 
@@ -135,7 +161,9 @@ class DecodedImages(Images):
         """Decodes all; returns those that cannot be, and why."""
 
         def keep(index: int) -> None:
-            image = self._decode(names[index])
+            image, clipped = self._decode(names[index])
+            if clipped:
+                self._clipped.append(clipped)
             if room is not None:
                 room[index] = image
 
@@ -191,21 +219,62 @@ class DecodedImages(Images):
 
     def _read(self, name: str) -> Tensor:
         try:
-            return self._decode(name)
+            return self._decode(name)[0]
         except Exception as error:  # decoders and zip files raise exceptions of every kind on damaged bytes
             raise self._unreadable({name: reason(error)}) from error
 
-    def _decode(self, name: str) -> Tensor:
-        return fit_images(decode(self.content(name), self.channels)[None], self.size, self.fit)[0]
+    def _decode(self, name: str) -> tuple[Tensor, int]:
+        """Its pixels, and how many values of it were clipped."""
+        return self._decoding.decode(self.content(name))
+
+    def _range_of(self, name: str) -> tuple[Depth, float, float]:
+        """The depth of a file's pixels, their lowest and their highest value."""
+        return self._decoding.look(self.content(name))
 
     def _check_header(self, name: str) -> None:
+        said = None
+        with suppress(Exception):  # some formats need the whole file
+            said = self._decoding.check(self.content(name, HEADER), whole=False)
+        if said is None:
+            said = self._decoding.check(self.content(name), whole=True)
+        self._said += [(text, name) for text in said]
+
+    def _look(self, names: list[str]) -> None:
+        """Looks at the range of evenly spaced images, and finds that of dataset.range=auto."""
+        num = LOOKED_AT["auto" if self.range == "auto" else None]
+        found = self._ranges([names[i] for i in spaced(len(names), num)] if names else [])
+        if self.range is None and self.on_error == "refuse":
+            bad = {seen.first: without_range(depth, seen) for depth, seen in found.items() if not depth.full}
+            self._leave_out(bad)
         try:
-            image = opened(self.content(name, HEADER))
-        except Exception:  # some formats need the whole file
-            image = opened(self.content(name))
-        with image:
-            if self.fit == "crop":
-                check_crop(image, self.size)
+            if self.range is None:
+                self._remarks += check({depth: seen for depth, seen in found.items() if depth.full}, len(names))
+            elif found:
+                span = whole_range(found) if self.range == "auto" else self._decoding.span
+                self._decoding = replace(self._decoding, span=span)
+                self._remarks.append(f"{typed(span)} for pixels of {ranges(found)}")
+        except UserError as error:
+            raise UserError(f"dataset {self.name}: {error}") from error
+
+    def _ranges(self, names: list[str]) -> dict[Depth, Seen]:
+        looked_at: list[tuple[str, Depth, float, float]] = []
+        faults(names, lambda name: looked_at.append((name, *self._range_of(name))))  # bad ones are dealt with later
+        found: dict[Depth, Seen] = {}
+        for name, depth, low, high in sorted(looked_at, key=itemgetter(0)):
+            found.setdefault(depth, Seen(low, high, first=name)).add(low, high)
+        return found
+
+    def _note_what_was_said(self) -> None:
+        """Turns what is remarkable about single files into notes."""
+        for text in sorted({text for text, _ in self._said}):
+            names = [name for said, name in self._said if said == text]
+            self._remarks.append(f"{text} ({len(names):,} files, such as {self.shown(min(names))})")
+        if self._clipped:
+            self._remarks.append(
+                f"{sum(self._clipped):,} values outside {typed(self._decoding.span)} are clipped, in "
+                f"{len(self._clipped):,} images"
+            )
+        self._said, self._clipped = [], []
 
     def _leave_out(self, bad: dict[str, str]) -> None:
         if bad and self.on_error == "refuse":

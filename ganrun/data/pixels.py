@@ -1,23 +1,46 @@
-"""From the bytes of an image file to uint8 pixels (channels, H, W) of a given size."""
+"""From the bytes of an image file, or an array, to uint8 pixels (channels, H, W) of a given size."""
 
-import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from ganrun.data.formats import (
+    ENLARGED,
+    HEADER_TELLS,
+    MEMORY,
+    Frames,
+    chosen,
+    is_deep_colour,
+    is_inverted,
+    is_twelve_bit,
+    memory_needed,
+    opened,
+    orientation,
+)
+from ganrun.data.levels import COLOUR, EIGHT, TWELVE, Depth, depth_of, to_eight_bits
 from ganrun.errors import UserError
 
+DECODER = 2  # raise it whenever the same file may give other pixels: prepared sets are then made anew
 Fit = Literal["resize", "crop", "pad", "exact"]
-COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # tried first
-NOT_OPENED = {"EPS", *COMMON}  # EPS files are programs that Pillow hands to Ghostscript
+GAP = 3  # Pillow: with a reducing_gap of 3 resizing in two steps is practically indistinguishable from one
+TURNS = {  # EXIF orientation -> what makes it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange the sides
+DEEP_COLOUR = "16-bit colour is read in 8 bits"
 
 
 def fit_images(images: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
@@ -31,15 +54,20 @@ def fit_images(images: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
     height, width = images.shape[-2:]
     if fit == "exact" and (height, width) != size:
         raise ValueError(f"{width}x{height} pixels; expected {size[1]}x{size[0]}")
+    images = _resize(images, fitted(height, width, size, fit))
+    height, width = images.shape[-2:]
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return pad(images, (left, size[1] - width - left, top, size[0] - height - top))  # negative padding crops
+
+
+def fitted(height: int, width: int, size: tuple[int, int], fit: Fit) -> tuple[int, int]:
+    """Height and width to which an image is resized, before it is cut or padded to `size`."""
     scales = size[0] / height, size[1] / width
     if fit == "crop":
         scales = (max(scales),) * 2
     elif fit == "pad":
         scales = (min(1.0, *scales),) * 2
-    images = _resize(images, (max(1, round(height * scales[0])), max(1, round(width * scales[1]))))
-    height, width = images.shape[-2:]
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return pad(images, (left, size[1] - width - left, top, size[0] - height - top))  # negative padding crops
+    return max(1, round(height * scales[0])), max(1, round(width * scales[1]))
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -61,82 +89,150 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     raise UserError(f"dataset.channels={channels}: images have {images.shape[1]}; valid: 1, 3")
 
 
-def decode(content: bytes, channels: int) -> Tensor:
-    """An image file -> uint8 (channels, H, W), upright by its EXIF orientation; of an animation the first frame.
+class Loaded(NamedTuple):
+    """full: its width and height. box: what it covers of the pixels, which a JPEG has at a reduced scale.
 
-    Grey of 16 bits is scaled to 8; transparent pixels are laid over white. Raises whatever Pillow does on a damaged
-    file, ValueError for what `opened` refuses.
+    depth: of the pixels where Pillow's mode does not tell.
     """
-    with opened(content) as image:
-        image.load()
-        pixels = np.array(opaque(eight_bit(upright(image))).convert("L" if channels == 1 else "RGB"))
-    pixels = torch.from_numpy(pixels)
-    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+
+    image: Image.Image
+    full: tuple[int, int]
+    box: tuple[float, float, float, float]
+    depth: Depth | None
 
 
-def opened(content: bytes) -> Image.Image:
-    """The image with its header read and none of its pixels.
+@dataclass(frozen=True)
+class Decoding:
+    """How an image becomes uint8 pixels (channels, *size).
 
-    Raises ValueError for no image, too many pixels and pixels without a known range.
+    span: the values that become 0 and 255, None = the full range of the pixels' depth. fit: see fit_images; frames:
+    see formats.chosen; max_pixels: of one image, None = formats.MAX_PIXELS.
+
+    An image at least 6 times as large as needed is resized by Pillow in two steps, a JPEG partly while it is decoded.
     """
-    if not content:
-        raise ValueError("the file is empty")
-    Image.init()
-    too_many = f"more than {most_pixels():,} pixels: a decompression bomb"
-    try:
-        image = Image.open(io.BytesIO(content), formats=[*COMMON, *(id for id in Image.ID if id not in NOT_OPENED)])
-    except UnidentifiedImageError as error:
-        raise ValueError("not an image that Pillow can read") from error
-    except Image.DecompressionBombError as error:  # twice as many; Pillow only warns of fewer
-        raise ValueError(too_many) from error
-    if image.width * image.height > most_pixels():
-        raise ValueError(too_many)
-    if image.mode == "F":
-        raise ValueError("its pixels are floats, whose range is not known; save it with 8 or 16 bits")
-    return image
+
+    size: tuple[int, int]
+    channels: int
+    fit: Fit = "resize"
+    span: tuple[float, float] | None = None
+    frames: Frames = "refuse"
+    max_pixels: int | None = None
+
+    def decode(self, content: bytes) -> tuple[Tensor, int]:
+        """An image file -> its pixels, and how many values were clipped to `span`.
+
+        Upright by its EXIF orientation; transparent pixels are laid over white. Raises whatever Pillow does on a
+        damaged file, ValueError for what is refused.
+        """
+        with self._loaded(content) as (image, full, box, depth):
+            eight, clipped = self._eight_bit(image, depth)
+            return self._fitted(eight, full, box, orientation(image)), clipped
+
+    def decode_array(self, values: np.ndarray) -> tuple[Tensor, int]:
+        """As `decode`, from values (H, W) or (H, W, C) of 1, 3 or 4 channels, the fourth being opacity."""
+        levels, clipped = to_eight_bits(values, depth_of(values), self.span)
+        image = Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[2] == 1 else levels)
+        return self._fitted(image, image.size, (0, 0, *image.size), 1), clipped
+
+    def look(self, content: bytes) -> tuple[Depth, float, float]:
+        """The depth of an image's pixels, their lowest and their highest value. Raises as `decode` does."""
+        with self._loaded(content) as (image, _, _, depth):
+            depth, values = stored(image, depth, self._mode)
+            return depth, values.min().item(), values.max().item()
+
+    def check(self, content: bytes, *, whole: bool) -> list[str] | None:
+        """What to say of how a file is read, from its header; None if that takes the whole file.
+
+        whole: is the content that of the whole file? Raises as `decode` does for what a header tells.
+        """
+        with opened(content, self.max_pixels) as image:
+            if not whole and image.format not in HEADER_TELLS:
+                return None
+            said = [chosen(image, self.frames), DEEP_COLOUR if is_deep_colour(image) else None]
+            if self.fit == "crop":
+                check_crop(image, self.size)
+        return [text for text in said if text]
+
+    @property
+    def _mode(self) -> str:
+        return "L" if self.channels == 1 else "RGB"
+
+    @contextmanager
+    def _loaded(self, content: bytes) -> Iterator[Loaded]:
+        with opened(content, self.max_pixels) as image:
+            chosen(image, self.frames)
+            full, depth, reduced = image.size, told_depth(image), None
+            if image.format in ("JPEG", "MPO"):
+                factor = max(1, int(self._excess(full, orientation(image)) / GAP))
+                reduced = image.draft(image.mode, (max(1, full[0] // factor), max(1, full[1] // factor)))
+            with MEMORY.taken(memory_needed(image, full[0] * full[1])):
+                image.load()
+                full = full if reduced else image.size  # loading may turn a TIFF
+                yield Loaded(image, full, reduced[1] if reduced else (0, 0, *full), depth)
+
+    def _excess(self, full: tuple[int, int], turned: int) -> float:
+        """How many times as large as needed an image is, in that direction in which it is less so."""
+        if self.fit == "exact":
+            return 1
+        height, width = full if turned in SIDEWAYS else full[::-1]
+        to_height, to_width = fitted(height, width, self.size, self.fit)
+        return min(height / to_height, width / to_width)
+
+    def _eight_bit(self, image: Image.Image, depth: Depth | None) -> tuple[Image.Image, int]:
+        """In grey or RGB, and how many values were clipped."""
+        if self.span is None and not is_deep(image):
+            return converted(image, self._mode), 0
+        depth, values = stored(image, depth, self._mode)
+        levels, clipped = to_eight_bits(values, depth, self.span)
+        return Image.fromarray(levels), clipped
+
+    def _fitted(self, image: Image.Image, full: tuple[int, int], box: tuple, turned: int) -> Tensor:
+        """Grey or RGB -> pixels. turned: its EXIF orientation."""
+        image = converted(image, self._mode)
+        if self._excess(full, turned) >= 2 * GAP:
+            height, width = full if turned in SIDEWAYS else full[::-1]
+            to = fitted(height, width, self.size, self.fit)
+            to = to if turned in SIDEWAYS else to[::-1]
+            image = image.resize(to, Image.Resampling.BILINEAR, box=box, reducing_gap=GAP)
+        pixels = torch.from_numpy(np.array(image.transpose(TURNS[turned]) if turned in TURNS else image))
+        pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+        return fit_images(pixels[None], self.size, self.fit)[0]
 
 
-def most_pixels() -> float:
-    """Of an image before Pillow warns of a decompression bomb."""
-    return Image.MAX_IMAGE_PIXELS or inf
+def is_deep(image: Image.Image) -> bool:
+    return image.mode[0] in "IF"
+
+
+def told_depth(image: Image.Image) -> Depth | None:
+    """Where Pillow's mode does not tell, the header does."""
+    return COLOUR if is_deep_colour(image) else TWELVE if is_twelve_bit(image) else None
+
+
+def stored(image: Image.Image, depth: Depth | None, mode: str) -> tuple[Depth, np.ndarray]:
+    """Pixel values as an image holds them, (H, W), or of 8 bits in `mode`, (H, W) or (H, W, 3)."""
+    if not is_deep(image):
+        return depth or EIGHT, np.asarray(converted(image, mode))
+    values = np.asarray(image)
+    depth = depth or depth_of(values)
+    return depth, depth.full[1] - values if depth.full and is_inverted(image) else values
 
 
 def check_crop(image: Image.Image, size: tuple[int, int]) -> None:
-    """Raises ValueError for an image so narrow that filling `size` (H, W) would enlarge it beyond `most_pixels`."""
+    """Raises ValueError for an image so narrow that filling `size` (H, W) would enlarge it beyond ENLARGED."""
     short, long = sorted(image.size)
-    if max(size) > short and long / short * max(size) ** 2 > most_pixels():
+    if max(size) > short and long / short * max(size) ** 2 > ENLARGED:
         raise ValueError(f"{image.width}x{image.height} pixels are too narrow for dataset.fit=crop")
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turned and mirrored as its EXIF orientation says, if that can be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF raises exceptions of every kind; the pixels were loaded before
-        return image
-
-
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits scaled to 8; Pillow's own conversion clips at 255."""
-    if not image.mode.startswith("I"):
-        return image
-    pixels = np.asarray(image)  # mode I holds 32 bits, of which files of 16 bits use the lower ones
-    if pixels.min() < 0 or pixels.max() > 0xFFFF:
-        raise ValueError("its pixels need more than 16 bits")
-    return Image.fromarray((pixels >> 8).astype(np.uint8))
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """In grey (L) or RGB, opaque."""
+    image = image.convert("RGB") if image.mode == "LAB" else opaque(image)  # which Pillow converts to nothing else
+    return image if image.mode == mode else image.convert(mode)
 
 
 def opaque(image: Image.Image) -> Image.Image:
     """Transparent pixels laid over white."""
-    if image.mode not in ("LA", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
+    if image.mode not in ("LA", "La", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
         return image
-    over = image.convert("RGBA")
+    over = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Pillow's warnings to itself: a file decodes or is named. Not to be entered by several threads at once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

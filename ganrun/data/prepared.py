@@ -20,7 +20,7 @@ from ganrun.data.identity import digest_of
 from ganrun.errors import UserError
 from ganrun.storage import PARTIAL, replacing
 
-FORMAT = 2  # 1 had a digest of the files in place of the pixels
+FORMAT = 3  # 1 had a digest of the files in place of the pixels, 2 no notes
 BLOCK = 2**24  # bytes, each with a checksum
 CHECKED = 2**30  # bytes that are checked when a set is opened: all of a smaller one, evenly spaced blocks of a larger
 ROWS = 1024  # moved at once
@@ -28,11 +28,15 @@ ROWS = 1024  # moved at once
 
 @dataclass(frozen=True)
 class Ready:
-    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: files left out, and why. digest: of the pixels."""
+    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: files left out, and why. digest: of the pixels.
+
+    notes: on how the files were decoded.
+    """
 
     pixels: Tensor
     bad: dict[str, str]
     digest: str
+    notes: list[str]
 
 
 class Prepared:
@@ -91,7 +95,7 @@ class Prepared:
             mapped = self._map(self.pixels, header["num"], "r")
             if mismatch(mapped, header["checksums"]):
                 raise ValueError("checksums do not match")
-            return Ready(as_images(mapped), dict(header["bad"]), str(header["digest"]))
+            return Ready(as_images(mapped), dict(header["bad"]), str(header["digest"]), header["notes"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if tell:
                 print(f"{self.pixels} is damaged ({error}); preparing it again")
@@ -103,7 +107,7 @@ class Prepared:
             reserve(file, num * prod(self.row))
         return as_images(self._map(self.partial, num, "r+"))
 
-    def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str]) -> tuple[Tensor, str]:
+    def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str], notes: list[str]) -> tuple[Tensor, str]:
         """Keeps these rows of what `allocate` gave, in ascending order; they are mapped again, now for reading.
 
         Returns them and their digest.
@@ -115,7 +119,7 @@ class Prepared:
         size = len(rows) * prod(self.row)
         mapped = room.permute(0, 2, 3, 1).numpy().reshape(-1)[:size]
         digest = digest_of(room[: len(rows)].split(ROWS))
-        header = {"num": len(rows), "bad": bad, "digest": digest, "checksums": checksums(mapped)}
+        header = {"num": len(rows), "bad": bad, "digest": digest, "notes": notes, "checksums": checksums(mapped)}
         with self._writing():
             with self.partial.open("r+b") as file:
                 file.truncate(size)

@@ -1,0 +1,156 @@
+"""From pixel values of any depth to 8 bits: which values become 0 and 255, and whether a set uses its range."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ganrun.errors import UserError
+
+Range = Literal["auto"] | tuple[float, float] | None
+LEAST_USED = 1 / 8  # of a depth's own range, for pixels that look as if it were another depth's
+USUAL = ((0, 1), (-1, 1), (0, 255), (0, 65535))  # ranges that floats are stored with
+LOOKED_AT = {None: 64, "auto": 1024}  # images of a set, evenly spaced, whose range is looked at
+
+
+class Depth(NamedTuple):
+    """What pixels are stored as. full: the values that mean black and white, None where nothing says."""
+
+    name: str
+    full: tuple[float, float] | None
+
+
+EIGHT = Depth("8-bit", (0, 255))
+SIXTEEN = Depth("16-bit", (0, 65535))
+TWELVE = Depth("12-bit", (0, 4095))
+COLOUR = Depth("16-bit colour, read in 8 bits,", (0, 255))
+INTEGERS = Depth("integer", None)
+FLOATS = Depth("float", None)
+
+
+def depth_of(values: np.ndarray) -> Depth:
+    """By the type of an array; wider integers that fit into 16 unsigned bits are taken as such.
+
+    Raises ValueError for values that are not finite or not numbers.
+    """
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"its pixels are {values.dtype}; expected numbers")
+    if values.dtype == bool:
+        return Depth("1-bit", (0, 1))
+    if values.dtype == np.uint8:
+        return EIGHT
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError("its pixels are not all finite")
+        return FLOATS
+    return SIXTEEN if values.size and values.min() >= 0 and values.max() <= SIXTEEN.full[1] else INTEGERS
+
+
+def to_eight_bits(values: np.ndarray, depth: Depth, span: tuple[float, float] | None) -> tuple[np.ndarray, int]:
+    """Values scaled so that span[0] becomes 0 and span[1] 255, and how many of them lay outside and were clipped.
+
+    span: None = the depth's own range. Raises ValueError where there is none.
+    """
+    if not (span or depth.full):
+        raise ValueError(without_range(depth, Seen(values.min().item(), values.max().item())))
+    low, high = span or depth.full
+    if depth is COLOUR and span:
+        raise ValueError("16-bit colour is read in 8 bits, so dataset.range cannot choose among its values")
+    if (low, high) == EIGHT.full and values.dtype == np.uint8:
+        return values, 0
+    clipped = int(np.count_nonzero((values < low) | (values > high)))
+    scaled = values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64)
+    scaled -= low  # in place: images may be large
+    scaled *= 255 / (high - low)
+    return np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8), clipped
+
+
+def text(span: Iterable[float]) -> str:
+    """0..1399"""
+    return "..".join(number(value) for value in span)
+
+
+def number(value: float) -> str:
+    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def typed(span: Iterable[float]) -> str:
+    """As the user types it."""
+    return f"dataset.range=[{','.join(number(value) for value in span)}]"
+
+
+@dataclass
+class Seen:
+    """Lowest and highest value of the images of one depth, how many there are, and the name of the first."""
+
+    low: float
+    high: float
+    num: int = 0
+    first: str = ""
+
+    def add(self, low: float, high: float) -> None:
+        self.low, self.high, self.num = min(self.low, low), max(self.high, high), self.num + 1
+
+
+def used(depth: Depth, seen: Seen) -> float:
+    """The part of its own range."""
+    return (seen.high - seen.low) / (depth.full[1] - depth.full[0])
+
+
+def check(found: dict[Depth, Seen], total: int) -> list[str]:
+    """What to say about the ranges that were found in a set with no dataset.range.
+
+    Raises UserError where pixels of more than 8 bits use so little of their range that they would come out black or
+    flat.
+    """
+    notes = []
+    for depth, seen in found.items():
+        pixels = f"{depth.name} pixels lie in {text((seen.low, seen.high))} of {text(depth.full)}"
+        pixels += f" ({seen.num:,} of {total:,} images looked at)"
+        if used(depth, seen) >= LEAST_USED:
+            notes += [pixels] if depth is not EIGHT else []
+        elif depth is COLOUR:
+            raise UserError(f"{pixels}: they would be black or flat; save the files in 8 bits")
+        elif depth is not EIGHT:
+            raise UserError(f"{pixels}: they would be black or flat; give {advice(seen)}")
+        else:
+            notes.append(f"{pixels}: they are dark or flat unless you give {advice(seen)}")
+    return notes
+
+
+def without_range(depth: Depth, seen: Seen) -> str:
+    pixels = f"{depth.name} pixels, here {text((seen.low, seen.high))}, have no range of their own"
+    return f"{pixels}; give {advice(seen)}"
+
+
+def advice(seen: Seen) -> str:
+    """Of floats the usual range that they lie in, of others just what was seen."""
+    span = (seen.low, seen.high)
+    if isinstance(seen.low, float):
+        span = next((usual for usual in USUAL if usual[0] <= seen.low and seen.high <= usual[1]), span)
+    return f"{typed(span)} or auto"
+
+
+def ranges(found: dict[Depth, Seen]) -> str:
+    """All that were found: 8-bit 0..255, 16-bit 0..1399"""
+    return ", ".join(f"{depth.name} {text((seen.low, seen.high))}" for depth, seen in found.items())
+
+
+def whole_range(found: dict[Depth, Seen]) -> tuple[float, float]:
+    """That of dataset.range=auto. Raises UserError for several depths, and for one value alone."""
+    if len(found) > 1 and not set(found) <= {SIXTEEN, INTEGERS}:
+        raise UserError(f"dataset.range=auto: the images are of several depths: {ranges(found)}; give [low,high]")
+    low, high = min(seen.low for seen in found.values()), max(seen.high for seen in found.values())
+    if low == high:
+        raise UserError(f"dataset.range=auto: all pixels are {number(low)}")
+    return low, high
+
+
+def checked_range(given) -> Range:
+    """dataset.range as the user gave it. Raises UserError."""
+    if given is None or given == "auto":
+        return given
+    if isinstance(given, str) or len(given) != 2 or not given[0] < given[1]:
+        raise UserError(f"dataset.range={given}; expected [low,high], auto, or null for all that the depth can hold")
+    return tuple(given)
