@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from ganrun import __version__
 from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dir, config_dirs_of, defaults, groups, keys, options
 from ganrun.errors import Failure, UserError, one_of
+from ganrun.places import quoted
 
 EXAMPLES = """\
   ganrun model=dcgan loss=wgan-gp                     train; the run lands in outputs/
@@ -61,7 +62,7 @@ class Unbreakable:
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code: 2 for a user's mistake, told in one line; see errors.py."""
     try:
-        command, args = pick(argv)
+        command, args = pick(quoted(argv))
         add_modules(config_dirs_of(args))
         if {"-h", "--help"} & set(args):
             print(help_text(args) if command == "train" else command_help(command))

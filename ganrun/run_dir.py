@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.errors import UserError
+from ganrun.places import command
 from ganrun.storage import replacing
 
 # What `ganrun resume=...` may change; a trailing dot means everything below.
@@ -98,7 +99,7 @@ def make_named(path: Path) -> Path:
     """Makes the directory that the user named; refuses one that holds something."""
     try:
         if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not only_begun(path))):
-            advice = f"go on with it by resume={path}, or " if (path / ".hydra").exists() else ""
+            advice = f"go on with it: {command(f'resume={path}')}, or " if (path / ".hydra").exists() else ""
             raise UserError(f"run_dir={path} exists and is not empty; {advice}name another directory")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -117,7 +118,7 @@ def cannot_make(path: Path, error: OSError) -> UserError:
 
 def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:
     """The run that a run directory or one of its checkpoints belongs to, and the checkpoint if one was named."""
-    given = Path(os.path.expanduser(unquoted(path)))
+    given = Path(os.path.expanduser(path))
     is_file = given.suffix == ".ckpt" and not given.is_dir()
     if is_file and len(given.parts) < 3:
         given = given.absolute()
@@ -131,11 +132,6 @@ def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:
     if not run.config.exists():
         raise UserError(f"{key}={path}: not a run; expected a run directory or its checkpoints/<name>.ckpt")
     return run, given if is_file else None
-
-
-def unquoted(text: str) -> str:
-    """Without the quotes that Hydra's grammar allows around a value."""
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def may_change(key: str) -> bool:

@@ -25,6 +25,7 @@ from ganrun import cli, configs
 from ganrun.commands import train
 from ganrun.experiment.check import MULTI_SELECT
 from ganrun.experiment.hydra_main import parsed
+from ganrun.places import quoted
 
 SMALL = ["generator.width=8", "discriminator.width=8", "dataset.limit=64", "steps=1"]
 CONTEXTS = [  # command lines that together show every leaf key
@@ -311,7 +312,7 @@ def check_line(words: list[str]) -> None:
 
 def check_kept(words: list[str], outcome: Outcome, told: str) -> None:
     """Each key has the value that was given last, and what was to be deleted is gone."""
-    overrides = [OverridesParser.create().parse_override(word) for word in parsed(cli.pick(words)[1]).overrides]
+    overrides = [OverridesParser.create().parse_override(word) for word in parsed(cli.pick(quoted(words))[1]).overrides]
     (cfg,) = outcome.runs
     for i, override in enumerate(overrides):
         if any(_touches(later, override) for later in overrides[i + 1 :]):

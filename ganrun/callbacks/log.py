@@ -1,16 +1,26 @@
 """Scalars: the only place that reads losses to the host, every `log_every` steps."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from ganrun.storage import replacing, writing
+
+
+class TensorBoard(TensorBoardLogger):
+    """In the folder of that very name: Lightning's own takes `$HOME` or `~` in it for a variable."""
+
+    @property
+    def log_dir(self) -> str:
+        return os.path.join(self.root_dir, self.version)
 
 
 class MetricsFile(Logger):

@@ -16,6 +16,7 @@ from ganrun.errors import COLLAPSED, CannotWrite, UserError, reason_of
 from ganrun.experiment import sweep
 from ganrun.experiment.check import check
 from ganrun.experiment.hydra_main import refuse_flags, run_hydra
+from ganrun.places import command, unquoted
 from ganrun.run_dir import FORMAT, RunDir, make_named, make_unique
 from ganrun.storage import owning, replacing, writing
 
@@ -34,7 +35,7 @@ def run(args: list[str]) -> int:
         from ganrun.experiment.resume import resume
 
         rest = [arg for arg in without_config_dirs(args) if not arg.startswith("resume=")]
-        return _finish(*resume(resumed[-1].removeprefix("resume="), rest))
+        return _finish(*resume(unquoted(resumed[-1].removeprefix("resume=")), rest))
     if multirun:
         return sweep.run(args, _job)
     outcome: list[tuple[dict[str, Any], RunDir]] = []
@@ -47,7 +48,7 @@ def _finish(result: dict[str, Any], run: RunDir) -> int:
     if "status" in result:  # else another process of the run writes and tells
         if result["status"] != "finished":
             why = result["reason"] if result["status"] == "collapsed" else result["status"]
-            print(f"{why}; go on with: ganrun resume={run.path}", file=sys.stderr)
+            print(f"{why}; go on with: {command(f'resume={run.path}')}", file=sys.stderr)
         print(run.path, flush=True)
     if result.get("signal"):
         return 128 + result["signal"]

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from ganrun.errors import CannotWrite, Failure, NotFinite, UserError, reason_of
 from ganrun.experiment.state import find_start
 from ganrun.experiment.train_log import log
+from ganrun.places import command
 from ganrun.run_dir import RunDir
 
 
@@ -58,10 +59,10 @@ def what_now(run: RunDir, error: Exception) -> str:
     if start is None and isinstance(error, NotFinite):
         return "nothing had been saved before"
     if start is None:
-        return f"nothing had been saved: ganrun resume={run.path} starts anew"
+        return f"nothing had been saved: {command(f'resume={run.path}')} starts anew"
     if isinstance(error, NotFinite):
         return (
             f"the last finite state is {start.path}, step {start.step}: a new run from it, such as with a lower "
-            f"learning rate: ganrun init_from={run.path}"
+            f"learning rate: {command(f'init_from={run.path}')}"
         )
-    return f"go on from step {start.step} with: ganrun resume={run.path}"
+    return f"go on from step {start.step} with: {command(f'resume={run.path}')}"

@@ -11,12 +11,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
 from ganrun.callbacks.collapse import Collapse
 from ganrun.callbacks.evaluate import Evaluate
-from ganrun.callbacks.log import Log, MetricsFile
+from ganrun.callbacks.log import Log, MetricsFile, TensorBoard
 from ganrun.callbacks.progress import ProgressBar
 from ganrun.callbacks.samples import Samples
 from ganrun.callbacks.watch import Watch
@@ -160,7 +159,7 @@ class Fit:
         watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every, looks))
         step = start.step if start else 0
         set_attempt(parts, start.content["ganrun"]["attempt"] if start else 0)
-        self.board = TensorBoardLogger(
+        self.board = TensorBoard(
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=step + 1 if step else None,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """What a user reads on the terminal: the summary before a run and the table after it."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -89,5 +90,5 @@ def result_table(result: dict[str, Any], sample: Path, tensorboard: Path) -> Tab
         table.add_row(name, f"{score['final']:.5f}{best}, {score['better']} is better")
         table.add_row("", short_protocol(score["protocol"]))
     table.add_row("samples", str(sample))
-    table.add_row("curves", f"tensorboard --logdir {tensorboard.parent}")
+    table.add_row("curves", f"tensorboard --logdir {shlex.quote(str(tensorboard.parent))}")
     return table

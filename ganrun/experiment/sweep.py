@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from ganrun.errors import CannotWrite, UserError
 from ganrun.experiment.hydra_main import refuse_flags, run_hydra
+from ganrun.places import quote, unquoted
 from ganrun.run_dir import RunDir, make_named, make_unique
 from ganrun.signals import Signals
 from ganrun.storage import replacing
@@ -32,12 +33,13 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     named = [arg.partition("=")[2] for arg in args if arg.lstrip("+").startswith("run_dir=")]
     args = [arg for arg in args if not arg.lstrip("+").startswith("run_dir=")]
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    directory = make_named(Path(named[-1]).expanduser()) if named else make_unique(Path("outputs/sweeps") / stamp)
+    place = Path(unquoted(named[-1]) if named else f"outputs/sweeps/{stamp}").expanduser()
+    directory = make_named(place) if named else make_unique(place)
     early = False
     with Signals() as signals:
         try:
             one = partial(run_one, job, directory, signals)
-            run_hydra("train", [*args, f"hydra.sweep.dir={_quoted(directory)}"], one)
+            run_hydra("train", [*args, f"hydra.sweep.dir={quote(str(directory))}"], one)
             if not any(path.is_dir() for path in directory.iterdir()):
                 raise UserError("-m: the values make no combination, so nothing can run; glob() is for groups alone")
         except UserError as error:
@@ -80,10 +82,6 @@ def remove_empty(folder: Path) -> None:
     while folder != folder.parent and folder.name and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def collect(directory: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,83 @@
+"""Places as people type them: a path needs no quotes but the shell's own, on its way in and on its way out."""
+
+import re
+import shlex
+from collections.abc import Iterable
+from os.path import expanduser, lexists
+
+NAMES = ("from", "input", "out", "of", "resume", "init_from", "cache", "weights")
+ENDING = re.compile(r"(^|[_-])(path|dir|folder|file)s?$")
+LISTS = re.compile(r"of|.+s")  # keys that take several: brackets hold a list there, and belong to the name elsewhere
+VALUES = re.compile(r"true|false|\[.*|[-+.\d]*", re.I | re.S)  # what cache and weights of a user's own class may be
+PLAIN = re.compile(r"(?!(?:true|false|nan|inf)$)(?:\.{0,2}/|[a-z_])[\w./+%@-]*", re.A | re.I)  # by Hydra's grammar
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.S)
+SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)", re.S)
+ELEMENT = re.compile(rf"\s*((?:{QUOTED.pattern})(?=\s*(?:,|$))|(?:\$\{{[^}}]*\}}|[^,])+)\s*(?:,|$)", re.S)
+
+
+def quoted(args: Iterable[str]) -> list[str]:
+    """A command line in which every value that is a place is quoted for Hydra's grammar, where it needs it.
+
+    A place is taken as it was typed, letter by letter; a leading ~ is expanded as a shell does. `null`, `${...}` and
+    what the user has put into quotes keep Hydra's meaning. So do commas under -m, unless a file has that name.
+    """
+    args = list(args)
+    sweep = bool({"-m", "--multirun"} & set(args))
+    return [_quoted_word(arg, sweep) for arg in args]
+
+
+def _quoted_word(word: str, sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    name = re.split(r"[./]", key.lstrip("+"))[-1]
+    settles = name in ("cache", "weights") and VALUES.fullmatch(value)
+    if not is_place(key.lstrip("+")) or value.lower() in ("", "null") or settles:
+        return word
+    return key + equals + _quoted_value(value, sweep and name != "run_dir", bool(LISTS.fullmatch(name)))
+
+
+def _quoted_value(value: str, sweep: bool, several: bool) -> str:
+    if is_there(expanduser(value)):
+        return quote(expanduser(value))
+    if several and value.startswith("[") and value.endswith("]"):
+        return f"[{','.join(map(_quoted_element, ELEMENT.findall(value[1:-1])))}]"
+    if not sweep:
+        return _quoted_element(value)
+    return value if SWEEP.fullmatch(value) else ",".join(map(_quoted_element, ELEMENT.findall(value)))
+
+
+def _quoted_element(text: str) -> str:
+    return text if QUOTED.fullmatch(text) else quote(expanduser(text))
+
+
+def is_place(key: str) -> bool:
+    """Does a dotted key name a file or folder? As its last part says."""
+    name = key.rpartition(".")[2]
+    return not key.startswith("hydra") and (name in NAMES or ENDING.search(name) is not None)
+
+
+def quote(text: str) -> str:
+    """For Hydra's grammar, in which a backslash counts only before a quote; as it is if it can stay so."""
+    if PLAIN.fullmatch(text):
+        return text
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
+
+
+def unquoted(text: str) -> str:
+    """The text that a value in quotes stands for, by Hydra's grammar; any other is itself."""
+    if not QUOTED.fullmatch(text):
+        return text
+    mark = text[0]
+    return re.sub(rf"(\\+)({mark}|\Z)", lambda found: "\\" * (len(found[1]) // 2) + found[2], text[1:-1])
+
+
+def command(*words: str) -> str:
+    """A ganrun command that can be pasted into a shell."""
+    return shlex.join(["ganrun", *words])
+
+
+def is_there(path: str) -> bool:
+    """False for what cannot name a file."""
+    try:
+        return lexists(path)
+    except ValueError:
+        return False
