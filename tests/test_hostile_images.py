@@ -332,7 +332,7 @@ def test_every_kind_of_pixel(tmp_path, kind, oddity):
     path = written(tmp_path, kind, {"a.png": content})
     settings = {"frames": "first"} | ({"range": [0, 65535]} if "16 bits" in oddity else {})
     got = first_pixels(folder(path, fit="resize", **settings))[0]
-    assert got == (pytest.approx(expected, abs=1) if "jpeg" in oddity else expected)
+    assert got == (pytest.approx(expected, abs=1) if oddity in ("cmyk jpeg", "lab") else expected)
     (level,) = first_pixels(folder(path, channels=1, **settings))[0]
     assert level == pytest.approx(expected[0] * 0.299 + expected[1] * 0.587 + expected[2] * 0.114, abs=1)
 
