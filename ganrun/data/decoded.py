@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Literal, TypeVar
 
+import numpy as np
 import PIL
 import torch
 from torch import Tensor
@@ -178,8 +179,8 @@ class DecodedImages(Images):
         return None, []
 
     @abstractmethod
-    def content(self, name: str, most: int = LARGEST) -> bytes:
-        """The first `most` bytes of one file."""
+    def content(self, name: str, most: int = LARGEST) -> bytes | np.ndarray:
+        """The first `most` bytes of one file, or an image as an array, see Decoding.decode."""
 
     @abstractmethod
     def stamp(self, name: str) -> str:

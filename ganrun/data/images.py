@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.data.arrays import ArrayFile, arrays
 from ganrun.data.base import Images, as_labels, limited
 from ganrun.data.decoded import ADVICE, DecodedImages
 from ganrun.data.files import LARGEST, printable, source
@@ -89,21 +90,30 @@ class ImageFolder(DecodedImages):
     The one folder that a .zip has around everything is no level. Beside class folders with images, one without any is
     refused or skipped as `on_error` says.
 
-    path: the folder or zip file.
+    path: the folder or zip file, or an .npy or .npz of images, see ArrayFile.
     """
 
     path: str | None
 
+    def open(self) -> None:
+        super().open()
+        if isinstance(self._source, ArrayFile):
+            self.notes += self._source.notes
+            if self.held:
+                self._source.release()
+
     def find(self):
         if not self.path:
-            raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images>")
-        self._source, found = source(self.path)
+            raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images, .npy or .npz>")
+        self._source, found = arrays(self.path) or source(self.path)
         if not found.files and not found.faults:
             raise UserError(f"dataset.path={self.path}: no images in it; image files end in .png, .jpg, .webp, ...")
         self._folders, self._top = found.folders, self._source.top(found.files)
         return sorted(found.files), found.faults
 
     def label(self, names):
+        if isinstance(self._source, ArrayFile):
+            return self._source.label(names)
         top = self._source.top(names)
         folders = [first_folder(name, top) for name in names]
         classes = sorted(set(folders))

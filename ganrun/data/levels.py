@@ -21,6 +21,7 @@ class Depth(NamedTuple):
     full: tuple[float, float] | None
 
 
+BITS = Depth("1-bit", (0, 1))
 EIGHT = Depth("8-bit", (0, 255))
 SIXTEEN = Depth("16-bit", (0, 65535))
 TWELVE = Depth("12-bit", (0, 4095))
@@ -37,7 +38,7 @@ def depth_of(values: np.ndarray) -> Depth:
     if values.dtype.kind not in "biuf":
         raise ValueError(f"its pixels are {values.dtype}; expected numbers")
     if values.dtype == bool:
-        return Depth("1-bit", (0, 1))
+        return BITS
     if values.dtype == np.uint8:
         return EIGHT
     if values.dtype.kind == "f":
@@ -105,7 +106,7 @@ def check(found: dict[Depth, Seen], total: int) -> list[str]:
     flat.
     """
     notes = []
-    for depth, seen in found.items():
+    for depth, seen in ((depth, seen) for depth, seen in found.items() if depth is not BITS):
         pixels = f"{depth.name} pixels lie in {text((seen.low, seen.high))} of {text(depth.full)}"
         pixels += f" ({seen.num:,} of {total:,} images looked at)"
         if used(depth, seen) >= LEAST_USED:

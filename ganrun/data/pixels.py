@@ -118,33 +118,36 @@ class Decoding:
     frames: Frames = "refuse"
     max_pixels: int | None = None
 
-    def decode(self, content: bytes) -> tuple[Tensor, int]:
+    def decode(self, content: bytes | np.ndarray) -> tuple[Tensor, int]:
         """An image file -> its pixels, and how many values were clipped to `span`.
 
-        Upright by its EXIF orientation; transparent pixels are laid over white. Raises whatever Pillow does on a
-        damaged file, ValueError for what is refused.
+        Upright by its EXIF orientation; transparent pixels are laid over white. Or an array (H, W) or (H, W, C) of 1, 3
+        or 4 channels, the fourth being opacity. Raises whatever Pillow does on a damaged file, ValueError for what is
+        refused.
         """
+        if isinstance(content, np.ndarray):
+            levels, clipped = to_eight_bits(content, depth_of(content), self.span)
+            image = Image.fromarray(levels[..., 0] if levels.shape[2:] == (1,) else levels)
+            return self._fitted(image, image.size, (0, 0, *image.size), 1), clipped
         with self._loaded(content) as (image, full, box, depth):
             eight, clipped = self._eight_bit(image, depth)
             return self._fitted(eight, full, box, orientation(image)), clipped
 
-    def decode_array(self, values: np.ndarray) -> tuple[Tensor, int]:
-        """As `decode`, from values (H, W) or (H, W, C) of 1, 3 or 4 channels, the fourth being opacity."""
-        levels, clipped = to_eight_bits(values, depth_of(values), self.span)
-        image = Image.fromarray(levels[..., 0] if levels.ndim == 3 and levels.shape[2] == 1 else levels)
-        return self._fitted(image, image.size, (0, 0, *image.size), 1), clipped
-
-    def look(self, content: bytes) -> tuple[Depth, float, float]:
+    def look(self, content: bytes | np.ndarray) -> tuple[Depth, float, float]:
         """The depth of an image's pixels, their lowest and their highest value. Raises as `decode` does."""
+        if isinstance(content, np.ndarray):
+            return depth_of(content), content.min().item(), content.max().item()
         with self._loaded(content) as (image, _, _, depth):
             depth, values = stored(image, depth, self._mode)
             return depth, values.min().item(), values.max().item()
 
-    def check(self, content: bytes, *, whole: bool) -> list[str] | None:
+    def check(self, content: bytes | np.ndarray, *, whole: bool) -> list[str] | None:
         """What to say of how a file is read, from its header; None if that takes the whole file.
 
         whole: is the content that of the whole file? Raises as `decode` does for what a header tells.
         """
+        if isinstance(content, np.ndarray):
+            return []
         with opened(content, self.max_pixels) as image:
             if not whole and image.format not in HEADER_TELLS:
                 return None
