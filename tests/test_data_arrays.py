@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, ganrun
 
 from ganrun.data import arrays
 from ganrun.data.images import ImageFolder
@@ -139,6 +140,15 @@ def test_damaged_files_are_named(tmp_path, ending, damage):
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path}: cannot be read as {ending}: |cannot read image images"):
         opened(path)
+
+
+def test_what_sample_writes_trains_again_and_a_set_smaller_than_a_batch_says_so(tmp_path):
+    colours = np.random.default_rng(0).integers(256, size=(10, 16, 16, 3), dtype=np.uint8)
+    saved(tmp_path, {"arr_0": colours, "labels": np.arange(10) % 2, "classes": np.array(["cat", "dog"])})
+    chosen = ["dataset=image-folder", "dataset.path=images.npz", "dataset.resolution=16", "conditional=label"]
+    done = ganrun(*TINY, *chosen, "steps=1", "metric=[]", "run_dir=r", cwd=tmp_path)
+    assert "10 samples, fewer than batch_size=16: each batch repeats some" in done.stdout
+    assert "fewer than batch_size=16" in (tmp_path / "r" / "train.log").read_text()
 
 
 def test_wrong_sizes_are_fitted(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from test_data_images import encoded, picture, written
 
-from ganrun.data import decoded, prepared
+from ganrun.data import decoded, prepared, progress
 from ganrun.data.decoded import Unreadable
 from ganrun.data.images import ImageFolder
 from ganrun.errors import UserError
@@ -279,3 +279,23 @@ def test_without_a_cache_small_sets_are_kept_in_memory(tmp_path, monkeypatch):
     assert opened(path, None).held and not opened(path, None, num_workers=1).held
     monkeypatch.setattr(decoded, "IN_MEMORY", 10)
     assert not opened(path, None).held
+
+
+def test_without_a_folder_to_write_a_set_is_read_all_the_same(tmp_path, monkeypatch, capsys):
+    path = written(tmp_path, "folder", CONTENTS)
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "no folder"))
+    assert content(opened(path, prepared.DEFAULT)) == content(opened(path, None))
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "decoded pixels are not kept; cache_dir=<folder> or $GANRUN_CACHE" in told
+
+
+def test_progress_is_said_every_ten_seconds(capsys):
+    now = iter([0.0, 4.0, 11.0, 15.0, 24.0, 40.0])
+    count = progress.Steps("mine: decoding", 1000, clock=lambda: next(now))
+    for _ in range(5):
+        count.advance(200)
+    assert capsys.readouterr().out.splitlines() == [
+        "mine: decoding: 400 of 1,000 images, 36 images/s, 16 s left",
+        "mine: decoding: 800 of 1,000 images, 33 images/s, 6 s left",
+    ]

@@ -106,6 +106,8 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", b
 
     cfg.precision = precision_of(cfg)  # final values are saved: a resume elsewhere goes on in the same precision
     parts = build(cfg)
+    if len(parts.data) < cfg.batch_size:
+        notes.append(f"{len(parts.data)} samples, fewer than batch_size={cfg.batch_size}: each batch repeats some")
     trainer = make_trainer(cfg, logger=False)
     if cfg.init_from:
         notes += init_from(parts, cfg.init_from)

@@ -22,6 +22,7 @@ from ganrun.data.identity import digest_of
 from ganrun.data.levels import LOOKED_AT, Depth, Seen, check, checked_range, ranges, typed, whole_range, without_range
 from ganrun.data.pixels import DECODER, Decoding
 from ganrun.data.prepared import Prepared
+from ganrun.data.progress import steps
 from ganrun.errors import UserError
 from ganrun.game import Batch
 
@@ -46,7 +47,8 @@ class DecodedImages(Images):
 
     cache: a folder for the decoded pixels; they are prepared when the set is first opened with these settings, and
     mapped from then on. None = without: sets of at most 1 GiB are decoded whenever they are opened, if there are no
-    workers, each of which would keep its own copy; else each image is decoded when it is read.
+    workers, each of which would keep its own copy; else each image is decoded when it is read. So it is, with a
+    warning, where the default folder cannot be written.
     on_error: refuse raises Unreadable for the first file that cannot be read, when the set is opened if its header
     tells or if all are decoded then. skip decodes every file once and leaves the bad ones out, see `skipped`.
     range: [low, high], the stored values that become black and white; values outside are clipped, and it is said. None
@@ -79,6 +81,8 @@ class DecodedImages(Images):
         names, known = self.find()
         place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
         ready = place.load() if place else None
+        if place and not ready and not place.can_be_made():
+            place = None
         with place.owned() if place and not ready else nullcontext():
             ready = ready or (place.load(tell=True) if place else None)  # another process may have prepared it
             if ready:
@@ -113,7 +117,7 @@ class DecodedImages(Images):
 
     def _decode_all(self, names: list[str], known: dict[str, str], place: Prepared | None) -> Tensor | None:
         """The chosen images (num, C, H, W), if there is room for them."""
-        bad = faults(names, self._check_header)
+        bad = faults(names, self._check_header, what=f"{self.name}: checking", max_pixels=self.max_pixels)
         self._leave_out(known | bad)
         names, room = [name for name in names if name not in bad], None
         self._look(names)
@@ -168,7 +172,8 @@ class DecodedImages(Images):
             if room is not None:
                 room[index] = image
 
-        return {names[i]: why for i, why in faults(range(len(names)), keep).items()}
+        found = faults(range(len(names)), keep, what=f"{self.name}: decoding", max_pixels=self.max_pixels)
+        return {names[i]: why for i, why in found.items()}
 
     @abstractmethod
     def find(self) -> tuple[list[str], dict[str, str]]:
@@ -199,9 +204,12 @@ class DecodedImages(Images):
     def _decoded(self) -> Iterator[Tensor]:
         """All images, in parts."""
         print(f"dataset {self.name}: looking at {len(self):,} images, by which scores and a resume know them")
-        with quiet(), ThreadPoolExecutor(THREADS) as pool:
+        counted = steps(f"{self.name}: looking at", len(self))
+        with quiet(self.max_pixels), ThreadPoolExecutor(THREADS) as pool, counted as count:
             for start in range(0, len(self), 256):
-                yield torch.stack(list(pool.map(self._read, self._names[start : start + 256])))
+                some = self._names[start : start + 256]
+                yield torch.stack(list(pool.map(self._read, some)))
+                count.advance(len(some))
 
     def shown(self, name: str) -> str:
         """A file's name in messages."""
@@ -213,7 +221,7 @@ class DecodedImages(Images):
     def read(self, indices: Tensor) -> Batch:
         if self.held:
             return super().read(indices)
-        with quiet():
+        with quiet(self.max_pixels):
             images = [self._read(self._names[i]).permute(1, 2, 0) for i in indices.tolist()]
         real = torch.stack(images).permute(0, 3, 1, 2)  # channels_last
         return {"real": real} if self._labels is None else {"real": real, "label": self._labels[indices]}
@@ -259,7 +267,11 @@ class DecodedImages(Images):
 
     def _ranges(self, names: list[str]) -> dict[Depth, Seen]:
         looked_at: list[tuple[str, Depth, float, float]] = []
-        faults(names, lambda name: looked_at.append((name, *self._range_of(name))))  # bad ones are dealt with later
+
+        def look(name: str) -> None:
+            looked_at.append((name, *self._range_of(name)))
+
+        faults(names, look, what=f"{self.name}: range of", max_pixels=self.max_pixels)  # bad ones are dealt with later
         found: dict[Depth, Seen] = {}
         for name, depth, low, high in sorted(looked_at, key=itemgetter(0)):
             found.setdefault(depth, Seen(low, high, first=name)).add(low, high)
@@ -294,8 +306,13 @@ def spaced(num: int, limit: int | None) -> list[int]:
     return list(range(num)) if limit is None else torch.linspace(0, num - 1, min(limit, num)).long().tolist()
 
 
-def faults(items: Sequence[Item], check: Callable[[Item], None]) -> dict[Item, str]:
-    """The items that `check` raises an exception for, with the reason, in their order; several are checked at once."""
+def faults(
+    items: Sequence[Item], check: Callable[[Item], None], *, what: str, max_pixels: int | None = None
+) -> dict[Item, str]:
+    """The items that `check` raises an exception for, with the reason, in their order; several are checked at once.
+
+    what: the progress that is shown is of.
+    """
 
     def fault(item: Item) -> str | None:
         try:
@@ -305,8 +322,14 @@ def faults(items: Sequence[Item], check: Callable[[Item], None]) -> dict[Item, s
         return None
 
     found: dict[Item, str] = {}
-    with quiet(), ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes without holding the interpreter's lock
+    counted = steps(what, len(items))
+    with (
+        quiet(max_pixels),
+        ThreadPoolExecutor(THREADS) as pool,
+        counted as count,
+    ):  # Pillow decodes without holding the interpreter's lock
         for start in range(0, len(items), 256):  # few at a time, so that an interrupt need not wait for all
             some = items[start : start + 256]
             found |= {item: why for item, why in zip(some, pool.map(fault, some), strict=True) if why is not None}
+            count.advance(len(some))
     return found

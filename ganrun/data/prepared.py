@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import sys
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +23,7 @@ from ganrun.errors import UserError
 from ganrun.storage import PARTIAL, replacing
 
 FORMAT = 3  # 1 had a digest of the files in place of the pixels, 2 no notes
+DEFAULT = "~/.cache/ganrun"  # as in configs/train.yaml
 BLOCK = 2**24  # bytes, each with a checksum
 CHECKED = 2**30  # bytes that are checked when a set is opened: all of a smaller one, evenly spaced blocks of a larger
 ROWS = 1024  # moved at once
@@ -55,6 +58,22 @@ class Prepared:
         self.partial = self.folder / f"{self.pixels.stem}-{os.getpid()}{PARTIAL}"
         channels, height, width = shape
         self.row = (height, width, channels)
+
+    def can_be_made(self) -> bool:
+        """False, with a warning, if nobody has named this folder and it cannot be written."""
+        if self.folder != Path(DEFAULT).expanduser():
+            return True  # what cannot be written there is refused
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                return True
+        except OSError as error:
+            print(
+                f"warning: cannot write {self.folder} ({error.strerror}): decoded pixels are not kept; "
+                "cache_dir=<folder> or $GANRUN_CACHE names another place",
+                file=sys.stderr,
+            )
+            return False
 
     @contextmanager
     def owned(self) -> Iterator[None]:
