@@ -26,6 +26,12 @@ def quoted(args: Iterable[str]) -> list[str]:
     return [_quoted_word(arg, sweep) for arg in args]
 
 
+def as_text(word: str) -> str:
+    """key=value whose value, or each value in its list, is text for Hydra as it was typed: 003, true, 1e3, ü."""
+    key, _, value = word.partition("=")
+    return word if value.lower() in ("", "null") else f"{key}={_quoted_value(value, sweep=False, several=True)}"
+
+
 def _quoted_word(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     name = re.split(r"[./]", key.lstrip("+"))[-1]

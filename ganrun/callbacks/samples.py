@@ -1,5 +1,6 @@
 """Sample pictures of one fixed noise through time, as PNG files and in TensorBoard."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,28 +9,38 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganrun.classes import natural_order
 from ganrun.data.datamodule import GANDataModule
+from ganrun.pictures import classes_shown
 from ganrun.run_dir import RunDir
 from ganrun.seeding import generator
 from ganrun.storage import replacing
 
+log = logging.getLogger("ganrun")
 POINTS = 2000  # generated vectors in a scatter plot
 
 
 class Samples(pl.Callback):
-    """Draws every `every` steps (0 = only at the end). num: images in a grid."""
+    """Draws every `every` steps (0 = only at the end). num: images in a grid.
+
+    conditional: a column for each class, or for as many as pictures.classes_shown says.
+    """
 
     def __init__(self, run: RunDir, datamodule: GANDataModule, *, every: int, num: int, conditional: bool):
         self.run = run
         self.data = datamodule.data
         self.every = every
-        self.names = self.data.classes if conditional else None
+        order = natural_order(self.data.classes) if conditional else []
+        shown = classes_shown(order, num, self.data.shape[-2:]) if len(self.data.shape) == 3 else order
+        self.names = [self.data.classes[index] for index in shown] or None
         self.real: Tensor = datamodule.reals(POINTS)["real"] if len(self.data.shape) == 1 else torch.empty(0)
         self.columns = len(self.names) if self.names else max(1, round(num**0.5))
         self.num = POINTS if len(self.data.shape) == 1 else max(1, num // self.columns) * self.columns
         self._last: Image.Image | None = None  # the newest picture and the step it shows
         self._last_step = -1
-        self.label = torch.arange(self.num) % self.columns if self.names else None  # a column a class
+        self.label = torch.tensor(shown)[torch.arange(self.num) % self.columns] if shown else None  # a column a class
+        if len(shown) < len(order):
+            log.info("sample pictures show %d of %d classes, evenly spaced", len(shown), len(order))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.is_global_zero and self.every and trainer.global_step % self.every == 0:

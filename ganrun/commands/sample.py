@@ -18,10 +18,12 @@ from omegaconf import DictConfig
 
 from ganrun.experiment.hydra_main import refuse_flags, run_hydra
 from ganrun.experiment.sample_check import check_sample
+from ganrun.places import as_text
 
 
 def run(args: list[str]) -> int:
     """Returns the exit code. The last line on stdout is the path that was written."""
+    args = [as_text(arg) if arg.startswith("label=") else arg for arg in args]  # a class may be named 003 or true
     refuse_flags(args, sweeps=False)
     composed: list[DictConfig] = []
     run_hydra("sample", args, composed.append)

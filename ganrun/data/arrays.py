@@ -70,9 +70,6 @@ class ArrayFile:
     def stamp(self, name: str) -> str:
         return self._stamp
 
-    def top(self, names: list[str]) -> str:
-        return ""
-
     def label(self, names: list[str]) -> tuple[Tensor | None, list[str]]:
         """Of these images, (num,), and the names of the classes that the file has; None for no labels."""
         labels, classes = self._labels()

@@ -15,23 +15,46 @@ from ganrun.errors import UserError
 
 NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
 LARGEST = 2**28  # bytes of one file, uncompressed
+OF_SYSTEMS = {"thumbs.db", "desktop.ini", ".ds_store"}  # left behind by Windows and macOS
+PHOTOGRAPHS = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}  # Pillow reads none
 ENCRYPTED = 0x1  # bit of a zip member's flags
 READING = threading.Lock()  # zipfile counts the readers of a file without one
 
 
 @dataclass
 class Listing:
-    """files: to be read. faults: those that cannot be, with the reason. folders: what was seen, images or not."""
+    """files: to be read. faults: those that cannot be, with the reason. folders: what was seen, images or not.
+
+    others: further files, by ending. hidden: hidden files and folders, but for what systems leave behind.
+    """
 
     files: list[str] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    hidden: int = 0
 
     def add(self, name: str, fault: str | None) -> None:
         if fault is None:
             self.files.append(name)
         else:
             self.faults[name] = fault
+
+    def add_other(self, name: str) -> None:
+        """A file that is no image by its ending."""
+        if PurePosixPath(name).name.lower() not in OF_SYSTEMS:
+            self.others.setdefault(PurePosixPath(name).suffix.lower(), []).append(name)
+
+    def unused(self, besides: set[str]) -> str | None:
+        """What lies there and is not read, counted by kind; None if there is nothing. besides: names that are read."""
+        left = {kind: len(set(names) - besides) for kind, names in self.others.items()}
+        kinds = [f"{num:,} {kind or 'without an ending'}" for kind, num in sorted(left.items()) if num]
+        kinds += [f"{self.hidden:,} hidden"] if self.hidden else []
+        if not kinds:
+            return None
+        convert = sorted(kind for kind in left.keys() & PHOTOGRAPHS if left[kind])
+        advice = f"; convert {', '.join(convert)} to .jpg or .png" if convert else ""
+        return f"not used: {', '.join(kinds)}{advice}"
 
 
 class Folder:
@@ -48,7 +71,9 @@ class Folder:
             folder, above = pending.pop()
             try:
                 status = os.stat(self.root / folder)
-                names = [name for name in os.listdir(self.root / folder) if not is_hidden(name)]
+                names = os.listdir(self.root / folder)
+                found.hidden += sum(map(counts_as_hidden, names))
+                names = [name for name in names if not is_hidden(name)]
             except OSError as error:
                 found.add(folder or ".", reason(error))
                 continue
@@ -67,6 +92,8 @@ class Folder:
                 yield name
             elif is_image(name):
                 found.add(name, file_fault(path))
+            else:
+                found.add_other(name)
 
     def read(self, name: str, most: int = LARGEST) -> bytes:
         """The first `most` bytes of a file."""
@@ -82,34 +109,47 @@ class Folder:
         times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
         return f"{self._place} {status.st_dev} {status.st_ino} {status.st_size} {times}"
 
-    def top(self, names: list[str]) -> str:
-        """What all names begin with and is no level: nothing."""
-        return ""
-
 
 class Zip:
-    """A .zip's images. What leads out of it is never read; a backslash separates folders, as it does on Windows."""
+    """A .zip's images. What leads out of it is never read; a backslash separates folders, as it does on Windows.
 
-    def __init__(self, path: Path):
-        self.path = path
+    within: the folder in it, with a slash at the end, that is read; "" = all.
+    """
+
+    def __init__(self, path: Path, within: str = ""):
+        self.path, self.within = path, within
         self.archive, self._opened_by = None, None
         self._members: dict[str, str] = {}  # name -> as the archive spells it
 
     def find(self) -> Listing:
         found = Listing()
+        images: set[str] = set()
         for info in self._open().infolist():
             spelt = info.filename.replace("\\", "/")
             name = PurePosixPath(spelt).as_posix()
             if leads_out(name):
                 if has_ending(name):
                     found.faults[name] = "its name leads out of the .zip"
-            elif not is_hidden(name):
-                found.folders.add(name if spelt.endswith("/") else name.rpartition("/")[0])
-                if is_image(name) and not spelt.endswith("/"):
-                    self._members[name] = info.filename
-        for name, spelt in self._members.items():  # of members with the same name the last counts
-            found.add(name, member_fault(self.archive.getinfo(spelt)))
+            elif f"{name}/".startswith(self.within):
+                name = name[len(self.within) :]
+                self._list(name, info.filename, found, images, is_folder=spelt.endswith("/"))
+        for name in images:  # of members with the same name the last counts
+            found.add(name, member_fault(self.archive.getinfo(self._members[name])))
         return found
+
+    def _list(self, name: str, spelt: str, found: Listing, images: set[str], *, is_folder: bool) -> None:
+        """Sorts one member in. name: without the folder that is read; spelt: as the archive has it."""
+        if is_hidden(name):
+            found.hidden += counts_as_hidden(name)
+            return
+        found.folders.add(name if is_folder else name.rpartition("/")[0])
+        if is_folder or not name:
+            return
+        self._members[name] = spelt
+        if is_image(name):
+            images.add(name)
+        else:
+            found.add_other(name)
 
     def read(self, name: str, most: int = LARGEST) -> bytes:
         """The first `most` bytes of a member, piece by piece: it may hold more than it claims to."""
@@ -129,11 +169,6 @@ class Zip:
         info = self._open().getinfo(self._members[name])
         return f"{info.file_size} {info.CRC}"
 
-    def top(self, names: list[str]) -> str:
-        """The one folder, with its slash, that is around everything; "" if there is none."""
-        first = {name.partition("/")[0] for name in names}
-        return f"{first.pop()}/" if len(first) == 1 and all("/" in name for name in names) else ""
-
     def _open(self) -> zipfile.ZipFile:
         if self._opened_by != os.getpid():  # a forked worker would share its parent's place in the file
             self.archive, self._opened_by = zipfile.ZipFile(self.path), os.getpid()
@@ -144,8 +179,8 @@ class Zip:
 
 
 def source(path: str) -> tuple[Folder | Zip, Listing]:
-    """A folder or .zip and what is in it. Raises UserError for anything else."""
-    root = Path(path).expanduser()
+    """A folder, a .zip or a folder within one (x.zip/train), and what is in it. Raises UserError for anything else."""
+    root, within = within_zip(Path(path).expanduser())
     if not root.exists():
         raise UserError(f"dataset.path={path}: there is no such folder or .zip")
     if root.is_dir():
@@ -154,11 +189,22 @@ def source(path: str) -> tuple[Folder | Zip, Listing]:
     if not root.is_file() or not zipfile.is_zipfile(root):
         what = "a damaged or cut off" if root.is_file() and begins_as_zip(root) else "neither a folder nor a"
         raise UserError(f"dataset.path={path} is {what} .zip file")
-    found = Zip(root)
+    found = Zip(root, within)
     try:
-        return found, found.find()
+        listing = found.find()
     except Exception as error:  # a damaged directory of members raises exceptions of every kind
         raise UserError(f"dataset.path={path} cannot be read as a .zip file: {reason(error)}") from error
+    if within and not listing.folders:
+        raise UserError(f"dataset.path={path}: there is no folder {within} in {root}")
+    return found, listing
+
+
+def within_zip(path: Path) -> tuple[Path, str]:
+    """(the .zip, the folder in it with a slash at the end) of a path that leads into a .zip; else (path, "")."""
+    for place in path.parents:
+        if place.suffix.lower() == ".zip" and place.is_file():
+            return place, f"{path.relative_to(place).as_posix()}/"
+    return path, ""
 
 
 def begins_as_zip(path: Path) -> bool:
@@ -195,6 +241,12 @@ def leads_out(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Hidden files and folders, and what macOS adds to archives."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def counts_as_hidden(name: str) -> bool:
+    """Is it hidden, and no trace of a system?"""
+    last = PurePosixPath(name).name
+    return is_hidden(name) and "__MACOSX" not in name and not last.startswith("._") and last.lower() not in OF_SYSTEMS
 
 
 def has_ending(name: str) -> bool:

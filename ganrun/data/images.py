@@ -14,6 +14,7 @@ from ganrun.data.arrays import ArrayFile, arrays
 from ganrun.data.base import Images, as_labels, limited
 from ganrun.data.decoded import ADVICE, DecodedImages
 from ganrun.data.files import LARGEST, printable, source
+from ganrun.data.labels import LABELS, check_splits, first_folder, listed, read_labels, wrapping
 from ganrun.data.pixels import fit_images, to_channels
 from ganrun.errors import UserError
 
@@ -85,12 +86,14 @@ class ImageArray(ImagesInMemory):
 
 @dataclass(kw_only=True)
 class ImageFolder(DecodedImages):
-    """The images of a folder or a .zip, however deep. Folders at the first level are classes if all images are in one.
+    """The images of a folder or a .zip, however deep, or of an .npy or .npz.
 
-    The one folder that a .zip has around everything is no level. Beside class folders with images, one without any is
-    refused or skipped as `on_error` says.
+    Labels come from a StyleGAN dataset.json, if there is one. Else the folders at the first level are classes, if each
+    image lies in one of them. Folders that are around everything are no level, in a folder as in a .zip. Folders that
+    are all named as splits (train, test, ...) are refused. Beside class folders with images, one without any is refused
+    or skipped as `on_error` says.
 
-    path: the folder or zip file, or an .npy or .npz of images, see ArrayFile.
+    path: the folder, the .zip, a folder within it (x.zip/train), or an array file, see ArrayFile.
     """
 
     path: str | None
@@ -105,22 +108,61 @@ class ImageFolder(DecodedImages):
     def find(self):
         if not self.path:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images, .npy or .npz>")
-        self._source, found = arrays(self.path) or source(self.path)
+        self._source, self._found = arrays(self.path) or source(self.path)
+        found = self._found
         if not found.files and not found.faults:
-            raise UserError(f"dataset.path={self.path}: no images in it; image files end in .png, .jpg, .webp, ...")
-        self._folders, self._top = found.folders, self._source.top(found.files)
+            unused = found.unused(set())
+            there = f"; {unused}" if unused else ""
+            raise UserError(
+                f"dataset.path={self.path}: no images in it{there}; image files end in .png, .jpg, .webp, ..."
+            )
+        self._top = wrapping(found.files)
         return sorted(found.files), found.faults
 
     def label(self, names):
         if isinstance(self._source, ArrayFile):
             return self._source.label(names)
-        top = self._source.top(names)
-        folders = [first_folder(name, top) for name in names]
-        classes = sorted(set(folders))
-        if "" in classes or len(classes) < 2:
+        self._top = wrapping([*names, *(name for name in [*self._found.files, *self._found.faults] if "/" in name)])
+        file = next((f"{top}{LABELS}" for top in ("", self._top) if self._is_there(f"{top}{LABELS}")), None)
+        unused = self._found.unused({file} if file else set())
+        self.notes += [unused] if unused else []
+        return self._label_by_folder(names) if file is None else self._label_by_file(names, file)
+
+    def _is_there(self, name: str) -> bool:
+        return name in self._found.others.get(".json", ())
+
+    def _label_by_file(self, names: list[str], file: str) -> tuple[Tensor | None, list[str]]:
+        place = f"{self.path}/{file}"
+        labels = read_labels(self._source.read(file), place)
+        if isinstance(labels, str):
+            self.notes.append(f"no classes: {file} is there, but {labels}")
             return None, []
-        seen = {first_folder(f"{folder}/", top) for folder in self._folders if f"{folder}/".startswith(top)}
+        folder = file.removesuffix(LABELS)
+        labels = {f"{folder}{name}": label for name, label in labels.items()}
+        without = [name for name in names if name not in labels]
+        if without:
+            raise UserError(
+                f"{place}: no label for {len(without):,} of {len(names):,} images, such as {printable(without[0])}"
+            )
+        gone = len(labels.keys() - {*self._found.files, *self._found.faults})
+        self.notes += [f"{file} has labels of {gone:,} files that are not there"] if gone else []
+        classes = [str(number) for number in range(max(labels[name] for name in names) + 1)]
+        self.notes.append(f"{len(classes):,} classes from {file}: {listed(classes)}")
+        return as_labels([labels[name] for name in names]), classes
+
+    def _label_by_folder(self, names: list[str]) -> tuple[Tensor | None, list[str]]:
+        folders = [first_folder(name, self._top) for name in names]
+        classes = sorted(set(folders))
+        splits = check_splits(set(classes) - {""}, f"{self.path}/{self._top}".rstrip("/"))
+        if "" in classes or len(classes) < 2:
+            if len(classes) > 1 and self.num_classes is None:
+                self.notes.append("no classes: some images lie in no folder")
+            return None, []
+        seen = {first_folder(f"{name}/", self._top) for name in self._found.folders if f"{name}/".startswith(self._top)}
         self._leave_out_classes(seen - {"", *classes})
+        self.notes.append(f"{len(classes):,} classes from folders: {printable(listed(classes))}")
+        if splits:
+            self.notes.append(f"taken for classes, not for splits: {', '.join(splits)}")
         index = {name: i for i, name in enumerate(classes)}
         return as_labels([index[folder] for folder in folders]), classes
 
@@ -138,9 +180,3 @@ class ImageFolder(DecodedImages):
 
     def shown(self, name):
         return printable(name.removeprefix(self._top))
-
-
-def first_folder(name: str, top: str) -> str:
-    """The outermost folder within `top` that a name lies in; "" for none."""
-    folder, slash, _ = name.removeprefix(top).partition("/")
-    return folder if slash else ""

@@ -13,7 +13,7 @@ from ganrun.errors import NotFinite, UserError
 from ganrun.experiment.hardware import device_type
 from ganrun.experiment.sample_check import FOLDER, Request, check_vectors
 from ganrun.generator_file import load_generator
-from ganrun.pictures import grid, scatter
+from ganrun.pictures import classes_shown, grid, scatter
 from ganrun.sampling.files import write_folder, write_npz, write_zip
 from ganrun.sampling.films import write_gif, write_mp4
 from ganrun.sampling.generator import SamplingGenerator
@@ -23,7 +23,7 @@ from ganrun.storage import replacing
 IMAGES, POINTS, WALKS, ROWS = 64, 2000, 16, 8  # what num=null means
 IN_PICTURE = 10_000  # images in a grid
 IN_FILM = 20_000  # frames
-MOST_COLUMNS = 100  # of classes in a grid
+MOST_COLUMNS = 100  # of classes that are named one by one
 FPS = 24
 NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
 
@@ -56,6 +56,8 @@ def load(request: Request) -> SamplingGenerator:
     sampling = load_generator(request.file, trust=request.trust)
     if sampling.value_range is None:
         check_vectors(request)
+    for note in sampling.meant(request.label):
+        print(f"note: {note}", file=sys.stderr)
     return sampling.to(device)
 
 
@@ -73,12 +75,22 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
         return
     turn, num, names = sampling.turn(request.label), request.num or IMAGES, None
     columns = max(1, round(num**0.5))
+    if request.label is None and turn is not None:
+        turn = shown(sampling, turn.tolist(), num)
     if turn is not None and 1 < len(turn) <= min(num, MOST_COLUMNS):
         columns, names = len(turn), [sampling.classes[i] for i in turn]
         num = request.num or num // columns * columns  # whole rows
     check_room(num)
-    made = samples(request, sampling, num)
+    made = torch.cat([part for part, _ in batches(request, sampling, num, turn)])
     save(grid(made / 2 + 0.5, columns=columns, names=names), request)
+
+
+def shown(sampling: SamplingGenerator, order: list[int], num: int) -> torch.Tensor:
+    """Those of all classes that a grid has a column for."""
+    found = classes_shown(order, num, sampling.sample(1).shape[-2:])
+    if len(found) < len(order):
+        print(f"{len(found)} of {len(order)} classes, evenly spaced; label=[...] chooses others", file=sys.stderr)
+    return torch.tensor(found)
 
 
 def interpolation(request: Request, sampling: SamplingGenerator) -> None:
@@ -131,12 +143,17 @@ def check_room(images: int) -> None:
         raise UserError(f"num=: one picture holds at most {IN_PICTURE:,} images, these would be {images:,}; give less")
 
 
-def batches(request: Request, sampling: SamplingGenerator, num: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The samples that were asked for; what is wrong about labels is told before the first of them."""
+def batches(
+    request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The samples that were asked for; what is wrong about labels is said before the first of them.
+
+    turn: the classes that they go through, None = those that were asked for.
+    """
     made = sampling.batches(
         num,
         request.seed,
-        sampling.turn(request.label),
+        sampling.turn(request.label) if turn is None else turn,
         truncation=request.truncation,
         batch_size=request.batch_size,
     )
