@@ -19,21 +19,27 @@ class Move(NamedTuple):
 class Schedule:
     """Moves per round, in order: {"discriminator": 5, "generator": 1} is WGAN's n_critic = 5.
 
-    Each move takes a fresh batch, except that the first move of the next player keeps the previous move's batch and
-    generation. After a generating player has moved, its outputs are generated again, unless `reuse_stale`.
+    Each move takes a fresh batch: reals and noise. With `share` the first move of the next player keeps the previous
+    move's batch and generation, which saves a pass of the generator and changes no expected gradient. Without it every
+    player draws anew, as algorithm 1 of WGAN (arXiv 1701.07875) and of WGAN-GP (1704.00028) has it. After a generating
+    player has moved, its outputs are generated again, unless `reuse_stale`.
     """
 
-    def __init__(self, moves: dict[str, int], *, reuse_stale: bool = False):
+    def __init__(self, moves: dict[str, int], *, share: bool = True, reuse_stale: bool = False):
         wrong = {name: count for name, count in moves.items() if type(count) is not int or not 1 <= count <= MOST_MOVES}
         if wrong:
             raise UserError(f"schedule={wrong}; expected at least 1 move a player and at most {MOST_MOVES:,}")
+        for name, value in {"share": share, "reuse_stale": reuse_stale}.items():
+            if not isinstance(value, bool):
+                raise UserError(f"schedule.{name}={value}; expected true or false")
         self.moves = dict(moves)
+        self.share = share
         self.reuse_stale = reuse_stale
 
     @property
     def num_batches(self) -> int:
         """Fresh batches that one round takes."""
-        return sum(self.moves.values()) - len(self.moves) + 1
+        return sum(self.moves.values()) - (len(self.moves) - 1 if self.share else 0)
 
     def plan(self, generates: dict[str, bool]) -> list[Move]:
         """The moves of one round. `generates` says of each player whether its move needs the generation's graph."""
@@ -42,7 +48,7 @@ class Schedule:
         players = [name for name, count in self.moves.items() for _ in range(count)]
         moves, batch = [], -1
         for i, player in enumerate(players):
-            shared = i > 0 and players[i - 1] != player
+            shared = self.share and i > 0 and players[i - 1] != player
             after_generating = shared and generates[players[i - 1]]
             stale = after_generating and (generates[player] or not self.reuse_stale)  # a graph serves one move only
             batch += not shared

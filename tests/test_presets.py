@@ -87,7 +87,7 @@ def test_everything_elses_defaults():
     cfg = OmegaConf.to_container(composed()[0], resolve=True)
     assert cfg["ema"] == {"_target_": "ganrun.ema.EMA", "_partial_": True, "decay": 0.999, "warmup": 10}
     assert cfg["noise"] == {"_target_": "ganrun.noise.Normal", "z_dim": 100}
-    assert list(cfg["schedule"]) == ["discriminator", "generator"]  # who goes first
+    assert [*cfg["schedule"].items()] == [("discriminator", 1), ("generator", 1), ("share", True)]  # in this order
     assert cfg["batch_size"] == 64 and cfg["optimizer"]["lr_schedule"] == "constant"
     assert cfg["generator"]["width"] == cfg["discriminator"]["width"] == 64
     assert (cfg["generator"]["slope"], cfg["discriminator"]["slope"]) == (0, 0.2)  # ReLU, LeakyReLU: DCGAN, section 3

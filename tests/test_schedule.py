@@ -6,6 +6,11 @@ from ganrun.errors import UserError
 from ganrun.schedule import Move, Schedule
 
 GAN = {"D": False, "G": True}
+FRESH = {  # as PLANS, with share=False: a batch and a generation of its own for every move
+    "alternate": ({"D": 1, "G": 1}, [("D", 0, True, False), ("G", 1, True, True)]),
+    "n-critic": ({"D": 2, "G": 1}, [("D", 0, True, False), ("D", 1, True, False), ("G", 2, True, True)]),
+    "generator-first": ({"G": 1, "D": 2}, [("G", 0, True, True), ("D", 1, True, False), ("D", 2, True, False)]),
+}
 PLANS = {  # moves a player, who generates, reuse_stale, [(player, batch, generate, graph)]
     "alternate": ({"D": 1, "G": 1}, GAN, False, [("D", 0, True, True), ("G", 0, False, False)]),
     "generator-first": ({"G": 1, "D": 1}, GAN, False, [("G", 0, True, True), ("D", 0, True, False)]),
@@ -67,6 +72,19 @@ def test_plan(moves, generates, reuse_stale, expected):
     schedule = Schedule(moves, reuse_stale=reuse_stale)
     assert schedule.plan(generates) == [Move(*move) for move in expected]
     assert schedule.num_batches == 1 + max(batch for _, batch, _, _ in expected)
+
+
+@pytest.mark.parametrize(("moves", "expected"), FRESH.values(), ids=FRESH)
+def test_plan_without_sharing(moves, expected):
+    schedule = Schedule(moves, share=False)
+    assert schedule.plan(GAN) == [Move(*move) for move in expected]
+    assert schedule.num_batches == len(expected)
+
+
+@pytest.mark.parametrize("name", ["share", "reuse_stale"])
+def test_refuses_what_is_neither_true_nor_false(name):
+    with pytest.raises(UserError, match=f"schedule.{name}=1; expected true or false"):
+        Schedule({"D": 1, "G": 1}, **{name: 1})
 
 
 def test_order_of_generates_does_not_matter():

@@ -94,8 +94,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     cfg.dataset.num_classes = data.num_classes
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
         raise UserError(f"conditional={cfg.conditional.key}: the samples of dataset {data.name} have no such label")
-    moves = OmegaConf.to_container(cfg.schedule, resolve=True)
-    schedule = Schedule(moves, reuse_stale=moves.pop("reuse_stale", False))
+    schedule = build_schedule(cfg)
     check_sizes(cfg, data, schedule)
     seed_default_generators(derive(cfg.seed, "weights"))
     recipe = build_as(Recipe, cfg, "recipe")
@@ -127,6 +126,11 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     if compiled:
         module.compile_networks(**compiled)
     return Parts(cfg, datamodule, module, before.scorer if before else build_scorer(cfg, data), activation_bytes)
+
+
+def build_schedule(cfg: DictConfig) -> Schedule:
+    moves = OmegaConf.to_container(cfg.schedule, resolve=True)
+    return Schedule(moves, **{name: moves.pop(name) for name in ("share", "reuse_stale") if name in moves})
 
 
 def build_scorer(cfg: DictConfig, data: Data) -> Scorer:

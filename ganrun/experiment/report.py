@@ -54,8 +54,9 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
             table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))
     for note in norm_notes(parts)[0]:
         table.add_row("", note)
-    moves = ", then ".join(f"{count} {name}" for name, count in cfg.schedule.items())
-    table.add_row("schedule", f"{moves}; ema {values(cfg.ema) or 'none'}")
+    moves = ", then ".join(f"{cfg.schedule[name]} {name}" for name in cfg.schedule if name in module.players)
+    fresh = "" if cfg.schedule.get("share", True) else ", each with fresh noise"
+    table.add_row("schedule", f"{moves}{fresh}; ema {values(cfg.ema) or 'none'}")
     for name in module.players:
         node = cfg.optimizer[name]
         table.add_row(f"  {name}", f"{short(node.optimizer)} {values(node, skip=('optimizer', 'decay_steps'))}")
