@@ -1,6 +1,7 @@
 """Terms: what a player also minimises that is neither a loss on logits nor a penalty on the critic.
 
-A term is called as (recipe, judge, batch, generated) -> scalar; `players` names those whose loss it joins.
+A term is called as (recipe, judge, batch, generated) -> scalar. `players` names those whose loss it joins; of their
+losses it takes the place of those that `replaces` names, which are then only logged.
 """
 
 from torch import Tensor
@@ -17,13 +18,15 @@ def feature_distance(real: Tensor, fake: Tensor) -> Tensor:
 class FeatureMatching(Timed):
     """The generator matches the mean features of the layer before the discriminator's last one.
 
-    weight: coefficient. key: the generated output that is compared with batch["real"].
+    weight: coefficient. key: the generated output that is compared with batch["real"]. replace: it is the generator's
+    whole objective, in place of the adversarial loss, as in Salimans et al. 2016; False = it is added.
     """
 
     players = ("generator",)
 
-    def __init__(self, weight: float = 1.0, key: str = "fake"):
+    def __init__(self, weight: float = 1.0, key: str = "fake", replace: bool = False):
         super().__init__()
+        self.replaces = ("adversarial",) if replace else ()
         if weight <= 0:
             raise ValueError(f"weight={weight}; expected more than 0; to do without, leave the term out")
         self.weight = weight

@@ -192,6 +192,25 @@ def test_feature_distance_by_hand():
     assert feature_distance(real, fake).item() == 10  # |(2, 3) - (1, 0)|^2
 
 
+def gradient_of_generator(loss, **terms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    torch.manual_seed(1)
+    generator = mlp.Generator(z_dim=3, channels=2, resolution=None, width=8, depth=1)
+    recipe = GAN(generator, make(loss), terms=terms)
+    losses = recipe.players()["generator"].losses(BATCH, recipe.generate(BATCH))
+    losses.total().backward()
+    return generator.hidden[0].weight.grad, losses.terms | losses.stats
+
+
+@pytest.mark.parametrize("loss", [NonSaturating, RelativisticPairing])
+def test_feature_matching_is_added_or_takes_the_losses_place(loss):
+    plain, _ = gradient_of_generator(loss)
+    added, _ = gradient_of_generator(loss, matching=FeatureMatching(weight=2.0))
+    alone, seen = gradient_of_generator(loss, matching=FeatureMatching(weight=2.0, replace=True))
+    torch.testing.assert_close(added, plain + alone)
+    assert alone.abs().max() > 1e-3 and plain.abs().max() > 1e-3
+    assert seen.keys() == {"matching", "adversarial"} and not seen["adversarial"].requires_grad
+
+
 def test_feature_matching_is_the_generators_and_weighted():
     adversary = make()
     judge, generated = adversary.judge(), {"fake": -BATCH["real"]}

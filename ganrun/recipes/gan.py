@@ -10,7 +10,7 @@ class GAN(Recipe):
     """Generator against discriminator (Goodfellow et al. 2014, arXiv 1406.2661).
 
     condition: the batch key that both networks are given, None for an unconditional game.
-    terms: further losses by name, each with the `players` it belongs to.
+    terms: further losses by name, each with the `players` it belongs to and, if any, the losses that it `replaces`.
     """
 
     def __init__(
@@ -47,7 +47,9 @@ class GAN(Recipe):
         return self._with_terms(losses, "generator", judge, batch, generated)
 
     def _with_terms(self, losses: Losses, player: str, judge: Judge, batch: Batch, generated: Batch) -> Losses:
-        terms = {
-            name: term(self, judge, batch, generated) for name, term in self.terms.items() if player in term.players
-        }
-        return Losses(losses.terms | terms, losses.stats)
+        joining = {name: term for name, term in self.terms.items() if player in term.players}
+        replaced = {name for term in joining.values() for name in getattr(term, "replaces", ())}
+        terms = {name: value for name, value in losses.terms.items() if name not in replaced}
+        terms |= {name: term(self, judge, batch, generated) for name, term in joining.items()}
+        only_logged = {name: losses.terms[name].detach() for name in replaced & losses.terms.keys()}
+        return Losses(terms, losses.stats | only_logged)
