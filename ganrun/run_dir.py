@@ -19,10 +19,11 @@ NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: th
 
 
 class RunDir:
-    """The layout of one run. Nothing else in the code joins these names."""
+    """The layout of one run. Nothing else in the code joins these names. job: its number in a sweep."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, job: int | None = None):
         self.path = Path(path)
+        self.job = job
         self.hydra = self.path / ".hydra"
         self.config = self.hydra / "config.yaml"  # the last of .hydra/ to be written: with it a run exists
         self.checkpoints = self.path / "checkpoints"

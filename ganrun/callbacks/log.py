@@ -67,6 +67,7 @@ class Log(pl.Callback):
     def __init__(self, every: int):
         self.every = every
         self.latest: dict[str, float] = {}
+        self.step = 0  # that `latest` is about
         self.images_per_second = 0.0  # since the start
         self._mark: tuple[float, int] | None = None
         self._begin = (0.0, 0)
@@ -79,6 +80,7 @@ class Log(pl.Callback):
         if step % self.every and step != trainer.max_steps:
             return
         values = torch.stack([value.float() for value in pl_module.terms.values()]).tolist()
+        self.step = step
         self.latest = dict(zip(pl_module.terms, values, strict=True))
         self.latest["images_per_second"] = self._rate(pl_module, self._mark, step)
         self.images_per_second = self._rate(pl_module, self._begin, step)

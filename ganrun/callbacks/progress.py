@@ -1,18 +1,32 @@
-"""The progress bar: step, losses, images/s, time left. Silent when output is not a terminal."""
+"""How far training is: a bar on a terminal, lines elsewhere, and the same lines in train.log."""
+
+import time
+from collections.abc import Callable, Mapping
 
 import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ganrun.callbacks.log import Log
+from ganrun.experiment.train_log import log
+from ganrun.progress import Clock, Pace, time_left
 
 
-class ProgressBar(pl.Callback):
-    """Shows what `scalars` last read; reads nothing itself."""
+class ShowProgress(pl.Callback):
+    """Shows what `scalars` last read; reads nothing itself, and writes lines in steps that log alone.
 
-    def __init__(self, scalars: Log, console: Console):
+    scores: the last ones, by name. job: begins each line, as in sweeps.
+    """
+
+    def __init__(
+        self, scalars: Log, console: Console, *, scores: Callable[[], Mapping[str, float]], job: str = "",
+        clock: Clock = time.monotonic,
+    ):  # fmt: skip
         self.scalars = scalars
         self.console = console
+        self.scores = scores
+        self.job = job
+        self.clock = clock
 
     def on_train_start(self, trainer, pl_module) -> None:
         shown = self.console.is_terminal and trainer.is_global_zero
@@ -20,14 +34,37 @@ class ProgressBar(pl.Callback):
         self.bar = Progress(*columns, console=self.console, disable=not shown, transient=True)
         self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, text="")
         self.bar.start()
+        self.pace = Pace(self.clock, first=True)
+        self.began = self.clock(), trainer.global_step
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        latest = self.scalars.latest
+        step, latest = trainer.global_step, self.scalars.latest
         text = "  ".join(
             f"{k.split('/')[0][0].upper()} {v:.3f}" for k, v in latest.items() if k.endswith("adversarial")
         )
         rate = f"  {latest['images_per_second']:,.0f} images/s" if latest else ""
-        self.bar.update(self.task, completed=trainer.global_step, text=text + rate)
+        self.bar.update(self.task, completed=step, text=text + rate)
+        last = step == trainer.max_steps
+        if trainer.is_global_zero and self.scalars.step == step and (self.pace.is_due() or last):
+            self._write(self.line(step, trainer.max_steps))
+
+    def line(self, step: int, steps: int) -> str:
+        """step 20 of 200: discriminator 1.211, generator 0.753; 960 images/s; 0:00:12 left; sliced-wasserstein 0.31"""
+        seconds = self.clock() - self.began[0]
+        done = step - self.began[1]
+        losses = {k.split("/")[0]: v for k, v in self.scalars.latest.items() if k.endswith("adversarial")}
+        parts = [
+            f"{self.job}step {step:,} of {steps:,}: " + ", ".join(f"{name} {v:.4g}" for name, v in losses.items()),
+            f"{self.scalars.latest['images_per_second']:,.0f} images/s",
+            f"{time_left(done, done + steps - step, seconds)} left",
+            ", ".join(f"{name} {value:.4g}" for name, value in self.scores().items() if name != "step"),
+        ]
+        return "; ".join(part for part in parts if part)
+
+    def _write(self, line: str) -> None:
+        log.info(line)
+        if not self.console.is_terminal:
+            print(line, file=self.console.file, flush=True)
 
     def teardown(self, trainer, pl_module, stage) -> None:
         if hasattr(self, "bar"):

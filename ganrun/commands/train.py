@@ -70,7 +70,7 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
 
 def _job(cfg: DictConfig) -> dict[str, Any]:
     """One job of a sweep, in the directory that Hydra made. A failure is written down and never raised."""
-    run = RunDir(HydraConfig.get().runtime.output_dir)
+    run = RunDir(HydraConfig.get().runtime.output_dir, job=HydraConfig.get().job.num)
     try:
         _save_hydra(cfg, run)
         notes, parts, _ = _build(cfg, _typed())

@@ -16,7 +16,7 @@ from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
 from ganrun.callbacks.collapse import Collapse
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.callbacks.log import Log, MetricsFile, TensorBoard
-from ganrun.callbacks.progress import ProgressBar
+from ganrun.callbacks.progress import ShowProgress
 from ganrun.callbacks.samples import Samples
 from ganrun.callbacks.watch import Watch
 from ganrun.errors import UserError
@@ -163,10 +163,11 @@ class Fit:
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=step + 1 if step else None,
         )  # fmt: skip
-        bar = ProgressBar(self.scalars, console())
+        job = "" if run.job is None else f"job {run.job}: "
+        progress = ShowProgress(self.scalars, console(), scores=lambda: self.evaluate.last, job=job)
         self.trainer = make_trainer(
             cfg,
-            callbacks=[watch, self.scalars, self.samples, self.collapse, self.evaluate, self.checkpoints, bar],
+            callbacks=[watch, self.scalars, self.samples, self.collapse, self.evaluate, self.checkpoints, progress],
             logger=[self.board, MetricsFile(run.metrics, step)],
             plugins=[CheckpointFiles(start.content if start else None)],
             default_root_dir=run.path,
