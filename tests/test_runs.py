@@ -93,7 +93,7 @@ def test_run_directory(reference):
 
 def test_checkpoint_is_plain_and_generator_is_the_average(reference):
     content = state(reference)  # weights_only: tensors and plain containers
-    assert content["ganrun"]["format"] == 2 and content["global_step"] == 40
+    assert content["ganrun"]["format"] == 3 and content["global_step"] == 40
     generator = package.load_generator(reference / "generator.safetensors")
     for key, value in generator.generator.state_dict().items():
         assert torch.equal(value, content["state_dict"][f"ema.average.0.{key}"])
