@@ -1,5 +1,6 @@
 """Signals are noted, to be acted on between two steps; SLURM is asked to run a job again. Imports nothing heavy."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from contextlib import suppress
 from multiprocessing import parent_process
 from typing import Any
 
+log = logging.getLogger("ganrun")
 # SLURM sends USR1 before a job's time is up
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 ECHO = 0.5  # seconds in which a second Ctrl-C is the first one, passed on once more by a wrapper
@@ -16,6 +18,8 @@ ECHO = 0.5  # seconds in which a second Ctrl-C is the first one, passed on once 
 
 class Signals:
     """Within `with Signals() as signals:` the first of SIGNALS is noted as `received`; a second Ctrl-C ends it all.
+
+    In another thread than the main one nothing is noted.
 
     One within another, a run's within its sweep's, starts from what the outer one has noted and hands on what it notes.
     """
@@ -27,6 +31,10 @@ class Signals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
+        if not in_main_thread():
+            log.info("trained in a thread, where signals cannot be noted: stop it from the main thread's side")
+            self._outer = self
+            return self
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         heeded = [number for number in SIGNALS if not (nohup and number == signal.SIGHUP)]
         self._previous = {number: signal.signal(number, self._note) for number in heeded}
@@ -48,6 +56,11 @@ class Signals:
         elif number == signal.SIGINT and time.monotonic() - self._since > ECHO:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def in_main_thread() -> bool:
+    """Only there does Python set signal handlers: a notebook's widget or a web page may train elsewhere."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def end_with_parent() -> None:

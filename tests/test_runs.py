@@ -302,3 +302,19 @@ def test_two_processes_share_a_run_and_its_resume(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "a second output tree"
     alone = ganrun("resume=run", "steps=6", "trainer.devices=1", cwd=tmp_path, check=2)
     assert "trainer.devices: got 1, had 2" in alone.stderr
+
+
+def test_a_thread_trains_resumes_and_samples(tmp_path):
+    code = """
+import sys, threading
+from ganrun.cli import run
+tiny = ["generator.width=8", "discriminator.width=8", "batch_size=16", "metric=[]"]
+lines = [[*tiny, "steps=2", "run_dir=r"], ["resume=r", "steps=3"], ["sample", "from=r", "num=4"]]
+codes = []
+thread = threading.Thread(target=lambda: codes.extend(map(run, lines)))
+thread.start()
+thread.join()
+sys.exit(codes != [0, 0, 0])
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
+    assert "trained in a thread" in (tmp_path / "r" / "train.log").read_text()
