@@ -122,7 +122,7 @@ def test_labels():
     assert not torch.allclose(ones[0], turns[0])
 
 
-BAD_CLASS = "expected class indices from 0 to 1, or names; .*valid: a, b"
+BAD_CLASS = "expected names of classes, or indices from 0 to 1, several in brackets; .*valid: a, b"
 
 
 @pytest.mark.parametrize("label", [2, -1, [0, 1, 2], [[0, 1, 1]], [], True, 1.0, "c", ["a", "c", "b"], {}, 10**30])
