@@ -1,10 +1,62 @@
-"""The order in which classes are shown."""
+"""Class names: in which order they are shown, which of many are, and which ones a label means."""
 
 import re
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+LISTED = 10  # names in one line
 
 
-def natural_order(classes: list[str]) -> list[int]:
-    """Class indices in the order to show them: by number where all names are whole numbers, else as they are."""
-    if not all(re.fullmatch(r"[+-]?\d+", name, re.A) for name in classes):
-        return list(range(len(classes)))
-    return sorted(range(len(classes)), key=lambda index: int(classes[index]))
+def by_number(classes: Sequence[str]) -> list[int]:
+    """Class indices in the order to show them: names that are numbers first, by value; the others as they are.
+
+    Indices themselves follow the names as text, "10" before "2", and stay what a generator was trained with.
+    """
+
+    def place(index: int) -> tuple[bool, float]:
+        name = classes[index]
+        return (False, float(name)) if re.fullmatch(r"[+-]?\d+(\.\d+)?", name, re.A) else (True, 0.0)
+
+    return sorted(range(len(classes)), key=place)
+
+
+def listed(classes: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    names = [classes[index] for index in by_number(classes)]
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def spaced(items: Sequence[int], num: int) -> list[int]:
+    """At most `num` of the items, evenly spaced from the first to the last."""
+    if len(items) <= num:
+        return list(items)
+    return [items[i * (len(items) - 1) // max(1, num - 1)] for i in range(num)]
+
+
+def index_of(label: Any, classes: Sequence[str]) -> int | None:
+    """The class that a name, an index or the digits of one means, a name first; None if there is none."""
+    if isinstance(label, str):
+        if label in classes:
+            return classes.index(label)
+        return index_of(int(label), classes) if re.fullmatch(r"0|[1-9]\d{0,9}", label, re.A) else None
+    if isinstance(label, Integral) and not isinstance(label, bool):
+        return int(label) if 0 <= label < len(classes) else None
+    return None
+
+
+def ambiguities(labels: Sequence[Any], classes: Sequence[str]) -> list[str]:
+    """What to say of labels that are the name of one class and the index of another."""
+    notes = []
+    for label in dict.fromkeys(label for label in labels if isinstance(label, str | int)):
+        named = classes.index(str(label)) if str(label) in classes else None
+        counted = index_of(int(label), classes) if named is not None and str(label).isdecimal() else None
+        if counted is None or counted == named:
+            continue
+        if isinstance(label, str):
+            notes.append(f"label={label} is the class named {label}; the class of index {label} is {classes[counted]}")
+        else:
+            there = f"label={label} is the class of index {label}, {classes[counted]}"
+            notes.append(f"{there}; label='{label}' is the class named {label}")
+    return notes

@@ -1,7 +1,8 @@
 """Pictures of samples: grids of images, scatter plots with density for vectors."""
 
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+log = logging.getLogger("ganrun")
 GAP = 2  # pixels between images
 WIDEST = 4096  # pixels of a grid with a column for each class
 OPACITY = {"real": 0.3, "generated": 0.5}  # of the points in a scatter plot
@@ -30,17 +32,14 @@ def scale_of(height: int) -> int:
     return max(1, round(48 / height))
 
 
-def classes_shown(order: Sequence[int], num: int, size: Sequence[int]) -> list[int]:
-    """The classes that head the columns of a grid of about `num` images of `size` (H, W), out of all in `order`.
+def most_classes(num: int, size: Sequence[int]) -> int:
+    """The classes that have a column of their own in a grid of about `num` images of `size` (H, W).
 
-    All of them, up to 10 or twice the side of a square of `num` images, as far as they fit into WIDEST; of more classes
-    so many that are evenly spaced.
+    Twice the side of a square of `num` images, so that a page is at most four times as wide as it is high, or 10; as
+    far as they fit into WIDEST, or 8.
     """
-    fitting = max(1, (WIDEST - GAP) // (size[1] * scale_of(size[0]) + GAP))
-    most = min(max(10, 2 * round(num**0.5)), fitting)
-    if len(order) <= most:
-        return list(order)
-    return [order[i * (len(order) - 1) // max(1, most - 1)] for i in range(most)]
+    fitting = (WIDEST - GAP) // (size[1] * scale_of(size[0]) + GAP)
+    return min(max(10, 2 * round(num**0.5)), max(8, fitting))
 
 
 def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Image.Image:
@@ -59,42 +58,58 @@ def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Ima
         canvas[top : top + height, left : left + width] = image
     picture = Image.fromarray(canvas)
     if names:
-        write_heads(picture, names[:columns], width)
+        draw, fonts = ImageDraw.Draw(picture), [font_of(name) for name in names[:columns]]
+        for i, (name, font) in enumerate(zip(names, fonts, strict=False)):
+            while len(name) > 1 and draw.textlength(name, font=font) > width:
+                name = name[:-1]
+            draw.text((GAP + i * (width + GAP), 1), name, fill=(0, 0, 0), font=font)
     return picture
 
 
-def write_heads(picture: Image.Image, names: list[str], width: int) -> None:
-    """The names above columns of that width, cut off where they are longer."""
-    draw = ImageDraw.Draw(picture)
-    for i, name in enumerate(names):
-        name, font = drawable(name)
-        while len(name) > 1 and draw.textlength(name, font=font) > width:
-            name = name[:-1]
-        draw.text((GAP + i * (width + GAP), 1), name, fill=(0, 0, 0), font=font)
+def heads(classes: Sequence[str], indices: Iterable[int]) -> list[str]:
+    """The names of these classes as a grid can write them: #3, the index, where no font has all letters of a name.
+
+    Says so, once for each list of classes.
+    """
+    indices = list(indices)
+    unwritten = [i for i in sorted(set(indices)) if font_of(classes[i]) is None]
+    if unwritten:
+        tell_unwritten(tuple(f"#{i} {classes[i]!a}" for i in unwritten))
+    return [f"#{i}" if i in unwritten else classes[i] for i in indices]
 
 
-def drawable(name: str) -> tuple[str, Any]:
-    """A name and a font that has all its letters; where no font on this machine has them, the name in escapes."""
-    if name.isascii():
-        return name, ImageFont.load_default()
-    path = font_with(frozenset(name) - {" "})
-    if path is None:
-        return name.encode("ascii", "backslashreplace").decode(), ImageFont.load_default()
-    return name, ImageFont.truetype(path, 10)
+@cache
+def tell_unwritten(names: tuple[str, ...]) -> None:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    log.warning("no font on this machine has the letters of %s: pictures show the index", ", ".join(names[:10]) + more)
+
+
+@cache
+def font_of(name: str) -> Any:
+    """A font that has all letters of a name: Pillow's own, else DejaVu Sans, which matplotlib brings, else any here.
+
+    None if there is none, as for a name with line breaks.
+    """
+    if name.isascii() and name.isprintable():
+        return ImageFont.load_default()
+    path = font_with(frozenset(name) - {" "}) if name.isprintable() else None
+    return path and ImageFont.truetype(path, 10)
 
 
 @cache
 def font_with(letters: frozenset[str]) -> str | None:
-    """The file of a font that has these letters: DejaVu Sans, which matplotlib brings, else one of the machine's."""
+    """The file of such a font."""
     import matplotlib
     from matplotlib.font_manager import findSystemFonts
     from matplotlib.ft2font import FT2Font
 
-    for path in (f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", *sorted(findSystemFonts())):
+    def has_all(path: str) -> bool:
         with suppress(OSError, RuntimeError):  # a format that it does not know
-            if letters <= set(map(chr, FT2Font(path).get_charmap())):
-                return path
-    return None
+            return letters <= set(map(chr, FT2Font(path).get_charmap()))
+        return False
+
+    dejavu = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    return dejavu if has_all(dejavu) else next(filter(has_all, sorted(findSystemFonts())), None)
 
 
 def scatter(fake: Tensor, real: Tensor | None = None) -> Image.Image:

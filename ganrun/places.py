@@ -27,9 +27,17 @@ def quoted(args: Iterable[str]) -> list[str]:
 
 
 def as_text(word: str) -> str:
-    """key=value whose value, or each value in its list, is text for Hydra as it was typed: 003, true, 1e3, ü."""
+    """key=value, or key=[a,b], whose values are text for Hydra as they were typed: 003, true, 1e3, ü; but not null."""
     key, _, value = word.partition("=")
-    return word if value.lower() in ("", "null") else f"{key}={_quoted_value(value, sweep=False, several=True)}"
+    if value.lower() in ("", "null"):
+        return word
+    if value.startswith("[") and value.endswith("]"):
+        return f"{key}=[{','.join(map(_as_text, ELEMENT.findall(value[1:-1])))}]"
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(text: str) -> str:
+    return text if QUOTED.fullmatch(text) else quote(text.replace("${", r"\${"))
 
 
 def _quoted_word(word: str, sweep: bool) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganrun.pictures import GAP, grid, scatter, to_uint8
+from ganrun.pictures import GAP, font_of, grid, heads, most_classes, scatter, tell_unwritten, to_uint8
 
 
 def array(picture) -> np.ndarray:
@@ -77,6 +77,35 @@ def test_names_head_their_columns(columns):
         assert (array(named)[:14, left : left + 64] < 128).any()
     for i in range(columns + 1):
         assert (array(named)[:14, i * (64 + GAP) : i * (64 + GAP) + GAP] == 255).all()  # names keep to their columns
+
+
+@pytest.mark.parametrize(
+    ("num", "size", "most"),
+    [(64, 32, 16), (9, 32, 10), (1024, 32, 62), (64, 256, 15), (64, 1024, 8)],  # 62 * 66 and 15 * 258 fit into 4096
+)
+def test_most_classes_of_a_page(num, size, most):
+    assert most_classes(num, (size, size)) == most
+
+
+def strokes(name: str) -> np.ndarray:
+    return array(grid(torch.ones(1, 3, 64, 64), columns=1, names=[name]))[:14] < 128
+
+
+@pytest.mark.parametrize("name", ["é", "ü", "Ж", "Ω", "ż"])
+def test_every_letter_of_a_heading_is_drawn(name):
+    missing = font_of(name).getmask("\U0010ffff")  # as any font draws what it has not
+    assert heads([name], [0]) == [name] and strokes(name).any()
+    assert bytes(font_of(name).getmask(name)) != bytes(missing)
+
+
+def test_a_name_that_no_font_has_is_headed_by_its_index_and_told_once(caplog):
+    tell_unwritten.cache_clear()
+    names = ["cat", "\U0010fffe", "a\nb"]
+    for _ in range(2):
+        assert heads(names, [2, 0, 1]) == ["#2", "cat", "#1"]
+    assert caplog.messages == [
+        "no font on this machine has the letters of #1 '\\U0010fffe', #2 'a\\nb': pictures show the index"
+    ]
 
 
 def points(dimensions: int, seed: int = 0) -> torch.Tensor:

@@ -22,8 +22,12 @@ from ganrun import cli, load_generator
 from ganrun.data.images import Digits, ImageFolder
 from ganrun.errors import UserError
 from ganrun.experiment.neighbours import beside_neighbours
+from ganrun.generator_file import save_generator
+from ganrun.networks import dcgan
+from ganrun.noise import Normal
 from ganrun.pictures import grid, to_uint8
 from ganrun.sampling.files import folder_names, write_folder
+from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.interpolation import path
 
 FILES = ("generator.safetensors", "generator.yaml")
@@ -192,6 +196,55 @@ def test_grid(sample, plain, cond):
     assert (opened(sample("cond", "out=cond.PNG")) == np.asarray(drawn)).all()
     two = grid(cond.sample(6, label=[1, 7] * 3) / 2 + 0.5, columns=2, names=["1", "7"])
     assert (opened(sample("cond", "out=two.png", "num=6", "label=[1,7]")) == np.asarray(two)).all()
+
+
+@pytest.fixture(scope="module")
+def many(runs):
+    """An untrained generator of 300 numbered classes, named from 1 on."""
+    header = yaml.safe_load((runs / "cond" / "generator.yaml").read_text())
+    settings = {key: value for key, value in header["generator"].items() if key != "_target_"} | {"num_classes": 300}
+    torch.manual_seed(0)
+    classes = sorted(str(i) for i in range(1, 301))
+    sampling = SamplingGenerator(
+        dcgan.Generator(**settings),
+        Normal(**{key: value for key, value in header["noise"].items() if key != "_target_"}),
+        value_range=[-1, 1],
+        classes=classes,
+    )
+    (runs / "many").mkdir()
+    about = {"generator": header["generator"] | {"num_classes": 300}, "noise": header["noise"]}
+    save_generator(runs / "many" / FILES[0], sampling, about)
+    return load_generator(runs / "many" / FILES[0])
+
+
+def test_pictures_of_many_classes(sample, many):
+    turn = [
+        many.classes.index(str(i)) for i in (1, 20, 40, 60, 80, 100, 120, 140, 160, 180, 200, 220, 240, 260, 280, 300)
+    ]
+    made = many.sample(64, label=torch.tensor(turn * 4))
+    drawn = grid(made / 2 + 0.5, columns=16, names=[many.classes[i] for i in turn])
+    assert (opened(sample("many")) == np.asarray(drawn)).all()
+    assert opened(sample("many", "interpolate=2", "frames=2", "num=3", "out=walk.png")).shape == (152, 152, 3)
+    chosen = opened(sample("many", f"label=[{','.join(str(i) for i in range(1, 101))}]", "out=chosen.png"))
+    assert chosen.shape == (14 + 52, 5002, 3)
+    square = opened(sample("many", f"label=[{','.join(str(i) for i in range(1, 145))}]", "out=square.png"))
+    assert square.shape == (12 * 50 + 2, 12 * 50 + 2, 3)
+
+
+def test_columns_are_in_the_order_of_numbers(sample, runs):
+    generator = load_generator(runs / "cond" / FILES[0])
+    header = yaml.safe_load((runs / "cond" / FILES[1]).read_text())
+    names = sorted(str(i) for i in range(1, 11))
+    place = runs / "numbered"
+    place.mkdir()
+    shutil.copy(runs / "cond" / FILES[0], place)
+    (place / FILES[1]).write_text(yaml.safe_dump({**header, "classes": names}))
+    order = [0, 2, 3, 4, 5, 6, 7, 8, 9, 1]
+    made = generator.sample(20, label=torch.tensor(order * 2))
+    drawn = grid(made / 2 + 0.5, columns=10, names=[str(i) for i in range(1, 11)])
+    assert (opened(sample("numbered", "num=20")) == np.asarray(drawn)).all()
+    assert np.load(sample("numbered", "num=10", "out=x.npz"))["labels"].tolist() == list(range(10))
+    assert [path.name for path in sample("numbered", "num=1", "label=2", "out=two").iterdir()] == ["2"]
 
 
 def test_scatter_plot_of_vectors(sample):

@@ -5,7 +5,9 @@ import re
 import stat
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -15,24 +17,35 @@ from ganrun.errors import UserError
 
 NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
 LARGEST = 2**28  # bytes of one file, uncompressed
-OF_SYSTEMS = {"thumbs.db", "desktop.ini", ".ds_store"}  # left behind by Windows and macOS
-PHOTOGRAPHS = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"}  # Pillow reads none
+OF_SYSTEMS = {"thumbs.db", "desktop.ini", ".ds_store"}  # what Windows and macOS leave behind
+HEIF = {".heic", ".heif", ".hif"}  # photographs of telephones
+TO_CONVERT = HEIF | {".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}  # Pillow reads none
+SHOWN = 3  # hidden names in one line
 ENCRYPTED = 0x1  # bit of a zip member's flags
 READING = threading.Lock()  # zipfile counts the readers of a file without one
 
 
+with suppress(ImportError):  # then Pillow reads HEIF too
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
+
 @dataclass
 class Listing:
-    """files: to be read. faults: those that cannot be, with the reason. folders: what was seen, images or not.
+    """What lies in a folder or .zip; names are relative to it.
 
-    others: further files, by ending. hidden: hidden files and folders, but for what systems leave behind.
+    files: images to be read. faults: those that cannot be, with the reason. folders: that were seen, with images or
+    not. tables: files of a name that was asked for, and why one must not be read. others: how many further files, by
+    ending. hidden: hidden files and folders, but for what systems leave behind.
     """
 
     files: list[str] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
-    others: dict[str, list[str]] = field(default_factory=dict)
-    hidden: int = 0
+    tables: dict[str, str | None] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+    hidden: set[str] = field(default_factory=set)
 
     def add(self, name: str, fault: str | None) -> None:
         if fault is None:
@@ -43,25 +56,35 @@ class Listing:
     def add_other(self, name: str) -> None:
         """A file that is no image by its ending."""
         if PurePosixPath(name).name.lower() not in OF_SYSTEMS:
-            self.others.setdefault(PurePosixPath(name).suffix.lower(), []).append(name)
+            self.others[PurePosixPath(name).suffix.lower()] += 1
 
-    def unused(self, besides: set[str]) -> str | None:
-        """What lies there and is not read, counted by kind; None if there is nothing. besides: names that are read."""
-        left = {kind: len(set(names) - besides) for kind, names in self.others.items()}
-        kinds = [f"{num:,} {kind or 'without an ending'}" for kind, num in sorted(left.items()) if num]
-        kinds += [f"{self.hidden:,} hidden"] if self.hidden else []
-        if not kinds:
-            return None
-        convert = sorted(kind for kind in left.keys() & PHOTOGRAPHS if left[kind])
+    def add_hidden(self, name: str) -> None:
+        """A hidden file or folder, or what lies in one."""
+        parts = PurePosixPath(name).parts
+        first = next(part for part in parts if is_hidden(part))
+        if first != "__MACOSX" and not first.startswith("._") and first.lower() not in OF_SYSTEMS:
+            self.hidden.add("/".join(parts[: parts.index(first) + 1]))
+
+    def unused(self) -> str | None:
+        """What is not read, counted by ending, and what would read it; None if there is nothing."""
+        kinds = [f"{num:,} {printable(kind) or 'without an ending'}" for kind, num in sorted(self.others.items())]
+        if self.hidden:
+            more = ", ..." if len(self.hidden) > SHOWN else ""
+            kinds.append(f"{len(self.hidden):,} hidden ({printable(', '.join(sorted(self.hidden)[:SHOWN]))}{more})")
+        convert, heif = sorted(self.others.keys() & TO_CONVERT), sorted(self.others.keys() & HEIF)
         advice = f"; convert {', '.join(convert)} to .jpg or .png" if convert else ""
-        return f"not used: {', '.join(kinds)}{advice}"
+        advice += f"; or pip install pillow-heif, which reads {', '.join(heif)}" if heif else ""
+        return f"not used: {', '.join(kinds)}{advice}" if kinds else None
 
 
 class Folder:
-    """A folder's images, however deep, behind symbolic links too; a link to a folder that it lies in is left out."""
+    """A folder's images, however deep, behind symbolic links too; a link to a folder that it lies in is left out.
 
-    def __init__(self, root: Path | str):
-        self.root = Path(root)
+    table: the name of a file to be found beside them.
+    """
+
+    def __init__(self, root: Path | str, table: str = ""):
+        self.root, self.table = Path(root), table
         self._place = os.path.realpath(root)
 
     def find(self) -> Listing:
@@ -72,8 +95,6 @@ class Folder:
             try:
                 status = os.stat(self.root / folder)
                 names = os.listdir(self.root / folder)
-                found.hidden += sum(map(counts_as_hidden, names))
-                names = [name for name in names if not is_hidden(name)]
             except OSError as error:
                 found.add(folder or ".", reason(error))
                 continue
@@ -85,13 +106,17 @@ class Folder:
         return found
 
     def _sort_out(self, names: list[str], found: Listing) -> Iterator[str]:
-        """Adds the images; yields the folders."""
+        """Adds what is a file; yields the folders."""
         for name in names:
             path = self.root / name
-            if os.path.isdir(path):  # unlike Path.is_dir False for what may not be looked at
+            if is_hidden(name):
+                found.add_hidden(name)
+            elif os.path.isdir(path):  # unlike Path.is_dir False for what may not be looked at
                 yield name
             elif is_image(name):
                 found.add(name, file_fault(path))
+            elif path.name == self.table:
+                found.tables[name] = file_fault(path)
             else:
                 found.add_other(name)
 
@@ -113,17 +138,16 @@ class Folder:
 class Zip:
     """A .zip's images. What leads out of it is never read; a backslash separates folders, as it does on Windows.
 
-    within: the folder in it, with a slash at the end, that is read; "" = all.
+    within: the folder in it, with a slash at the end, that is read; "" = all. table: as a Folder's.
     """
 
-    def __init__(self, path: Path, within: str = ""):
-        self.path, self.within = path, within
+    def __init__(self, path: Path, within: str = "", table: str = ""):
+        self.path, self.within, self.table = path, within, table
         self.archive, self._opened_by = None, None
         self._members: dict[str, str] = {}  # name -> as the archive spells it
 
     def find(self) -> Listing:
         found = Listing()
-        images: set[str] = set()
         for info in self._open().infolist():
             spelt = info.filename.replace("\\", "/")
             name = PurePosixPath(spelt).as_posix()
@@ -131,23 +155,25 @@ class Zip:
                 if has_ending(name):
                     found.faults[name] = "its name leads out of the .zip"
             elif f"{name}/".startswith(self.within):
-                name = name[len(self.within) :]
-                self._list(name, info.filename, found, images, is_folder=spelt.endswith("/"))
-        for name in images:  # of members with the same name the last counts
-            found.add(name, member_fault(self.archive.getinfo(self._members[name])))
+                self._sort_out(name[len(self.within) :], spelt.endswith("/"), info.filename, found)
+        for name, spelt in self._members.items():  # of members with the same name the last counts
+            fault = member_fault(self.archive.getinfo(spelt))
+            if is_image(name):
+                found.add(name, fault)
+            else:
+                found.tables[name] = fault
         return found
 
-    def _list(self, name: str, spelt: str, found: Listing, images: set[str], *, is_folder: bool) -> None:
-        """Sorts one member in. name: without the folder that is read; spelt: as the archive has it."""
+    def _sort_out(self, name: str, is_folder: bool, spelt: str, found: Listing) -> None:
+        """name: within the folder that is read; spelt: as the archive has it."""
         if is_hidden(name):
-            found.hidden += counts_as_hidden(name)
+            found.add_hidden(name)
             return
         found.folders.add(name if is_folder else name.rpartition("/")[0])
-        if is_folder or not name:
+        if is_folder:
             return
-        self._members[name] = spelt
-        if is_image(name):
-            images.add(name)
+        if is_image(name) or PurePosixPath(name).name == self.table:
+            self._members[name] = spelt
         else:
             found.add_other(name)
 
@@ -178,31 +204,34 @@ class Zip:
         return self.__dict__ | {"archive": None, "_opened_by": None}
 
 
-def source(path: str) -> tuple[Folder | Zip, Listing]:
-    """A folder, a .zip or a folder within one (x.zip/train), and what is in it. Raises UserError for anything else."""
+def source(path: str, table: str = "") -> tuple[Folder | Zip, Listing]:
+    """A folder, a .zip or a folder within one (x.zip/train), and what is in it. Raises UserError for anything else.
+
+    table: the name of a file to be found beside the images.
+    """
     root, within = within_zip(Path(path).expanduser())
     if not root.exists():
         raise UserError(f"dataset.path={path}: there is no such folder or .zip")
     if root.is_dir():
-        found = Folder(root)
+        found = Folder(root, table)
         return found, found.find()
     if not root.is_file() or not zipfile.is_zipfile(root):
         what = "a damaged or cut off" if root.is_file() and begins_as_zip(root) else "neither a folder nor a"
         raise UserError(f"dataset.path={path} is {what} .zip file")
-    found = Zip(root, within)
+    found = Zip(root, within, table)
     try:
         listing = found.find()
     except Exception as error:  # a damaged directory of members raises exceptions of every kind
         raise UserError(f"dataset.path={path} cannot be read as a .zip file: {reason(error)}") from error
     if within and not listing.folders:
-        raise UserError(f"dataset.path={path}: there is no folder {within} in {root}")
+        raise UserError(f"dataset.path={path}: there is no folder {within.rstrip('/')} in {root}")
     return found, listing
 
 
 def within_zip(path: Path) -> tuple[Path, str]:
     """(the .zip, the folder in it with a slash at the end) of a path that leads into a .zip; else (path, "")."""
     for place in path.parents:
-        if place.suffix.lower() == ".zip" and place.is_file():
+        if place.is_file():
             return place, f"{path.relative_to(place).as_posix()}/"
     return path, ""
 
@@ -241,12 +270,6 @@ def leads_out(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Hidden files and folders, and what macOS adds to archives."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def counts_as_hidden(name: str) -> bool:
-    """Is it hidden, and no trace of a system?"""
-    last = PurePosixPath(name).name
-    return is_hidden(name) and "__MACOSX" not in name and not last.startswith("._") and last.lower() not in OF_SYSTEMS
 
 
 def has_ending(name: str) -> bool:

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 from ganrun.data.arrays import ArrayFile, arrays
 from ganrun.data.base import Images, as_labels, limited
 from ganrun.data.decoded import ADVICE, DecodedImages
-from ganrun.data.files import LARGEST, printable, source
-from ganrun.data.labels import LABELS, check_splits, first_folder, listed, read_labels, wrapping
+from ganrun.data.files import LARGEST, Listing, is_image, printable, reason, source
+from ganrun.data.labels import FILE, OTHERWISE, by_file, by_folder, check_splits, first_folder, read_labels, wrapping
 from ganrun.data.pixels import fit_images, to_channels
 from ganrun.errors import UserError
 
@@ -88,17 +89,19 @@ class ImageArray(ImagesInMemory):
 class ImageFolder(DecodedImages):
     """The images of a folder or a .zip, however deep, or of an .npy or .npz.
 
-    Labels come from a StyleGAN dataset.json, if there is one. Else the folders at the first level are classes, if each
-    image lies in one of them. Folders that are around everything are no level, in a folder as in a .zip. Folders that
-    are all named as splits (train, test, ...) are refused. Beside class folders with images, one without any is refused
-    or skipped as `on_error` says.
-
     path: the folder, the .zip, a folder within it (x.zip/train), or an array file, see ArrayFile.
+    labels_from: auto = StyleGAN's dataset.json if there is one, else folders. folders = the folders at the first level
+    are classes, if each image lies in one of them; beside them, one without readable images is refused or skipped as
+    `on_error` says. none = no labels. Folders that are around everything are no level. With auto, folders that look
+    like splits of a data set are refused.
     """
 
     path: str | None
+    labels_from: Literal["auto", "folders", "none"] = "auto"
 
     def open(self) -> None:
+        if self.labels_from not in ("auto", "folders", "none"):
+            raise UserError(f"dataset.labels_from={self.labels_from}; valid: auto, folders, none")
         super().open()
         if isinstance(self._source, ArrayFile):
             self.notes += self._source.notes
@@ -108,63 +111,76 @@ class ImageFolder(DecodedImages):
     def find(self):
         if not self.path:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images, .npy or .npz>")
-        self._source, self._found = arrays(self.path) or source(self.path)
-        found = self._found
+        self._source, found = arrays(self.path) or source(self.path, FILE if self.labels_from == "auto" else "")
+        self._in_folders = [name for name in [*found.files, *found.faults] if "/" in name and is_image(name)]
+        self._top = wrapping(found.files or self._in_folders)
+        self._file = self._find_file(found)
+        self._numbers = self._read_file(found) if self._file else None
+        unused = found.unused()
         if not found.files and not found.faults:
-            unused = found.unused(set())
-            there = f"; {unused}" if unused else ""
-            raise UserError(
-                f"dataset.path={self.path}: no images in it{there}; image files end in .png, .jpg, .webp, ..."
-            )
-        self._top = wrapping(found.files)
+            told = unused or "image files end in .png, .jpg, .webp, ..."
+            raise UserError(f"dataset.path={self.path}: no images in it; {told}")
+        self.notes += [unused] if unused else []
+        self._folders = found.folders
         return sorted(found.files), found.faults
+
+    def _find_file(self, found: Listing) -> str | None:
+        """The dataset.json that lies beside the outermost folders of images; others are not used."""
+        parts = self._top.split("/")
+        tops = ["".join(f"{part}/" for part in parts[:i]) for i in range(len(parts))]
+        file = next((f"{top}{FILE}" for top in tops if f"{top}{FILE}" in found.tables), None)
+        for other in found.tables.keys() - {file}:
+            found.add_other(other)
+        return file
+
+    def _read_file(self, found: Listing) -> dict[str, int] | str:
+        """Class numbers by file, or why there are none. Images without one become faults."""
+        place = printable(f"{self.path}/{self._file}")
+        if found.tables[self._file]:
+            raise UserError(f"{place}: {found.tables[self._file]}; {OTHERWISE}")
+        try:
+            content = self._source.read(self._file)
+        except Exception as error:  # of any kind, as in DecodedImages
+            raise UserError(f"{place}: {reason(error)}; {OTHERWISE}") from error
+        labels = read_labels(content, place)
+        if isinstance(labels, str):
+            return labels
+        labels = {f"{self._file.removesuffix(FILE)}{name}": number for name, number in labels.items()}
+        gone = labels.keys() - {*found.files, *found.faults}
+        if gone:
+            what = f"{len(gone):,} files that are not there, such as {printable(min(gone))}"
+            self.notes.append(f"{self._file} has labels of {what}")
+        found.faults |= {name: f"{self._file} gives it no label" for name in found.files if name not in labels}
+        found.files = [name for name in found.files if name in labels]
+        return labels
 
     def label(self, names):
         if isinstance(self._source, ArrayFile):
             return self._source.label(names)
-        self._top = wrapping([*names, *(name for name in [*self._found.files, *self._found.faults] if "/" in name)])
-        file = next((f"{top}{LABELS}" for top in ("", self._top) if self._is_there(f"{top}{LABELS}")), None)
-        unused = self._found.unused({file} if file else set())
-        self.notes += [unused] if unused else []
-        return self._label_by_folder(names) if file is None else self._label_by_file(names, file)
-
-    def _is_there(self, name: str) -> bool:
-        return name in self._found.others.get(".json", ())
-
-    def _label_by_file(self, names: list[str], file: str) -> tuple[Tensor | None, list[str]]:
-        place = f"{self.path}/{file}"
-        labels = read_labels(self._source.read(file), place)
-        if isinstance(labels, str):
-            self.notes.append(f"no classes: {file} is there, but {labels}")
+        if self.labels_from == "none":
             return None, []
-        folder = file.removesuffix(LABELS)
-        labels = {f"{folder}{name}": label for name, label in labels.items()}
-        without = [name for name in names if name not in labels]
-        if without:
-            raise UserError(
-                f"{place}: no label for {len(without):,} of {len(names):,} images, such as {printable(without[0])}"
-            )
-        gone = len(labels.keys() - {*self._found.files, *self._found.faults})
-        self.notes += [f"{file} has labels of {gone:,} files that are not there"] if gone else []
-        classes = [str(number) for number in range(max(labels[name] for name in names) + 1)]
-        self.notes.append(f"{len(classes):,} classes from {file}: {listed(classes)}")
-        return as_labels([labels[name] for name in names]), classes
+        if isinstance(self._numbers, dict):
+            numbers, classes, note = by_file(names, self._numbers, self._file)
+            self.notes.append(note)
+            return numbers and as_labels(numbers), classes
+        return self._label_by_folder(names)
 
     def _label_by_folder(self, names: list[str]) -> tuple[Tensor | None, list[str]]:
-        folders = [first_folder(name, self._top) for name in names]
-        classes = sorted(set(folders))
-        splits = check_splits(set(classes) - {""}, f"{self.path}/{self._top}".rstrip("/"))
-        if "" in classes or len(classes) < 2:
-            if len(classes) > 1 and self.num_classes is None:
-                self.notes.append("no classes: some images lie in no folder")
+        self._top = wrapping([*names, *self._in_folders])  # a bad image beside the folders has hidden it
+        seen = sorted({first_folder(name, self._top) for name in names} - {""})
+        if self.labels_from == "auto":
+            note = check_splits(seen, f"{self.path}/{self._top}".rstrip("/"))
+            self.notes += [printable(note)] if note else []
+        if self._numbers:
+            self.notes.append(f"no classes: {self._file} is there, and {self._numbers}")
             return None, []
-        seen = {first_folder(f"{name}/", self._top) for name in self._found.folders if f"{name}/".startswith(self._top)}
-        self._leave_out_classes(seen - {"", *classes})
-        self.notes.append(f"{len(classes):,} classes from folders: {printable(listed(classes))}")
-        if splits:
-            self.notes.append(f"taken for classes, not for splits: {', '.join(splits)}")
-        index = {name: i for i, name in enumerate(classes)}
-        return as_labels([index[folder] for folder in folders]), classes
+        folders, note = by_folder(names, self._top)
+        self.notes += [printable(note)] if note else []
+        if folders is None:
+            return None, []
+        within = [name for name in self._folders if f"{name}/".startswith(self._top)]
+        self._leave_out_classes({first_folder(f"{name}/", self._top) for name in within} - {"", *seen})
+        return as_labels([seen.index(folder) for folder in folders]), seen
 
     def _leave_out_classes(self, empty: set[str]) -> None:
         names = [printable(name) for name in sorted(empty)]

@@ -2,17 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ganrun.classes import natural_order
+from ganrun.classes import listed
+from ganrun.data.files import printable
 from ganrun.errors import UserError
 
-LABELS = "dataset.json"  # Karras et al. 2020, arXiv 2006.06676: its code's labels, beside folders that only hold files
-SPLITS = {"train", "training", "trn", "val", "valid", "validation", "dev", "test", "testing", "tst", "eval",
-          "evaluation", "holdout"}  # fmt: skip
-FILLERS = {"set", "data", "dataset", "images", "image", "imgs", "img", "split"}  # words beside them, as in train_images
-SHOWN = 10  # classes that a note names
+FILE = "dataset.json"  # Karras et al. 2020 (arXiv 2006.06676), dataset_tool.py: labels, beside folders without meaning
+MOST = 2**16  # classes that a dataset.json may number
+SPLITS = {"train", "training", "trn", "trainval", "val", "valid", "validation", "dev", "test", "testing", "tst",
+          "eval", "evaluation", "holdout"}  # fmt: skip
+BESIDE_SPLITS = {"extra", "unlabeled", "unlabelled"}  # further parts of sets that have splits
+FILLERS = {"", "set", "data", "dataset", "images", "image", "imgs", "img", "split", "seg"}  # as in train_images
+OTHERWISE = "dataset.labels_from=folders takes the folders for classes, dataset.labels_from=none leaves labels out"
 
 
 def first_folder(name: str, top: str = "") -> str:
@@ -29,53 +33,85 @@ def wrapping(names: Iterable[str]) -> str:
     return top
 
 
-def is_split(folder: str) -> bool:
-    """Is it named as a part of a data set is: train, Validation, test_images, val2017?"""
-    words = [word for word in re.split(r"[\W\d_]+", folder.casefold()) if word not in FILLERS | {""}]
-    return len(words) == 1 and re.sub(r"(set|data)$", "", words[0]) in SPLITS
+def is_split(folder: str, words: Iterable[str] = SPLITS) -> bool:
+    """Is it named as a part of a data set is: train, Validation, test_images, val2017, trainA?"""
+    found = [word for word in re.split(r"[\W\d_]+", folder.casefold()) if word not in FILLERS]
+    return bool(found) and all(re.sub(r"(set|data|[ab])$", "", word) in words for word in found)
 
 
-def check_splits(folders: Iterable[str], place: str) -> list[str]:
-    """Folders beside each other that hold images -> those that are named as a split and yet taken for a class.
+def check_splits(folders: Sequence[str], place: str) -> str | None:
+    """What to say of a folder that is named as a split and yet taken for a class: one alone among several others.
 
-    Raises UserError where all of them are splits. place: the folder or .zip that they lie in.
+    folders: those beside each other that hold images. place: what they lie in. Raises UserError for any other splits.
     """
-    folders = sorted(folders)
     splits = [folder for folder in folders if is_split(folder)]
-    if len(splits) == len(folders) > 1:
-        raise UserError(
-            f"dataset.path={place}: its folders {', '.join(folders)} are splits of a data set, not classes; name one: "
-            + " or ".join(f"dataset.path={place}/{folder}" for folder in folders)
-        )
-    return splits
+    if splits:
+        splits = [folder for folder in folders if is_split(folder, SPLITS | BESIDE_SPLITS)]
+    if not splits or len(folders) == 1:
+        return None
+    one = shlex.quote(f"dataset.path={place}/{splits[0]}")
+    if len(splits) == 1 and len(folders) > 2:
+        return f"{splits[0]} is taken for a class, as it lies among others; {one} reads it alone"
+    raise UserError(
+        f"dataset.path={place}: {listed(splits)} look like splits of a data set, not like classes; {one} reads one of "
+        f"them; dataset.labels_from=folders takes all {len(folders)} folders for classes"
+    )
+
+
+def by_folder(names: Sequence[str], top: str) -> tuple[list[str] | None, str]:
+    """The class of each image, None for no classes; and what to say of it. top: the folders that are around all."""
+    folders = [first_folder(name, top) for name in names]
+    classes = sorted(set(folders))
+    where = f" in {top.rstrip('/')}" if top else ""
+    if classes == [""]:
+        return None, f"no classes: all images lie{where}" if top else ""
+    if "" in classes:
+        return None, f"no classes: {folders.count(''):,} of {len(names):,} images lie beside the folders"
+    if len(classes) == 1:  # images of other folders cannot be read
+        return None, f"no classes: all images lie in {classes[0]}"
+    return folders, f"classes: {listed(classes)} from folders{where}"
 
 
 def read_labels(content: bytes, place: str) -> dict[str, int] | str:
-    """Name -> class number of a dataset.json: {"labels": [["00000/img.png", 3], ...]}, or why there are none.
+    """Name -> class number of a dataset.json: {"labels": [["00000/img.png", 3], ...]}; or why there are no classes.
 
     Raises UserError for what is no such file. place: what to call it.
     """
     try:
         labels = json.loads(content)["labels"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f'{place}: cannot be read; expected {{"labels": [["<file>", <class number>], ...]}}') from error
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise UserError(f'{place}: expected {{"labels": [["<file>", <class number>], ...]}}; {OTHERWISE}') from error
     if labels is None:
-        return "it has no labels"
-    if not (isinstance(labels, list) and all(_is_row(row) for row in labels)):
-        raise UserError(f'{place}: expected "labels": a list of ["<file>", <class number>], or null')
-    if not all(isinstance(label, int) and not isinstance(label, bool) for _, label in labels):
-        return "its labels are no class numbers, and ganrun reads only those"
-    if any(label < 0 for _, label in labels):
-        raise UserError(f"{place}: a class number is negative; expected 0, 1, 2, ...")
-    return dict(labels)
+        return "it says that there are none"
+    if not (isinstance(labels, list) and all(map(_is_row, labels))):
+        raise UserError(f'{place}: labels; expected [["<file>", <class number>], ...] or null; {OTHERWISE}')
+    if any(isinstance(label, list | dict) for _, label in labels):
+        return "its labels are lists, and ganrun reads one class number for each image"
+    wrong = next((row for row in labels if _number(row[1]) is None), None)
+    if wrong:
+        text = f"label {json.dumps(wrong[1])} of {printable(wrong[0])}; expected an integer from 0 to {MOST - 1:,}"
+        raise UserError(f"{place}: {text}; {OTHERWISE}")
+    return {name.replace("\\", "/"): _number(label) for name, label in labels}
 
 
 def _is_row(row: Any) -> bool:
     return isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)
 
 
-def listed(classes: list[str]) -> str:
-    """The first names, and how many more there are."""
-    names = [classes[index] for index in natural_order(classes)]
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _number(label: Any) -> int | None:
+    """3 and 3.0 -> 3"""
+    if isinstance(label, bool) or not isinstance(label, int | float) or not 0 <= label < MOST or label != int(label):
+        return None
+    return int(label)
+
+
+def by_file(names: Sequence[str], labels: dict[str, int], file: str) -> tuple[list[int] | None, list[str], str]:
+    """The class number of each image, None for no classes; the names of all numbers; and what to say of it."""
+    numbers = [labels[name] for name in names]
+    classes = [str(number) for number in range(max(numbers) + 1)]
+    found = set(numbers)
+    if len(found) < 2:
+        return None, [], f"no classes: {file} gives every image the label {numbers[0]}"
+    empty = [name for number, name in enumerate(classes) if number not in found]
+    without = f"; without images: {listed(empty)}" if empty else ""
+    return numbers, classes, f"classes: {listed(classes)} from {file}{without}"

@@ -93,7 +93,9 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     data = before.data if before else build_as(Data, cfg, "dataset")
     cfg.dataset.num_classes = data.num_classes
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
-        raise UserError(f"conditional={cfg.conditional.key}: the samples of dataset {data.name} have no such label")
+        why = "; ".join(note for note in data.notes if note.startswith("no classes: "))
+        what = f"the samples of dataset {data.name} have no such label"
+        raise UserError(f"conditional={cfg.conditional.key}: {what}{why and f'; {why}'}")
     schedule = build_schedule(cfg)
     check_sizes(cfg, data, schedule)
     seed_default_generators(derive(cfg.seed, "weights"))

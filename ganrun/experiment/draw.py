@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from ganrun.classes import by_number, spaced
 from ganrun.errors import NotFinite, UserError
 from ganrun.experiment.hardware import device_type
 from ganrun.experiment.sample_check import FOLDER, Request, check_vectors
 from ganrun.generator_file import load_generator
-from ganrun.pictures import classes_shown, grid, scatter
+from ganrun.pictures import grid, heads, most_classes, scatter
 from ganrun.sampling.files import write_folder, write_npz, write_zip
 from ganrun.sampling.films import write_gif, write_mp4
 from ganrun.sampling.generator import SamplingGenerator
@@ -23,7 +24,7 @@ from ganrun.storage import replacing
 IMAGES, POINTS, WALKS, ROWS = 64, 2000, 16, 8  # what num=null means
 IN_PICTURE = 10_000  # images in a grid
 IN_FILM = 20_000  # frames
-MOST_COLUMNS = 100  # of classes that are named one by one
+MOST_COLUMNS = 100  # of classes in a grid; of more, and so of a longer label=[...], a square without headings
 FPS = 24
 NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
 
@@ -56,7 +57,7 @@ def load(request: Request) -> SamplingGenerator:
     sampling = load_generator(request.file, trust=request.trust)
     if sampling.value_range is None:
         check_vectors(request)
-    for note in sampling.meant(request.label):
+    for note in sampling.ambiguities(request.label):
         print(f"note: {note}", file=sys.stderr)
     return sampling.to(device)
 
@@ -65,31 +66,35 @@ def files(request: Request, sampling: SamplingGenerator) -> None:
     """A folder, .zip or .npz, batch by batch."""
     write = {FOLDER: write_folder, ".zip": write_zip, ".npz": write_npz}[request.kind]
     num = request.num or (POINTS if sampling.value_range is None else IMAGES)
-    write(request.out, batches(request, sampling, num), num=num, classes=sampling.classes)
+    made = batches(request, sampling, num, sampling.turn(request.label))
+    write(request.out, made, num=num, classes=sampling.classes)
 
 
 def picture(request: Request, sampling: SamplingGenerator) -> None:
     """A grid with a column for each class that is drawn in turn; a scatter plot of vectors."""
     if sampling.value_range is None:
-        save(scatter(samples(request, sampling, request.num or POINTS)), request)
+        save(scatter(samples(request, sampling, request.num or POINTS, sampling.turn(request.label))), request)
         return
-    turn, num, names = sampling.turn(request.label), request.num or IMAGES, None
-    columns = max(1, round(num**0.5))
-    if request.label is None and turn is not None:
-        turn = shown(sampling, turn.tolist(), num)
-    if turn is not None and 1 < len(turn) <= min(num, MOST_COLUMNS):
-        columns, names = len(turn), [sampling.classes[i] for i in turn]
-        num = request.num or num // columns * columns  # whole rows
+    num, size = request.num or IMAGES, sampling.sample(1).shape[-2:]
+    turn, names, columns = classes_in_turn(request, sampling, most_classes(num, size)), None, max(1, round(num**0.5))
+    if turn is not None and len(turn) > 1:
+        num = request.num or max(1, num // len(turn)) * len(turn)  # whole rows, and each class that was asked for
+        columns, names = min(num, len(turn)), heads(sampling.classes, turn.tolist())
+    if columns > MOST_COLUMNS:
+        columns, names = max(1, round(num**0.5)), None
     check_room(num)
-    made = torch.cat([part for part, _ in batches(request, sampling, num, turn)])
+    made = samples(request, sampling, num, turn)
     save(grid(made / 2 + 0.5, columns=columns, names=names), request)
 
 
-def shown(sampling: SamplingGenerator, order: list[int], num: int) -> torch.Tensor:
-    """Those of all classes that a grid has a column for."""
-    found = classes_shown(order, num, sampling.sample(1).shape[-2:])
-    if len(found) < len(order):
-        print(f"{len(found)} of {len(order)} classes, evenly spaced; label=[...] chooses others", file=sys.stderr)
+def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) -> Tensor | None:
+    """The classes that were asked for; else all, in the order to show them, or `most` that are evenly spaced."""
+    if request.label is not None or not sampling.classes:
+        return sampling.turn(request.label)
+    found = spaced(by_number(sampling.classes), most)
+    if len(found) < len(sampling.classes) and most > 1:
+        told = f"{len(found)} of {len(sampling.classes)} classes, evenly spaced; label=[...] chooses others"
+        print(f"note: the picture shows {told}", file=sys.stderr)
     return torch.tensor(found)
 
 
@@ -108,7 +113,7 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
         frames=frames,
         closed=not still,
         seed=request.seed,
-        turn=sampling.turn(request.label),
+        turn=classes_in_turn(request, sampling, walks),
         truncation=request.truncation,
         batch_size=request.batch_size,
     )
@@ -131,7 +136,7 @@ def neighbours(request: Request, sampling: SamplingGenerator) -> None:
 
     num = request.num or ROWS
     check_room(num * (1 + request.neighbours))
-    made = samples(request, sampling, num)
+    made = samples(request, sampling, num, classes_in_turn(request, sampling, num))
     data = data_of(request.run, trust=request.trust, data_dir=request.data_dir)
     rows, _ = beside_neighbours(made, data, request.neighbours)
     names = ["sample", "nearest", *(f"{i}." for i in range(2, request.neighbours + 1))]
@@ -144,26 +149,17 @@ def check_room(images: int) -> None:
 
 
 def batches(
-    request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None = None
+    request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The samples that were asked for; what is wrong about labels is said before the first of them.
-
-    turn: the classes that they go through, None = those that were asked for.
-    """
-    made = sampling.batches(
-        num,
-        request.seed,
-        sampling.turn(request.label) if turn is None else turn,
-        truncation=request.truncation,
-        batch_size=request.batch_size,
-    )
+    """The samples that were asked for. turn: the classes that they go through."""
+    made = sampling.batches(num, request.seed, turn, truncation=request.truncation, batch_size=request.batch_size)
     total = -(-num // request.batch_size)
     return ((checked(samples, request), labels) for samples, labels in progress(made, total))
 
 
-def samples(request: Request, sampling: SamplingGenerator, num: int) -> Tensor:
+def samples(request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None) -> Tensor:
     """All at once."""
-    return torch.cat([part for part, _ in batches(request, sampling, num)])
+    return torch.cat([part for part, _ in batches(request, sampling, num, turn)])
 
 
 def checked(images: Tensor, request: Request) -> Tensor:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from ganrun.callbacks.samples import classes_in_grid
 from ganrun.experiment.build import Parts
 from ganrun.experiment.hardware import precision_of
 from ganrun.experiment.norm import norm_notes
@@ -32,16 +33,9 @@ def plain_table() -> Table:
 
 def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Table:
     """What is about to be trained."""
-    cfg, data, module = parts.cfg, parts.data, parts.module
+    cfg, module = parts.cfg, parts.module
     table = plain_table()
-    classes = f", {data.num_classes} classes" if data.num_classes else ""
-    table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")
-    if data.skipped:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in data.skipped[:SHOWN])
-        more = "; ... all of them are in result.json" if len(data.skipped) > SHOWN else ""
-        table.add_row("skipped", f"{len(data.skipped)} ({shown}{more})")
-    for note in data.notes:
-        table.add_row("", note)
+    add_data(table, parts)
     for name, player in module.players.items():
         networks = ", ".join(short(cfg.get(name, {}).get("_target_", name)) for _ in player.networks)
         table.add_row(
@@ -68,6 +62,22 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     )
     table.add_row("run", str(run_dir))
     return table
+
+
+def add_data(table: Table, parts: Parts) -> None:
+    """Rows on the data set and on what pictures show of it."""
+    cfg, data = parts.cfg, parts.data
+    classes = f", {data.num_classes} classes" if data.num_classes else ""
+    table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")
+    if data.skipped:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in data.skipped[:SHOWN])
+        more = "; ... all of them are in result.json" if len(data.skipped) > SHOWN else ""
+        table.add_row("skipped", f"{len(data.skipped)} ({shown}{more})")
+    for note in data.notes:
+        table.add_row("", note)
+    shown = len(classes_in_grid(data, cfg.num_samples)) if cfg.conditional.key else data.num_classes
+    if shown < data.num_classes:
+        table.add_row("pictures", f"{shown} of {data.num_classes} classes, evenly spaced")
 
 
 def short(target: str) -> str:

@@ -1,5 +1,6 @@
 """What can be scored: a generator's samples, images from anywhere, a data set's own test split."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganrun.classes import listed
 from ganrun.data.base import Data
-from ganrun.data.decoded import ADVICE
 from ganrun.data.images import ImageArray, ImageFolder
 from ganrun.errors import UserError
 from ganrun.experiment.build import refusing
 from ganrun.game import Batch
 from ganrun.pictures import to_uint8
+from ganrun.sampling.files import folder_names
 from ganrun.sampling.generator import SamplingGenerator
 
 
@@ -53,15 +55,23 @@ class Generator(Source):
 
 
 class Samples(Source):
-    """The samples of another data set, at most `num` of them, in a fixed shuffle."""
+    """The samples of another data set, at most `num` of them, in a fixed shuffle.
+
+    Their labels are used where each class is one of the data's, by its name or by the folder that `ganrun sample` gives
+    it.
+    """
 
     def __init__(self, held: Data, data: Data, num: int):
         self.held, self.num = held, min(num, len(held))
         if self.num < 2:
             raise UserError(f"{held.name}: {self.num} samples; expected at least 2")
-        self.conditional = bool(held.classes) and set(held.classes) <= set(data.classes)
+        index = {name: i for names in (folder_names(data.classes), data.classes) for i, name in enumerate(names)}
+        self.conditional = bool(held.classes) and set(held.classes) <= index.keys()
         self.about = {"labels": "their own"} if self.conditional else {}
-        self._labels = torch.tensor([data.classes.index(name) for name in held.classes] if self.conditional else [])
+        self._labels = torch.tensor([index[name] for name in held.classes] if self.conditional else [])
+        if held.classes and data.classes and not self.conditional:
+            other = listed([name for name in held.classes if name not in index])
+            print(f"labels are not used: {other} of {held.name} are no classes of {data.name}")
 
     def fakes(self, seed, labels):
         for batch in self.held.shuffled(self.num):
@@ -80,4 +90,5 @@ def images_at(path: str, data: Data) -> Data:
     try:
         return refusing("path", ImageFolder)(**about)
     except UserError as error:  # there is no such key here
-        raise UserError(str(error).removesuffix(f"; {ADVICE}")) from error
+        told, *_ = re.split(r"; (?=dataset\.(?:on_error|labels_from)=)", str(error))
+        raise UserError(told.replace("path: dataset.", "").replace("dataset.path=", "path=")) from error

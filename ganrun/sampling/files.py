@@ -2,6 +2,7 @@
 
 import io
 import re
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,7 +18,8 @@ from ganrun.storage import replacing, writing
 
 Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch,)
 MARK = ("Software", "ganrun")  # in each PNG, by which its own files are known later
-UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]+')  # in a file's name, on one system or another
+UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]+')  # in a file's name, on one system or another
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # names of devices on Windows
 LONGEST = 100  # bytes of a folder's name
 
 
@@ -108,7 +110,7 @@ def png(pixels: np.ndarray) -> bytes:
 def folder_names(classes: list[str]) -> list[str]:
     """Class names as folders: what no file system allows is replaced, none is hidden, none is another's.
 
-    Folders are told apart without regard to case, as some file systems do.
+    Folders are told apart without regard to case and to how accents are encoded, as some file systems do.
     """
     taken: set[str] = set()
     names = []
@@ -116,7 +118,13 @@ def folder_names(classes: list[str]) -> list[str]:
         name = UNSAFE.sub("-", given).strip(" .")
         name = name.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").strip(" .") or "class"
         name = "macosx" if name == "__MACOSX" else name  # which readers of archives leave out
+        name = f"{name}-class" if RESERVED.match(name) else name
         candidates = (name, *(f"{name}-{i}" for i in range(2, len(classes) + 2)))
-        names.append(next(candidate for candidate in candidates if candidate.casefold() not in taken))
-        taken.add(names[-1].casefold())
+        names.append(next(candidate for candidate in candidates if folded(candidate) not in taken))
+        taken.add(folded(names[-1]))
     return names
+
+
+def folded(name: str) -> str:
+    """The same for names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()

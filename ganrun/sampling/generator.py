@@ -1,13 +1,13 @@
 """A generator with its noise: samples, each of which depends on a seed and its own number alone."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ganrun.classes import natural_order
+from ganrun.classes import ambiguities, index_of
 from ganrun.errors import UserError, one_of, require
 from ganrun.noise import Noise
 from ganrun.seeding import derive
@@ -44,9 +44,13 @@ class SamplingGenerator(nn.Module):
 
         Sample i depends on (seed, i) alone, not on num or batch_size, but for rounding. label: index or name of one
         class for all, or one for each sample; by default a conditional generator goes through its classes in turn.
+        An integer is an index, text a name; it warns of integers that are names of other classes.
         truncation: see Noise. Raises UserError for labels that do not fit.
         """
         turn = self.turn(label)
+        notes = self.ambiguities(label)
+        if notes:
+            warnings.warn("; ".join(notes[:3]), stacklevel=2)
         if label is not None and _is_several(label) and len(turn) != num:
             raise UserError(f"label={label}; expected {num} classes, one for each sample, or one for all")
         batches = self.batches(num, seed, turn, truncation=truncation, batch_size=batch_size)
@@ -95,45 +99,33 @@ class SamplingGenerator(nn.Module):
     def turn(self, label: Label | None = None) -> Tensor | None:
         """Class indices (num,) int64 that samples go through; all by default, None if unconditional.
 
-        A name wins over a number: the text "2" is the class of that name, if there is one, else the class of index 2.
-        Integers are indices. Raises UserError, naming the valid classes.
+        A name comes before an index: the text "2" is the class of that name, if there is one, else the class of index
+        2. Integers are indices. Raises UserError, naming the valid classes.
         """
         if not self.classes:
             if label is not None:
                 raise UserError(f"label={label}: this generator is unconditional, it has no classes; leave label= out")
             return None
         if label is None:
-            return torch.tensor(natural_order(self.classes))
-        plain = label.tolist() if hasattr(label, "tolist") else label
-        given = list(plain) if _is_several(label) else [plain]
-        indices = [self._index(item) for item in given]
+            return torch.arange(len(self.classes))
+        given = _listed(label)
+        indices = [index_of(item, self.classes) for item in given]
         if not indices or None in indices:
-            last = len(self.classes) - 1
             wrong = label if not indices else given[indices.index(None)]
-            names = one_of(self.classes, str(wrong))
+            last, names = len(self.classes) - 1, one_of(self.classes, str(wrong))
             raise UserError(
                 f"label={wrong}; expected names of classes, or indices from 0 to {last}, several in brackets; {names}"
             )
         return torch.tensor(indices)
 
-    def _index(self, item: Any) -> int | None:
-        """Of the class that has this index or name; None if there is none."""
-        if isinstance(item, Integral) and not isinstance(item, bool):
-            return int(item) if 0 <= item < len(self.classes) else None
-        if isinstance(item, str) and item in self.classes:
-            return self.classes.index(item)
-        return self._index(int(item)) if isinstance(item, str) and item.isascii() and item.isdecimal() else None
+    def ambiguities(self, label: Label | None) -> list[str]:
+        """What to say of labels that are the name of one class and the index of another."""
+        return [] if label is None or isinstance(label, Tensor) else ambiguities(_listed(label), self.classes)
 
-    def meant(self, label: Label | None) -> list[str]:
-        """What is to say of labels that are the name of one class and the index of another."""
-        given = [item for item in (label if _is_several(label) else [label]) if isinstance(item, str)]
-        both = [item for item in given if item in self.classes and self._as_index(item) not in (None, item)]
-        return [f"label={item}: the class named {item}; index {item} is named {self._as_index(item)}" for item in both]
 
-    def _as_index(self, text: str) -> str | None:
-        """The name of the class with that index."""
-        found = self._index(int(text)) if text.isascii() and text.isdecimal() else None
-        return None if found is None else self.classes[found]
+def _listed(label: Label) -> list[Any]:
+    plain = label.tolist() if hasattr(label, "tolist") else label
+    return list(plain) if _is_several(label) else [plain]
 
 
 def _is_several(label: Label) -> bool:
