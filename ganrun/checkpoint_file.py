@@ -42,7 +42,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of ganrun: {reason[:200]}") from error
     if about.get("format") != FORMAT:
         raise UserError(f"{path}: checkpoint format {about.get('format')}; this ganrun reads format {FORMAT}")
-    return content
+    return content | {"ganrun": about}
 
 
 def damage(path: Path) -> str | None:

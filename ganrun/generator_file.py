@@ -4,12 +4,14 @@ Neither the data set nor the training code is needed, and nothing is unpickled. 
 ganrun's networks and noise are built, unless the caller trusts more packages.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.sampling.generator import SamplingGenerator
@@ -44,24 +46,36 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
     for file in (path, header_path):
         if not file.is_file():
             raise UserError(f"{file}: no such file; a generator is generator.safetensors and generator.yaml together")
-    try:
+    with reading(path):
         header = yaml.safe_load(header_path.read_text(encoding="utf-8"))
         if header.get("format") != FORMAT:
             raise UserError(f"{header_path}: format {header.get('format')}; this ganrun reads format {FORMAT}")
-        allowed = (*GENERATOR_ROOMS, *package_names(trust))
-        parts = [_build(header[part], allowed, f"{header_path}: {part}") for part in ("generator", "noise")]
-        check_header(header)
-        sampling = SamplingGenerator(*parts, value_range=header["value_range"], classes=header["classes"])
-        sampling.trained = dict(header.get("trained", {}))
-        sampling.load_state_dict(load_file(path))
-        sampling.eval().requires_grad_(False)
-        sampling.sample(1)  # parts that do not fit each other are found here, not at their first use
+        return assemble(header, load_file(path), trust, str(header_path))
+
+
+def assemble(header: dict[str, Any], tensors: dict[str, Tensor], trust: Iterable[str], where: str) -> SamplingGenerator:
+    """The generator that a header describes, with these tensors. where: the header was found, for messages."""
+    allowed = (*GENERATOR_ROOMS, *package_names(trust))
+    parts = [_build(header[part], allowed, f"{where}: {part}") for part in ("generator", "noise")]
+    check_header(header)
+    sampling = SamplingGenerator(*parts, value_range=header["value_range"], classes=header["classes"])
+    sampling.trained = dict(header.get("trained", {}))
+    sampling.load_state_dict(tensors)
+    sampling.eval().requires_grad_(False)
+    sampling.sample(1)  # parts that do not fit each other are found here, not at their first use
+    return sampling
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever hand-edited or damaged files raise becomes one line that names the file."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # hand-edited or damaged files raise whatever their parts raise
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a generator: {reason}") from error
-    return sampling
 
 
 def check_header(header: dict[str, Any]) -> None:

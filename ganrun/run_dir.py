@@ -64,6 +64,11 @@ class RunDir:
         digits = path.stem.removeprefix("step-")
         return int(digits) if digits.isdecimal() else -1
 
+    def saved_checkpoints(self) -> list[Path]:
+        """Those that exist, the newest first."""
+        every = [self.last, *reversed(self.step_checkpoints()), self.best]
+        return [path for path in every if path.exists()]
+
     def step_samples(self, step: int) -> Path:
         return self.samples / f"step-{step:06d}.png"
 
@@ -131,6 +136,11 @@ def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:
     if not there:
         raise UserError(f"{key}={path}: there is no such run directory or checkpoint")
     if not run.config.exists():
+        if is_file:
+            raise UserError(
+                f"{key}={path}: a checkpoint needs its run, which says what networks it holds, and there is no "
+                f"{run.config}; expected <run>/checkpoints/<name>.ckpt"
+            )
         raise UserError(f"{key}={path}: not a run; expected a run directory or its checkpoints/<name>.ckpt")
     return run, given if is_file else None
 

@@ -38,6 +38,8 @@ MISTAKES = {
     "+trainer.gradient_clip_val=1": "use optimizer.clip_gradients=",
     "trainer=ddp trainer.num_nodes=2": "start it by torchrun or srun",
     "trainer.devices=2": "several devices need trainer=ddp",
+    "trainer.devices=-1": "several devices need trainer=ddp",
+    "trainer.devices=[1] trainer.accelerator=cpu": "picks GPUs by number, and this run is on the cpu; expected",
     "batch_size=3 trainer=ddp trainer.accelerator=cpu": "expected a multiple of 2",
     "discriminator.resolution=32": "discriminator: ",
     "discriminator.num_classes=5": "was given no label",

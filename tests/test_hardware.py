@@ -7,7 +7,8 @@ from test_configs import composed
 
 from ganrun.errors import UserError
 from ganrun.experiment import hardware
-from ganrun.experiment.hardware import compile_settings, multiplies_bf16, precision_of, tune
+from ganrun.experiment.hardware import compile_settings, device_named, multiplies_bf16, precision_of, tune
+from ganrun.experiment.trainer import check_devices, num_devices, picked
 
 FLAGS = {
     "an old processor": ("flags\t\t: fpu sse2 avx2 avx512f", False),
@@ -58,3 +59,30 @@ def test_compile_needs_a_compiler_on_a_cpu(monkeypatch):
     monkeypatch.setattr(hardware.shutil, "which", lambda _: None)
     with pytest.raises(UserError, match=r"compile=reduce-overhead: it needs a C\+\+ compiler: .*g\+\+"):
         compile_settings(cfg)
+
+
+@pytest.mark.parametrize(
+    "devices, numbers, num",
+    [
+        *[(1, None, 1), ("1", None, 1), (-1, None, None), ("auto", None, None)],
+        *[([1], [1], 1), ("1,", [1], 1), ("0,3", [0, 3], 2), ([0, 1], [0, 1], 2)],
+    ],
+)
+def test_devices_are_read_as_lightning_reads_them(devices, numbers, num):
+    assert picked(devices) == numbers and num_devices(devices) == num
+    from lightning_fabric.utilities.device_parser import _normalize_parse_gpu_string_input as lightnings
+
+    if devices != "auto":
+        assert lightnings(devices) == (numbers or int(devices))
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_devices([0, 1], "cuda")
+    check_devices("1,", "cuda")
+    for devices in ([2], "0,2", []):
+        with pytest.raises(UserError, match="this machine has 2, numbered from 0"):
+            check_devices(devices, "cuda")
+    assert device_named("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="device=cuda:2: this machine has 2, numbered from 0"):
+        device_named("cuda:2")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import av
 import forked
@@ -22,15 +23,18 @@ from ganrun import cli, load_generator
 from ganrun.data.images import Digits, ImageFolder
 from ganrun.errors import UserError
 from ganrun.experiment.neighbours import beside_neighbours
+from ganrun.experiment.of_checkpoint import open_generator
 from ganrun.generator_file import save_generator
 from ganrun.networks import dcgan
 from ganrun.noise import Normal
 from ganrun.pictures import grid, to_uint8
+from ganrun.run_dir import RunDir
 from ganrun.sampling.files import folder_names, write_folder
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.interpolation import path
 
 FILES = ("generator.safetensors", "generator.yaml")
+LAST = "/checkpoints/last.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,40 @@ def test_the_same_whatever_batch_size_and_num(sample, run):
         assert few["labels"].tolist() == [i % 10 for i in range(20)]
     other = np.load(sample(run, "num=20", "out=c.npz", "truncation=1.5"))
     assert (other["arr_0"] != few["arr_0"]).any()
+
+
+@pytest.mark.parametrize("run", ["plain", "cond", "ring"])
+def test_a_checkpoint_makes_what_the_generator_file_of_its_step_makes(sample, run):
+    made = [np.load(sample(f"{run}{file}", "num=20", f"out={i}.npz")) for i, file in enumerate(("", LAST))]
+    assert made[0].files == made[1].files
+    assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0].files)
+
+
+def test_a_checkpoint_of_an_earlier_step_is_sampled_and_scored(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "steps=4", "checkpoint.every=2", "evaluate.every=0", "metric=[]", "ema=none"]
+    ganrun(*words, "run_dir=run", cwd=tmp_path)
+    run, early = tmp_path / "run", "run/checkpoints/step-000002.ckpt"
+    weights = torch.load(early, weights_only=True)["state_dict"]
+    opened = open_generator(Path(early), RunDir(run), trust=[])
+    assert opened.trained == {"dataset": "digits", "steps": 2, "seed": 0, "ema": False}
+    for key, value in opened.generator.state_dict().items():
+        assert torch.equal(value, weights[f"recipe.generator.{key}"])
+    for start in (early, "run"):
+        words = ["metric=[sliced-wasserstein]", "num_samples=32", "floor=false"]
+        assert cli.run(["evaluate", f"from={start}", *words]) == 0, capfd.readouterr().err
+    scores = json.loads((run / "result.json").read_text())["evaluations"]
+    assert [(one["of"]["from"], one["of"]["steps"]) for one in scores] == [
+        ("checkpoints/step-000002.ckpt", 2),
+        ("generator.safetensors", 4),
+    ]
+    assert scores[0]["mean"] != scores[1]["mean"] and scores[0]["protocol"]["ema"] is False
+    (run / "generator.safetensors").unlink()  # as in a run that was killed before it wrote one
+    capfd.readouterr()
+    assert cli.run(["sample", "from=run", "out=a.npz"]) == 0
+    assert "has no generator.safetensors yet; taking run/checkpoints/last.ckpt" in capfd.readouterr().err
+    assert cli.run(["sample", "from=run/checkpoints/step-000004.ckpt", "out=b.npz"]) == 0
+    assert np.array_equal(np.load("a.npz")["arr_0"], np.load("b.npz")["arr_0"])
 
 
 def test_npz(sample, cond):
@@ -361,13 +399,15 @@ def test_neighbours_run_nothing_that_a_config_names(runs, tmp_path, monkeypatch,
 
 MISTAKES = {
     "": "from= must be given",
-    "from=": "from=: there is no such run directory or .safetensors file",
-    "from=nothing": "there is no such run directory or .safetensors file",
+    "from=": "from=: there is no such run directory, .safetensors file or checkpoint",
+    "from=nothing": "there is no such run directory, .safetensors file or checkpoint",
     "from=.": "from=.: not a run",
     "from=RUNS": "not a run; expected a directory with a generator.safetensors in it",
-    "from=RUNS/plain/generator.yaml": "expected a run directory or a .safetensors file",
-    "from=RUNS/plain/checkpoints/last.ckpt": "expected a run directory or a .safetensors file",
     "from=3": "from=3: there is no such run directory",
+    "from=RUNS/plain/generator.yaml": "expected a run directory, a .safetensors file or a checkpoint",
+    "from=RUNS/bare.ckpt": "a checkpoint needs its run, which says what networks it holds",
+    "from=PLAIN/checkpoints/others.ckpt": "was not made by this run's config",
+    "from=PLAIN/checkpoints/cut.ckpt": "no checksum at its end: truncated",
     "from=a\0b": "from=a",
     "from=PLAIN num=0": "num=0; expected at least 1",
     "from=PLAIN num=-1": "num=-1; expected at least 1",
@@ -394,7 +434,8 @@ MISTAKES = {
     "from=COND label=99 interpolate=3": "label=99; expected names of classes",
     "from=COND label=1,2": "label=1,2; expected names of classes, or indices from 0 to 9, several in brackets",
     "from=PLAIN batch_size=0": "batch_size=0; expected at least 1",
-    "from=PLAIN device=warp": "device=warp; expected one of auto, cpu, cuda, mps",
+    "from=PLAIN device=warp": "device=warp; valid: auto, cpu, cuda, cuda:<number>, mps",
+    "from=PLAIN device=cuda:99": "device=cuda:99: this machine has",
     "from=PLAIN out=x.jpg": "out=x.jpg: this makes a folder (no ending), .zip, .npz, .png; with interpolate=<n>",
     "from=PLAIN out=x.gif": "with interpolate=<n> .gif, .mp4",
     "from=PLAIN out=missing/x.png": "there is no folder missing to put it in",
@@ -454,6 +495,10 @@ def places(runs):
     header = yaml.safe_load((uniform / "generator.yaml").read_text())
     header["noise"]["_target_"] = "ganrun.noise.Uniform"
     (uniform / "generator.yaml").write_text(yaml.safe_dump(header))
+    checkpoints = runs / "plain" / "checkpoints"
+    shutil.copy(checkpoints / "last.ckpt", runs / "bare.ckpt")
+    shutil.copy(runs / "cond" / "checkpoints" / "last.ckpt", checkpoints / "others.ckpt")
+    (checkpoints / "cut.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes()[:5000])
     return {"RUNS": runs, **{name.upper(): runs / name for name in ("plain", "cond", "ring", "alone", "uniform")}}
 
 

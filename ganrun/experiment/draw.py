@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ganrun.classes import by_number, spaced
 from ganrun.errors import NotFinite, UserError
-from ganrun.experiment.hardware import device_type
+from ganrun.experiment.hardware import device_named
+from ganrun.experiment.of_checkpoint import open_generator
 from ganrun.experiment.sample_check import FOLDER, Request, check_vectors
-from ganrun.generator_file import load_generator
 from ganrun.pictures import grid, heads, most_classes, scatter
 from ganrun.sampling.files import write_folder, write_npz, write_zip
 from ganrun.sampling.films import write_gif, write_mp4
@@ -50,11 +50,8 @@ def draw(request: Request) -> None:
 
 def load(request: Request) -> SamplingGenerator:
     """The generator on its device."""
-    device = device_type(request.device)
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device in there and not there[device]():
-        raise UserError(f"device={device}: this machine has none that torch can use; give device=cpu")
-    sampling = load_generator(request.file, trust=request.trust)
+    device = device_named(request.device)
+    sampling = open_generator(request.file, request.run, trust=request.trust)
     if sampling.value_range is None:
         check_vectors(request)
     for note in sampling.ambiguities(request.label):

@@ -14,13 +14,14 @@ from ganrun.errors import UserError
 from ganrun.experiment.build import build_as, build_metrics
 from ganrun.experiment.check import check_targets, drop_leftovers
 from ganrun.experiment.evaluations import Scored
+from ganrun.experiment.hardware import device_named
+from ganrun.experiment.of_checkpoint import open_generator
 from ganrun.experiment.of_run import config_of
 from ganrun.experiment.outcome import versions
 from ganrun.experiment.resume import parse
-from ganrun.experiment.sample_check import find_generator
+from ganrun.experiment.sample_check import check_device, find_generator
 from ganrun.experiment.sources import Generator, Samples, Source, images_at
 from ganrun.experiment.typed import check_known, check_minimum, check_place, check_types
-from ganrun.generator_file import load_generator
 from ganrun.metrics.metric import Metric
 from ganrun.metrics.scorer import Scorer
 from ganrun.run_dir import RunDir
@@ -28,7 +29,7 @@ from ganrun.run_dir import RunDir
 SPLITS = {"train": "training data", "test": "test data"}
 KEYS = {
     "from": str, "path": str | None, "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
-    "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": Literal["auto", "cpu", "cuda"],
+    "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str,
     "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
     "overwrite": bool,
 }  # fmt: skip
@@ -50,6 +51,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     drop_leftovers(cfg, typed, ("metric",))
     check_known(cfg, [*KEYS, "metric", "dataset"])
     check_types(cfg, KEYS)
+    check_device(cfg.device)
     check_minimum(cfg, MINIMUM)
     check_json(cfg)
     given = find(cfg)
@@ -119,6 +121,13 @@ def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[st
         cfg.metric.features = OmegaConf.load(config_dir() / "metric" / "features" / "inception.yaml")
 
 
+def name_of(given: Given) -> str | None:
+    """generator.safetensors, best.safetensors, checkpoints/<name>.ckpt: by which `ganrun rank` knows the first two."""
+    if given.file and given.file.suffix == ".ckpt":
+        return f"{given.file.parent.name}/{given.file.name}"
+    return given.file and given.file.name
+
+
 def splits(cfg: DictConfig) -> tuple[Data, Data | None]:
     """The reals to compare with, and the data set's other split, if it has one and if it is wanted."""
     train = build_as(Data, cfg, "dataset")
@@ -145,14 +154,16 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
         return Samples(other, data, cfg.num_samples)
     if cfg["from"] == "images":
         return Samples(images_at(cfg.path, data), data, cfg.num_samples)
-    sampling = load_generator(given.file, trust=cfg.trust).to(device_of(cfg))
+    sampling = open_generator(given.file, given.run, trust=cfg.trust).to(device_of(cfg))
     return Generator(sampling, data, cfg.num_samples, cfg.batch_size)
 
 
 def device_of(cfg: DictConfig) -> torch.device:
-    if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: there is none; valid: auto, cpu")
-    return torch.device("cuda" if cfg.device != "cpu" and torch.cuda.is_available() else "cpu")
+    """Sums are in fp64, which mps has not."""
+    if cfg.device == "mps":
+        raise UserError("device=mps: it has no fp64, in which scores are summed; valid: auto, cpu, cuda, cuda:<number>")
+    found = device_named(cfg.device)
+    return torch.device("cpu") if found.type == "mps" else found
 
 
 def scored(
@@ -170,7 +181,7 @@ def scored(
         print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
         other = None
     floor = scorer.score(Samples(other, data, source.num).fakes(0, None)) if other else {}
-    of = {"from": given.file.name if given.file else cfg["from"], "path": cfg.path}
+    of = {"from": name_of(given) or cfg["from"], "path": cfg.path}
     of |= {"steps": source.sampling.trained.get("steps")} if given.file else {}
     about = {**source.about, "seed": seeds, "versions": versions()}
     return [

@@ -152,7 +152,7 @@ class Fit:
         )  # fmt: skip
         self.checkpoints = Checkpoints(
             run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=partial(self.export, run.generator),
-            about={"config": config_digest(run), "data": parts.data.fingerprint}, seconds=seconds,
+            about=self.about, seconds=seconds,
             discards=lambda: self.rolls_back,
         )  # fmt: skip
         looks = cfg.collapse.every if cfg.on_collapse else 0
@@ -197,6 +197,19 @@ class Fit:
         return outcome(self)
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What every checkpoint says of its run."""
+        data = self.parts.data
+        return {"config": config_digest(self.run), "data": data.fingerprint, "samples": self.samples_are}
+
+    @property
+    def samples_are(self) -> dict[str, Any]:
+        """What the generator makes."""
+        data = self.parts.data
+        value_range = None if data.value_range is None else list(data.value_range)
+        return {"value_range": value_range, "classes": data.classes if self.parts.cfg.conditional.key else []}
+
+    @property
     def rolls_back(self) -> bool:
         """Is this fit's last state given up for the best one?"""
         return self.collapse.ends == "rollback"
@@ -214,11 +227,8 @@ class Fit:
     def export(self, path: Path) -> None:
         """The two files of the generator, from the averaged weights."""
         cfg, data = self.parts.cfg, self.parts.data
-        classes = data.classes if cfg.conditional.key else []
         with self.module.ema.applied() if self.module.ema else nullcontext():
-            sampling = SamplingGenerator(
-                self.module.recipe.generator, self.module.noise, value_range=data.value_range, classes=classes
-            )
+            sampling = SamplingGenerator(self.module.recipe.generator, self.module.noise, **self.samples_are)
             description = {
                 "generator": OmegaConf.to_container(cfg.generator, resolve=True),
                 "noise": OmegaConf.to_container(cfg.noise, resolve=True),

@@ -38,6 +38,18 @@ def device_type(accelerator: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def device_named(name: str) -> torch.device:
+    """That of `device`: auto, cpu, mps, cuda or cuda:<number>. Raises UserError where this machine has none."""
+    device = torch.device(device_type(name))
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and not (device.index or 0) < there:
+        have = f"has {there}, numbered from 0" if there else "has none that torch can use; give device=cpu"
+        raise UserError(f"device={name}: this machine {have}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device={name}: this machine has none that torch can use; give device=cpu")
+    return device
+
+
 def multiplies_bf16(device: str) -> bool:
     """Natively, and not by way of fp32: CUDA since sm80 (Ampere), processors that say so."""
     if device == "cuda":

@@ -1,18 +1,20 @@
 """What `ganrun sample` was asked for, checked before anything heavy is imported."""
 
 import os
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError
 from ganrun.experiment.typed import check_finite, check_known, check_minimum, check_place, check_types
-from ganrun.run_dir import RunDir
+from ganrun.run_dir import RunDir, find_run
 
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
-        "label": Any, "batch_size": int, "device": Literal["auto", "cpu", "cuda", "mps"], "trust": str | list[str],
+        "label": Any, "batch_size": int, "device": str, "trust": str | list[str],
         "interpolate": int | None, "frames": int | None, "fps": int | None, "neighbours": int | None,
         "data_dir": str | None}  # fmt: skip
 MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, "fps": 1, "neighbours": 1}
@@ -30,7 +32,7 @@ GIF_FPS = 50  # browsers show faster ones slowly
 
 @dataclass(frozen=True)
 class Request:
-    """file: the generator's. run: the run that it lies in, if it does. The others are keys of configs/sample.yaml."""
+    """file: the generator's, or a checkpoint. run: that it lies in, if it does. The others are keys of sample.yaml."""
 
     file: Path
     run: RunDir | None
@@ -59,8 +61,9 @@ def check_sample(cfg: DictConfig) -> Request:
     """Raises UserError for the first thing wrong; touches nothing."""
     check_known(cfg, KEYS)
     if OmegaConf.is_missing(cfg, "from"):
-        raise UserError("from= must be given: a run directory, or a generator's .safetensors file")
+        raise UserError("from= must be given: a run directory, a generator's .safetensors file, or a run's checkpoint")
     check_types(cfg, KEYS)
+    check_device(cfg.device)
     keys = OmegaConf.to_container(cfg, resolve=True)
     keys = {key: keys[key] for key in KEYS}
     check_finite(keys)
@@ -90,21 +93,40 @@ def _made_of(keys: dict[str, Any]) -> str:
     return chosen[0] if chosen else "num"
 
 
+def check_device(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"device={name}; valid: auto, cpu, cuda, cuda:<number>, mps")
+
+
 def find_generator(path: str) -> tuple[Path, RunDir | None]:
-    """The generator file that `from` means, and the run that it belongs to if there is one."""
+    """The generator file or checkpoint that `from` means, and the run that it belongs to if there is one."""
     check_place("from", path)
     given = Path(os.path.expanduser(path))
     if not path or not given.exists():
-        raise UserError(f"from={path}: there is no such run directory or .safetensors file")
-    file = RunDir(given).generator if given.is_dir() else given
-    if given.is_dir() and not file.exists():
-        if RunDir(given).config.exists():
-            raise UserError(f"from={path}: the run has no generator yet; it is written with the first checkpoint")
+        raise UserError(f"from={path}: there is no such run directory, .safetensors file or checkpoint")
+    if given.is_dir():
+        return of_run(path, RunDir(given))
+    if given.suffix == ".ckpt":
+        run, file = find_run(path, "from")
+        return file, run
+    if given.suffix != ".safetensors":
+        raise UserError(f"from={path}: expected a run directory, a .safetensors file or a checkpoint (.ckpt)")
+    run = RunDir(given.parent)
+    return given, run if run.config.exists() else None
+
+
+def of_run(path: str, run: RunDir) -> tuple[Path, RunDir | None]:
+    """The generator of a directory; while a run has written none, its newest checkpoint."""
+    is_run = run.config.exists()
+    if run.generator.exists():
+        return run.generator, run if is_run else None
+    if not is_run:
         raise UserError(f"from={path}: not a run; expected a directory with a generator.safetensors in it")
-    if file.suffix != ".safetensors":
-        raise UserError(f"from={path}: expected a run directory or a .safetensors file")
-    run = RunDir(file.parent)
-    return file, run if run.config.exists() else None
+    saved = run.saved_checkpoints()
+    if not saved:
+        raise UserError(f"from={path}: the run has no generator yet; it is written with the first checkpoint")
+    print(f"{path} has no generator.safetensors yet; taking {saved[0]}", file=sys.stderr)
+    return saved[0], run
 
 
 def check_out(out: str, made_of: str, keys: dict[str, Any]) -> None:

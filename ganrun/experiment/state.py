@@ -37,7 +37,7 @@ def find_start(run: RunDir, named: Path | None = None) -> Start | None:
     """
     if named:
         return Start(named, load_checkpoint(named))
-    saved = saved_checkpoints(run)
+    saved = run.saved_checkpoints()
     faults = {path: fault for path in saved if (fault := damage(path))}
     good = [path for path in saved if path not in faults]
     if not saved:
@@ -50,12 +50,6 @@ def find_start(run: RunDir, named: Path | None = None) -> Start | None:
         return Start(saved[0], load_checkpoint(saved[0]))
     newest = max((Start(path, load_checkpoint(path)) for path in good), key=lambda start: start.step)
     return Start(newest.path, newest.content, f"{told(faults)}; going on from {newest.path}, step {newest.step}")
-
-
-def saved_checkpoints(run: RunDir) -> list[Path]:
-    """Those that exist, the newest first."""
-    every = [run.last, *reversed(run.step_checkpoints()), run.best]
-    return [path for path in every if path.exists()]
 
 
 def told(faults: dict[Path, str]) -> str:
@@ -91,15 +85,19 @@ def config_digest(run: RunDir) -> str:
     return hashlib.blake2b(json.dumps(kept, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
+def check_config(path: Path, content: dict[str, Any], run: RunDir) -> None:
+    """Raises UserError for a checkpoint that another config made."""
+    if content["ganrun"].get("config") != config_digest(run):
+        raise UserError(
+            f"{path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was edited; "
+            "init_from= starts a new run from its weights"
+        )
+
+
 def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
     """Raises UserError for a checkpoint that another config or other data made."""
-    about = start.content["ganrun"]
-    if about["config"] != config_digest(run):
-        raise UserError(
-            f"{start.path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was "
-            "edited; init_from= starts a new run from its weights"
-        )
-    changed = changes(parts.data.fingerprint, about["data"])
+    check_config(start.path, start.content, run)
+    changed = changes(parts.data.fingerprint, start.content["ganrun"]["data"])
     if changed:
         raise UserError(
             f"resume={run.path}: the data set has changed: {'; '.join(changed)}; "

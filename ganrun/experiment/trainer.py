@@ -2,15 +2,17 @@
 
 import logging
 import os
+import re
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.build import refusing
-from ganrun.experiment.hardware import precision_of, tune
+from ganrun.experiment.hardware import device_type, precision_of, tune
 from ganrun.experiment.strategy import STRATEGIES
 from ganrun.experiment.train_log import LIGHTNING
 
@@ -40,10 +42,11 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
     for name in sorted(chosen.keys() & OURS.keys()):
         raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
+    check_devices(chosen["devices"], device_type(chosen["accelerator"]))
     if "strategy" in chosen:
         check_launch(chosen)
         chosen["strategy"] = STRATEGIES[chosen["strategy"]]()
-    elif chosen["devices"] not in (0, 1, "1"):
+    elif num_devices(chosen["devices"]) not in (0, 1):
         raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
     tune(cfg)
     trainer = refusing("trainer", pl.Trainer)(
@@ -66,6 +69,35 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     if cfg.micro_batch and rows % cfg.micro_batch:
         raise UserError(f"micro_batch={cfg.micro_batch}: {rows} images a move and device are no multiple of it")
     return trainer
+
+
+def picked(devices: Any) -> list[int] | None:
+    """GPUs named by their numbers, as Lightning reads [1], "1," and "0,1"; None for a mere number of devices."""
+    if isinstance(devices, str) and re.fullmatch(r"\d+(,\d+)*,?", devices) and "," in devices:
+        return [int(number) for number in devices.split(",") if number]
+    return list(devices) if isinstance(devices, list) else None
+
+
+def num_devices(devices: Any) -> int | None:
+    """How many of them; None for all that there are (-1, auto)."""
+    if (numbers := picked(devices)) is not None:
+        return len(numbers)
+    return int(devices) if re.fullmatch(r"\d+", str(devices)) else None
+
+
+def check_devices(devices: Any, device: str) -> None:
+    """Raises UserError for GPUs that are not there. device: the kind that the accelerator comes to."""
+    numbers = picked(devices)
+    if numbers is None:
+        return
+    there = torch.cuda.device_count() if device == "cuda" else 1
+    if device == "cpu":
+        have = f"and this run is on the cpu; expected their number, as in trainer.devices={len(numbers) or 1}"
+    elif any(not isinstance(number, int) or number >= there for number in numbers) or not numbers:
+        have = f"and this machine has {there}, numbered from 0"
+    else:
+        return
+    raise UserError(f"trainer.devices={devices}: it picks GPUs by number, {have}")
 
 
 def check_launch(chosen: dict[str, Any]) -> None:
