@@ -45,12 +45,12 @@ class TestGenerator:
         fid = found["fid"]
         assert len(fid["values"]) == 3 and len(set(fid["values"])) == 3
         assert fid["mean"] == pytest.approx(np.mean(fid["values"])) and fid["std"] == pytest.approx(
-            np.std(fid["values"])
+            np.std(fid["values"], ddof=1)
         )
         protocol = fid["protocol"]
         assert protocol["features"] == "classifier" and protocol["num_fake"] == 200 and protocol["num_real"] == 1797
         assert protocol["seed"] == [0, 1, 2] and protocol["ema"] is True and protocol["split"] == "training data"
-        assert fid["of"] == {"from": "generator.safetensors", "path": None, "steps": 4} and fid["floor"] is None
+        assert fid["of"]["from"] == "generator.safetensors" and fid["of"]["steps"] == 4 and fid["floor"] is None
         assert found["kid"]["within"] > 0 and fid["within"] is None
         assert "±" in done.stdout and "200 fake, 1,797 real (training data), 8 bit" in done.stdout
 
@@ -343,9 +343,20 @@ class TestHostile:
 class TestRank:
     def test_in_the_order_of_a_score(self, runs):
         done = ganrun("rank", "of=ranked", "by=sliced-wasserstein", cwd=runs)
-        values = {seed: result(runs / "ranked" / seed)["scores"]["sliced-wasserstein"]["best"] for seed in "123"}
+        values = {seed: result(runs / "ranked" / seed)["scores"]["sliced-wasserstein"]["final"] for seed in "123"}
         order = [line.split("ranked/")[1][0] for line in done.stdout.splitlines() if "ranked/" in line]
-        assert order == sorted(values, key=values.get) and "lower is better" in done.stdout
+        assert order == sorted(values, key=values.get)
+        assert "the final score in training; lower is better" in done.stdout
+
+    def test_the_best_of_more_looks_is_not_ranked_beside_that_of_fewer(self, runs):
+        for name in ("often", "often-too"):
+            ganrun(*RUN, "evaluate.every=1", f"run_dir={name}", "steps=2", cwd=runs)
+        words = ["by=sliced-wasserstein", "source=best"]
+        done = ganrun("rank", "of=[ranked/1,often]", *words, cwd=runs, check=2)
+        assert "evaluate.every [500] and [1]; source=final" in done.stderr and done.stderr.count("\n") == 1
+        done = ganrun("rank", "of=[often,often-too]", *words, cwd=runs)
+        assert "the best in training, by evaluate.every=[1], evaluate.best_by=sliced-wasserstein" in done.stdout
+        ganrun("rank", "of=[ranked/1,often]", "by=sliced-wasserstein", cwd=runs)
 
     def test_unlike_protocols_are_refused(self, runs):
         ganrun(*RUN, "evaluate.num_samples=32", "steps=2", "run_dir=unlike", cwd=runs)
@@ -373,7 +384,7 @@ class TestRank:
         ganrun("resume=gone-on", "steps=3", cwd=runs)
         assert "64 fake" in ganrun("rank", "of=gone-on", "by=sliced-wasserstein", cwd=runs).stdout
         done = ganrun("rank", "of=gone-on", "by=sliced-wasserstein", "source=evaluation-best", cwd=runs)
-        assert "90 fake" in done.stdout and "evaluation-best" in done.stdout
+        assert "90 fake" in done.stdout and "`ganrun evaluate` of best.safetensors" in done.stdout
         done = ganrun("rank", "of=[gone-on,gone-on/../gone-on]", "by=sliced-wasserstein", cwd=runs)
         assert done.stdout.count("gone-on") == 1
 

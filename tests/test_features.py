@@ -14,7 +14,7 @@ from ganrun.data.images import Digits
 from ganrun.data.vectors import Ring, SwissRoll
 from ganrun.errors import UserError
 from ganrun.metrics import inception as inception_module
-from ganrun.metrics.classifier import Classifier
+from ganrun.metrics.classifier import Classifier, train
 from ganrun.metrics.features import Values
 from ganrun.metrics.inception import Inception, sha256
 from ganrun.metrics.network import Network, Torchvision
@@ -144,6 +144,17 @@ class TestClassifier:
         seen = first.see(data.held["real"][:200])
         assert seen.features.shape == (200, 128) and first.classifies == 10
         assert (seen.logits.argmax(1) == data.held["label"][:200]).float().mean() > 0.9
+
+    def test_what_is_held_back_is_not_trained_on(self, monkeypatch):
+        class Watched(Digits):
+            def read(self, indices):
+                trained_on.update(indices.tolist())
+                return super().read(indices)
+
+        trained_on, held = set(), set()
+        monkeypatch.setattr("ganrun.metrics.classifier.accuracy", lambda *args: held.update(args[2].tolist()) or 1.0)
+        train(Watched(name="digits", resolution=16, channels=1), CPU)
+        assert len(held) == 179 and len(trained_on) > 1500 and not held & trained_on
 
     def test_other_data_get_another_one(self, folder, tmp_path):
         one, other = Classifier(cache=folder), Classifier(cache=str(tmp_path))

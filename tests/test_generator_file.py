@@ -90,6 +90,12 @@ def test_prefix_does_not_depend_on_num(saved):
     assert not five.requires_grad
 
 
+def test_no_sample_is_drawn_twice(saved):
+    _, sampling = saved
+    z = torch.cat([sampling.draw(range(600), 0), sampling.draw(range(600), 1)])
+    assert len(z.unique(dim=0)) == 1200
+
+
 def test_chunks_join_in_order():
     sampling, _ = make(VECTORS, value_range=None, classes=("a", "b", "c"))
     labels = []

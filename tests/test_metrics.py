@@ -220,7 +220,10 @@ class TestMemorisation:
         real, fresh = normal(2000, 4), normal(500, 4, seed=1)
         assert score(Memorisation(), real, real[:100] + 1e-4) == 1
         assert score(Memorisation(), real, 100 + fresh) == 0
-        assert 0.3 < score(Memorisation(), real, fresh) < 0.7  # unseen reals: about half
+
+    @pytest.mark.parametrize(("size", "share"), [(1, 0.67), (4, 0.54), (100, 0.14)])
+    def test_what_unseen_reals_score_depends_on_the_data(self, size, share):
+        assert score(Memorisation(), normal(2000, size), normal(1000, size, seed=1)) == pytest.approx(share, abs=0.05)
 
     def test_copies_of_images_that_are_in_the_data_twice(self):
         twice = normal(50, 4).repeat(2, 1)

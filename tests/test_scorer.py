@@ -2,24 +2,32 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TINY, ganrun
 from torch import nn
 
+from ganrun import load_generator
+from ganrun.callbacks.evaluate import Evaluate
 from ganrun.data.images import Digits
 from ganrun.metrics.class_accuracy import ClassAccuracy
 from ganrun.metrics.classifier import Classifier
 from ganrun.metrics.frechet import FID, IntraFID
 from ganrun.metrics.kernel import KID
 from ganrun.metrics.memorisation import Memorisation
+from ganrun.metrics.metric import Score
 from ganrun.metrics.network import Network
 from ganrun.metrics.precision_recall import Coverage, Precision
 from ganrun.metrics.protocol import difference, short
 from ganrun.metrics.scorer import Scorer
 from ganrun.metrics.sliced_wasserstein import SlicedWasserstein
+from ganrun.pictures import to_uint8
+from ganrun.run_dir import RunDir
+from ganrun.seeding import generator
 
 CPU = torch.device("cpu")
 
@@ -101,19 +109,57 @@ def test_the_same_samples_score_zero_and_draw_nothing(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_networks_that_differ_in_normalisation_share_no_statistics(tmp_path):
-    scores = []
-    for cache in (tmp_path, tmp_path / "other"):
-        for std in (0.5, 5.0):
-            metrics = {"fid": FID(features=Network(Counting(), name="counting", std=[std]))}
-            scores.append(prepared(metrics, cache=cache).score(reals_as_fakes(digits(limit=200), 200))["fid"].value)
-    assert scores[:2] == scores[2:] and scores[0] != pytest.approx(scores[1], rel=0.1)
+def test_memorisation_sees_all_reals_where_as_many_as_fakes_do_for_others(tmp_path, monkeypatch):
+    metrics = {"memorisation": Memorisation(), "fid": FID()}
+    copies = digits().held["real"][:300]  # of which few are among the first 300 of the shuffle
+    scorer = prepared(metrics, num_real=None, even=True, cache=tmp_path)
+    found = scorer.score([{"fake": copies}])
+    assert found["memorisation"].value == 1
+    assert {name: one["num_real"] for name, one in scorer.protocols.items()} == {"memorisation": 1797, "fid": 300}
+    assert prepared(metrics, num_real=300).score([{"fake": copies}])["memorisation"].value < 0.8
+    assert prepared(metrics, num_real=None).protocols["fid"]["num_real"] == 1797
+
+    def exact_radii(*_):
+        pytest.fail("radii are computed again")
+
+    monkeypatch.setattr("ganrun.metrics.memorisation.exact_radii", exact_radii)
+    again = prepared(metrics, num_real=None, even=True, cache=tmp_path)
+    assert again.score([{"fake": copies}]) == found
 
 
 def test_radii_of_two_kinds_are_kept_apart():
     scorer = prepared({"memorisation": Memorisation(), "coverage": Coverage(k=1)})
     scorer.score(reals_as_fakes(digits(), 300))
     assert len(scorer._real) == 2
+
+
+def test_the_best_scores_are_those_of_the_weights_that_are_kept(tmp_path):
+    course = {"a": [3.0, 1.0, 2.0, 5.0], "b": [0.1, 0.5, 0.9, 0.9]}
+    steps, saved = iter(range(4)), []
+    scorer = SimpleNamespace(
+        metrics={"a": SimpleNamespace(lower_is_better=True), "b": SimpleNamespace(lower_is_better=False)},
+        num_fake=0,
+        score=lambda _: {name: Score(values[now]) for now in [next(steps)] for name, values in course.items()},
+    )
+    trainer = SimpleNamespace(
+        max_steps=4, loggers=[], is_global_zero=False, strategy=SimpleNamespace(broadcast=lambda found: found),
+        save_checkpoint=lambda _: saved.append(trainer.global_step),
+    )  # fmt: skip
+    evaluate = Evaluate(
+        RunDir(tmp_path), scorer, every=1, best_by="b", export=None, ends=lambda: False, doubts=lambda: False
+    )
+    for trainer.global_step in range(1, 5):
+        evaluate.on_train_batch_end(trainer, None, None, None, 0)
+    assert saved == [1, 2, 3] and evaluate.waited == 1
+    assert evaluate.best == {"step": 3, "a": 2.0, "b": 0.9} and evaluate.last == {"step": 4, "a": 5.0, "b": 0.9}
+
+
+def test_the_first_reals_of_a_shuffle_are_as_any():
+    order = torch.cat([batch["real"].flatten(1) for batch in digits().shuffled(300)])
+    assert torch.equal(order, torch.cat([batch["real"].flatten(1) for batch in digits().shuffled(300, chunk=7)]))
+    held = digits().held["real"].flatten(1)
+    places = [int((held == one).all(1).nonzero()[0]) for one in order[:50]]
+    assert len(set(places)) == 50 and max(places) > 1500 and places != sorted(places)
 
 
 def test_all_arithmetic_of_a_score_is_in_fp32():
@@ -177,7 +223,7 @@ class TestProtocol:
         scorer.score(reals_as_fakes(digits(), 300))
         numbers = {name: (found["num_real"], found["num_fake"]) for name, found in scorer.protocols.items()}
         assert numbers == {"fid": (300, 300), "precision": (100, 100)}
-        looked_at = {name: summary.num for (_, name), summary in scorer._real.items()}
+        looked_at = {name: summary.num for ((_, name), _), summary in scorer._real.items()}
         assert sorted(looked_at.values()) == [100, 300]
 
     def test_differences_are_named(self):
@@ -207,6 +253,21 @@ def result(path: Path) -> dict:
     return json.loads((path / "result.json").read_text())
 
 
+def scored_again(run: Path, *, live: bool) -> dict[str, float]:
+    """The scores of a conditional run's final weights, from its files, the noise and the labels alone."""
+    sampling = load_generator(run / "generator.safetensors")
+    if live:
+        state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        own = "recipe.generator."
+        sampling.generator.load_state_dict({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
+    label = torch.cat([batch["label"] for batch in digits().shuffled(200)])
+    z = sampling.noise(200, generator(0, "evaluate"))["z"]
+    metrics = {"sliced-wasserstein": SlicedWasserstein(), "intra-fid": IntraFID()}
+    scorer = prepared(metrics, num_fake=200, num_real=200, conditional=True)
+    found = scorer.score([{"fake": to_uint8(sampling.decode(z, label)), "label": label}])
+    return {name: score.value for name, score in found.items()}
+
+
 def weights(path: Path) -> dict:
     return torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
@@ -223,6 +284,14 @@ class TestInTraining:
         ganrun(*RUN, "metric=[]", "evaluate.every=0", "run_dir=without", cwd=place)
         one, other = weights(place / "with"), weights(place / "without")
         assert one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+    def test_they_are_those_of_the_averaged_weights_with_one_noise_and_the_labels_of_reals(self, place):
+        chosen = ["conditional=label", "metric=[sliced-wasserstein,intra-fid]", "metric/features=none", "run_dir=again"]
+        settings = ["evaluate.every=5", "evaluate.num_samples=200", "optimizer.lr=5e-3", "precision=32-true"]
+        ganrun(*RUN, *chosen, *settings, cwd=place)
+        found = {name: score["final"] for name, score in result(place / "again")["scores"].items()}
+        assert found == pytest.approx(scored_again(place / "again", live=False), rel=1e-4)
+        assert found != pytest.approx(scored_again(place / "again", live=True), rel=1e-2)
 
     def test_result_and_tensorboard_carry_the_protocol(self, place):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -246,16 +315,23 @@ class TestInTraining:
             for name in ("fid", "coverage")
         }
         scores = result(place / "by")["scores"]
-        for name, extreme in (("fid", min), ("coverage", max)):
-            assert scores[name]["best"] == extreme(courses[name].values())
-            assert scores[name]["best"] == courses[name][scores[name]["best_step"]]
         best = torch.load(place / "by" / "checkpoints" / "best.ckpt", weights_only=True)
-        assert best["global_step"] == scores["coverage"]["best_step"]
+        assert scores["coverage"]["best"] == max(courses["coverage"].values())
+        for name, score in scores.items():  # of every metric the score of the weights that are kept
+            assert score["best_step"] == best["global_step"] and score["best"] == courses[name][best["global_step"]]
+            assert score["best_by"] == "coverage" and score["every"] == [4]
+
+    def test_no_best_score_without_its_weights(self, place):
+        shutil.copytree(place / "by", place / "weightless")
+        (place / "weightless" / "checkpoints" / "best.ckpt").unlink()
+        before = result(place / "by")["scores"]["coverage"]
+        ganrun("resume=weightless", "steps=41", "evaluate.every=0", "evaluate.best_by=coverage", cwd=place)
+        after = result(place / "weightless")["scores"]["coverage"]
+        assert (after["best"], after["best_step"]) == (None, None) or after["best"] > before["best"]
+        assert after["every"] == [0, 4]
 
     def test_the_best_generator_is_that_of_the_best_checkpoint(self, place):
         import yaml
-
-        from ganrun import load_generator
 
         best = torch.load(place / "by" / "checkpoints" / "best.ckpt", weights_only=True)
         trained = yaml.safe_load((place / "by" / "best.yaml").read_text())["trained"]

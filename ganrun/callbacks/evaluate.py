@@ -21,7 +21,8 @@ CHUNK = 256  # samples a forward pass
 class Evaluate(pl.Callback):
     """Every `every` steps (0 = only at the end) scores fakes of the averaged weights; changes nothing of the training.
 
-    Keeps checkpoints/best.ckpt by the metric `best_by`, None = the first, and lets `export` write the generator then.
+    Keeps checkpoints/best.ckpt by the metric `best_by`, None = the first, and lets `export` write the generator then:
+    the best scores are those of these weights, of every metric, since no other step's weights are kept for them.
     patience: training ends after so many scores in a row without a better one, None = never. ends: does this step end
     training, so that it is not scored? doubts: is the present state suspected of a collapse, so that it does not take
     the place of another?
@@ -39,17 +40,19 @@ class Evaluate(pl.Callback):
         self.patience = patience
         self.ends, self.doubts = ends, doubts
         self.last: dict[str, Any] = {}  # step and scores
-        self.best: dict[str, dict[str, Any]] = {}  # each metric's best value, and in which step
+        self.best: dict[str, Any] = {}  # step and scores of best.ckpt
+        self.found_every = [every]  # the best of scores how far apart; further ones if a resume has changed it
         self.waited = 0  # scores since the best one
         self._had: dict[str, Any] = {}  # how the best scores before a resume were made and chosen
 
     def state_dict(self) -> dict[str, Any]:
-        made = {"best_by": self.best_by, "protocols": self.scorer.protocols}
+        made = {"best_by": self.best_by, "protocols": self.scorer.protocols, "every": self.found_every}
         return {"last": self.last, "best": dict(self.best), "waited": self.waited, "made": made}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.last, self.best, self.waited = state["last"], dict(state["best"]), state["waited"]
         self._had = state["made"]
+        self.found_every = sorted({*self._had["every"], self.every})
 
     def on_fit_start(self, trainer, pl_module) -> None:
         self.scorer.prepare(trainer.strategy.root_device)
@@ -66,8 +69,8 @@ class Evaluate(pl.Callback):
     def _forget_unlike(self) -> None:
         """Scores before a resume that do not compare with those to come."""
         now, had = self.scorer.protocols, self._had["protocols"]
-        unlike = {name: difference(had[name], now[name]) for name in now}
-        for name in [name for name in self.best if unlike[name]]:
+        unlike = {name: difference(had.get(name, {}), now[name]) for name in now}
+        for name in [name for name in self.best if unlike.get(name)]:
             log.warning("the best %s so far counts no more, since its protocol differs: %s", name, unlike[name])
             del self.best[name]
         if any(unlike.values()):
@@ -76,9 +79,9 @@ class Evaluate(pl.Callback):
             log.warning(
                 "best.ckpt was chosen by %s: the next score is the first by %s", self._had["best_by"], self.best_by
             )
-            self.best.pop(self.best_by, None)
+            self.best = {}
         if self.best_by not in self.best:
-            self.waited = 0
+            self.best, self.waited, self.found_every = {}, 0, [self.every]
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         step = trainer.global_step
@@ -91,28 +94,27 @@ class Evaluate(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"score/{name}": value for name, value in self.last.items() if name != "step"}, step)
         doubted = self.doubts() and self.best_by in self.best
-        found = [] if doubted else [name for name in self.scorer.metrics if self._is_best(name)]
-        better = trainer.strategy.broadcast(found)
-        self.best |= {name: {"value": self.last[name], "step": step} for name in better}
-        self.waited = 0 if self.best_by in better else self.waited + 1
-        if self.best_by in better:  # in all processes, or in none
+        if trainer.strategy.broadcast(not doubted and self._is_best()):  # in all processes, or in none
+            self.best, self.waited = self.last, 0
             trainer.save_checkpoint(self.run.best)
             if trainer.is_global_zero:
                 self.export()
+        else:
+            self.waited += 1
         if self.ended:
             trainer.should_stop = True
 
-    def _is_best(self, name: str) -> bool:
-        value, best = self.last[name], self.best.get(name, {"value": math.nan})["value"]
-        return math.isnan(best) or (value < best if self.scorer.metrics[name].lower_is_better else value > best)
+    def _is_best(self) -> bool:
+        value, best = self.last[self.best_by], self.best.get(self.best_by, math.nan)
+        lower_is_better = self.scorer.metrics[self.best_by].lower_is_better
+        return math.isnan(best) or (value < best if lower_is_better else value > best)
 
     @property
     def ended(self) -> str | None:
         """Why there is nothing left to hope for."""
         if self.patience is None or self.waited < self.patience:
             return None
-        best = self.best.get(self.best_by)
-        since = f" than at step {best['step']:,}" if best else ""
+        since = f" than at step {self.best['step']:,}" if self.best else ""
         return f"no better {self.best_by}{since} in {self.waited} scores"
 
     def on_train_end(self, trainer, pl_module) -> None:

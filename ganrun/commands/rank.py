@@ -26,4 +26,4 @@ def _rank(cfg: DictConfig) -> None:
         table.add_row(str(place), f"{row.value:.5g}{spread}", "" if row.step is None else f"{row.step:,}", str(row.run))
     screen = console()
     screen.print(table)
-    screen.print(f"{rows[0].source}; {rows[0].better} is better; {short(rows[0].protocol)}")
+    screen.print(f"{rows[0].words}; {rows[0].better} is better; {short(rows[0].protocol)}")

@@ -141,7 +141,8 @@ def build_scorer(cfg: DictConfig, data: Data) -> Scorer:
         build_metrics(cfg),
         data,
         num_fake=cfg.evaluate.num_samples,
-        num_real=cfg.evaluate.num_real or cfg.evaluate.num_samples,
+        num_real=cfg.evaluate.num_real,
+        even=True,
         conditional=cfg.conditional.key is not None,
         cache=Path(cfg.cache_dir).expanduser(),
     )

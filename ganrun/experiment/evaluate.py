@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.experiment.build import build_as, build_metrics
 from ganrun.experiment.check import check_targets, drop_leftovers
-from ganrun.experiment.evaluations import Scored
+from ganrun.experiment.evaluations import Scored, weights_of
 from ganrun.experiment.hardware import device_named
 from ganrun.experiment.of_checkpoint import open_generator
 from ganrun.experiment.of_run import config_of
@@ -182,13 +182,14 @@ def scored(
         other = None
     floor = scorer.score(Samples(other, data, source.num).fakes(0, None)) if other else {}
     of = {"from": name_of(given) or cfg["from"], "path": cfg.path}
-    of |= {"steps": source.sampling.trained.get("steps")} if given.file else {}
+    if given.file:
+        of |= {"weights": weights_of(given.file), "steps": source.sampling.trained.get("steps")}
     about = {**source.about, "seed": seeds, "versions": versions()}
     return [
         Scored(
             name,
             fmean(one[name].value for one in rounds),
-            pstdev(one[name].value for one in rounds),
+            stdev(one[name].value for one in rounds) if len(rounds) > 1 else None,
             [one[name].value for one in rounds],
             None if rounds[0][name].std is None else fmean(one[name].std for one in rounds),
             "lower" if metric.lower_is_better else "higher",

@@ -46,15 +46,22 @@ def status(fit: "Fit") -> str:
 
 
 def scores(fit: "Fit") -> dict[str, dict[str, Any]]:
-    """Each metric's last and best value; empty before the first score."""
+    """Each metric's last value, and its value in the step of best.ckpt, if that is there; empty before the first score.
+
+    every: the best is one of scores so many steps apart.
+    """
     last, best = fit.evaluate.last, fit.evaluate.best
+    if best and fit.best_step() != best["step"]:  # its weights are gone, or are to come again, after a resume
+        best = {}
     about = {"ema": fit.module.ema is not None, "seed": fit.module.seed, "versions": versions()}
     return {
         metric: {
             "final": last[metric],
             "step": last["step"],
-            "best": best[metric]["value"],
-            "best_step": best[metric]["step"],
+            "best": best.get(metric),
+            "best_step": best.get("step"),
+            "best_by": fit.evaluate.best_by,
+            "every": fit.evaluate.found_every,
             "better": "lower" if fit.parts.scorer.metrics[metric].lower_is_better else "higher",
             "protocol": protocol | about,
         }

@@ -7,17 +7,18 @@ from typing import Any, Literal, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
+from ganrun.experiment.evaluations import weights_of
 from ganrun.experiment.typed import check_known, check_types
 from ganrun.metrics.protocol import difference
 from ganrun.run_dir import RunDir
 
 KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evaluation-best", "best", "final"] | None}
-SOURCES = ("evaluation", "best", "final")
+SOURCES = ("evaluation", "final")  # what is ranked by if none is named: no run has chosen among several scores
 FILES = {"evaluation": "generator.safetensors", "evaluation-best": "best.safetensors"}
 
 
 class Row(NamedTuple):
-    """One run's score. std: over sampling seeds, None = of one."""
+    """One run's score. std: over sampling seeds, None = of one. chosen: how, if it is the best of several."""
 
     run: Path
     value: float
@@ -26,6 +27,15 @@ class Row(NamedTuple):
     better: Literal["lower", "higher"]
     source: str
     protocol: dict[str, Any]
+    chosen: dict[str, Any] = {}  # noqa: RUF012 - read only
+
+    @property
+    def words(self) -> str:
+        """What kind of score it is."""
+        if self.source in FILES:
+            return f"`ganrun evaluate` of {FILES[self.source]}"
+        chosen = ", ".join(f"{key}={value}" for key, value in self.chosen.items())
+        return f"the best in training, by {chosen}" if chosen else "the final score in training"
 
 
 def ranked(cfg: DictConfig) -> list[Row]:
@@ -41,6 +51,12 @@ def ranked(cfg: DictConfig) -> list[Row]:
         unlike = difference(rows[0].protocol, row.protocol)
         if unlike:
             raise UserError(f"{cfg.by} of {rows[0].run} and {row.run} do not compare: {unlike}")
+        unlike = difference(rows[0].chosen, row.chosen)
+        if unlike:
+            raise UserError(
+                f"the best {cfg.by} of {rows[0].run} and {row.run} do not compare, since one was chosen otherwise: "
+                f"{unlike}; source=final compares what both have come to"
+            )
     return sorted(rows, key=lambda row: (row.value != row.value, row.value if row.better == "lower" else -row.value))
 
 
@@ -81,29 +97,32 @@ def readable(read: Callable[..., Any], run: RunDir, *args: str) -> Any:
 
 def names(result: dict[str, Any], run: RunDir, source: str) -> list[str]:
     if source in FILES:
-        return [one["metric"] for one in evaluations(result, source)]
+        return [one["metric"] for one in evaluations(result, run, source)]
     return list(result.get("scores", {}))
 
 
-def evaluations(result: dict[str, Any], source: str) -> list[dict[str, Any]]:
+def evaluations(result: dict[str, Any], run: RunDir, source: str) -> list[dict[str, Any]]:
     """Those of the run's generator as it is now, or of its best one."""
-    found = [one for one in result.get("evaluations", []) if one["of"]["from"] == FILES[source]]
-    return [one for one in found if source != "evaluation" or one["of"]["steps"] == result.get("steps")]
+    file = run.path / FILES[source]
+    found = [one for one in result.get("evaluations", []) if one["of"]["from"] == file.name]
+    now = weights_of(file) if found and file.exists() else None
+    return [one for one in found if now in (None, one["of"].get("weights"))]
 
 
 def row_of(result: dict[str, Any], run: RunDir, by: str, source: str) -> Row | None:
     if source in FILES:
-        found = [one for one in evaluations(result, source) if one["metric"] == by]
+        found = [one for one in evaluations(result, run, source) if one["metric"] == by]
         if not found:
             return None
         one = found[-1]  # the newest
         std = float(one["std"]) if len(one["values"]) > 1 else None
         return checked(Row(run.path, one["mean"], std, one["of"]["steps"], one["better"], source, one["protocol"]))
     score = result.get("scores", {}).get(by)
-    if score is None:
+    if score is None or (source == "best" and score["best"] is None):
         return None
     step = score["best_step" if source == "best" else "step"]
-    return checked(Row(run.path, score[source], None, step, score["better"], source, score["protocol"]))
+    chosen = {"evaluate.every": score["every"], "evaluate.best_by": score["best_by"]} if source == "best" else {}
+    return checked(Row(run.path, score[source], None, step, score["better"], source, score["protocol"], chosen))
 
 
 def checked(row: Row) -> Row:

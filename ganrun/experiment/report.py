@@ -97,7 +97,7 @@ def result_table(result: dict[str, Any], sample: Path, tensorboard: Path) -> Tab
     table.add_row("status", f"{result['status']} after {result['steps']:,} steps{ended}")
     table.add_row("time", f"{result['seconds']:.0f} s, {result['images_per_second']:,.0f} images/s")
     for name, score in result["scores"].items():
-        best = f" (best {score['best']:.5f} at step {score['best_step']:,})" if "best" in score else ""
+        best = "" if score["best"] is None else f" ({score['best']:.5f} at the best step, {score['best_step']:,})"
         table.add_row(name, f"{score['final']:.5f}{best}, {score['better']} is better")
         table.add_row("", short_protocol(score["protocol"]))
     table.add_row("samples", str(sample))

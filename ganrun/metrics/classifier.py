@@ -2,6 +2,7 @@
 knows colour photographs, says little; and where there is no network to download it from."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ganrun.metrics.features import NetworkFeatures, as_numbers, fit_weights, ha
 from ganrun.seeding import derive, generator
 from ganrun.storage import locked, writing
 
-RECIPE = 2  # changes with anything below that changes the weights
+RECIPE = 2  # changes with anything else below that changes the weights
 STEPS = 600
 BATCH = 128
 LR = 2e-3  # at the start; linear to 0
@@ -77,7 +78,8 @@ def block(channels: int, width: int, *, stride: int) -> list[nn.Module]:
 
 def trained(data: Data, folder: Path, device: torch.device) -> Path:
     """The file of the classifier for a data set in the cache, made if it is not there. Raises CannotWrite."""
-    name = hashlib.blake2b(f"{RECIPE}/{data.identity}".encode(), digest_size=8).hexdigest()
+    about = [RECIPE, STEPS, BATCH, LR, HELD_BACK, FEATURES, data.identity]
+    name = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
     path = folder / f"classifier-{name}.ckpt"
     if not damage(path):
         return path

@@ -19,7 +19,10 @@ def inception_score(logits: Tensor) -> Tensor:
 
 
 class InceptionScore(OfKept):
-    """Mean and standard deviation over `splits` parts of the samples; higher is better. Sees no real sample."""
+    """Mean and (as published, the population's) deviation over `splits` parts of the samples; higher is better.
+
+    Sees no real sample.
+    """
 
     lower_is_better = False
     needs_real = False

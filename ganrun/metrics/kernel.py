@@ -26,7 +26,10 @@ def mean_within(features: Tensor) -> Tensor:
 
 
 class KID(OfKept):
-    """Mean and standard deviation of the squared MMD over random subsets, the same for every evaluation."""
+    """Mean and (as published, the population's) deviation of the squared MMD over random subsets.
+
+    The subsets are the same for every evaluation.
+    """
 
     def __init__(self, *, num_subsets: int = 100, subset_size: int = 1000, **settings):
         super().__init__(**settings)

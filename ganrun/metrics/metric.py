@@ -44,6 +44,7 @@ class Metric(ABC):
 
     lower_is_better = True
     needs_real = True
+    needs_all_reals = False  # or do as many as fakes tell as much, where a score in training names no number?
     most: int | None = None  # samples of a side that it looks at; None = all
 
     def __init__(self, *, features: Features | None = None):

@@ -45,6 +45,8 @@ def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) 
 class Neighbours(Kept):
     """Features with the radii of their neighbourhoods and whom they hold, each computed once for all metrics."""
 
+    derived = ("radii",)
+
     def __init__(self, most: int | None, k: int, radii: Callable[[Tensor, int], Tensor] = radii):
         super().__init__(most)
         self.name += f" and their {k} neighbours by {radii.__name__}"
@@ -69,7 +71,8 @@ class Neighbours(Kept):
         return super().state() | {"radii": self.radii}
 
     def load(self, state):
-        super().load(state)
+        if "values" in state:
+            super().load(state)
         self._radii = state["radii"]
 
 

@@ -22,17 +22,18 @@ from ganrun.seeding import derive, seed_default_generators
 from ganrun.storage import writing
 
 log = logging.getLogger("ganrun")
-Summaries = dict[tuple[Features, str], Summary]  # by features and the summary's name
+Key = tuple[Features, str]  # and the summary's name
 
 
-def key_of(metric: Metric) -> tuple[Features, str]:
+def key_of(metric: Metric) -> Key:
     return metric.features, metric.summary().name
 
 
 @dataclass
 class Scorer:
-    """metrics: by name. num_real: reals, None = all. split: what the reals are called in the protocol.
+    """metrics: by name. num_real: reals, None = all, or if `even` as many as fakes for metrics that need no more.
 
+    split: what the reals are called in the protocol.
     conditional: are the fakes made for labels? asks: are these chosen here, for a generator? cache: folder for
     statistics of reals, None = computed each time.
     """
@@ -41,12 +42,13 @@ class Scorer:
     data: Data
     num_fake: int
     num_real: int | None = None
+    even: bool = False
     conditional: bool = False
     split: str = "training data"
     asks: bool = True
     cache: Path | None = None
     _labels: Tensor | None = field(default=None, init=False)
-    _real: Summaries = field(default_factory=dict, init=False)
+    _real: dict[tuple[Key, int], Summary] = field(default_factory=dict, init=False)  # with the number of reals
     _device: torch.device | None = field(default=None, init=False)
 
     def prepare(self, device: torch.device) -> None:
@@ -55,11 +57,15 @@ class Scorer:
         Raises UserError for a metric that cannot score this data.
         """
         self._device = device if device.type == "cuda" else torch.device("cpu")
-        self.num_real = min(self.num_real or len(self.data), len(self.data))
         labels = self.labels()
-        setting = Setting(self.data, self.num_real, self.num_fake, self.conditional, self._device, labels)
         for metric in self.metrics.values():
-            metric.prepare(setting)
+            num = self.reals_for(metric)
+            metric.prepare(Setting(self.data, num, self.num_fake, self.conditional, self._device, labels))
+
+    def reals_for(self, metric: Metric) -> int:
+        """How many reals a metric sees."""
+        some = self.num_fake if self.even and not metric.needs_all_reals else None
+        return min(self.num_real or some or len(self.data), len(self.data))
 
     def labels(self) -> Tensor | None:
         """(num_fake,) what fakes are made for: the labels of as many reals, over and over if there are fewer."""
@@ -82,47 +88,64 @@ class Scorer:
             fake = self._summarise(fakes, "fake", self.metrics.values())
             return {name: self._score(metric, fake) for name, metric in self.metrics.items()}
 
-    def _score(self, metric: Metric, fake: Summaries) -> Score:
-        return metric.score(self._real[key_of(metric)] if metric.needs_real else None, fake[key_of(metric)])
+    def _score(self, metric: Metric, fake: dict[Key, Summary]) -> Score:
+        return metric.score(self._real[self._key(metric)] if metric.needs_real else None, fake[key_of(metric)])
+
+    def _key(self, metric: Metric) -> tuple[Key, int]:
+        return key_of(metric), self.reals_for(metric)
 
     def _see_reals(self) -> None:
-        """Once; what costs a network's passes is kept in a file."""
-        wanted = [metric for metric in self.metrics.values() if metric.needs_real]
-        missing = [metric for metric in wanted if key_of(metric) not in self._real and not self._load(metric)]
-        if not missing:
-            return
-        self._real |= self._summarise(self.data.shuffled(self.num_real), "real", missing)
-        for metric in missing:
-            if metric.features.costly and self.cache:
-                summary = self._real[key_of(metric)]
-                content = {"ganrun": {"format": FORMAT}, "state": {k: v.cpu() for k, v in summary.state().items()}}
-                try:
-                    with writing(self.cache):
-                        self.cache.mkdir(parents=True, exist_ok=True)
-                    save_checkpoint(content, self._file(metric))
-                except CannotWrite as error:  # it only costs time
-                    log.warning("statistics of the data set are not kept: %s", error)
+        """Once; what costs a network's passes, or much arithmetic, is kept in a file."""
+        missing = {}
+        for metric in self.metrics.values():
+            if metric.needs_real and self._key(metric) not in self._real:
+                summary, state = metric.summary(), self._kept(metric) if metric.features.costly else None
+                if state:
+                    summary.load(state)
+                    self._real[self._key(metric)] = summary
+                else:
+                    missing[self._key(metric)] = metric
+        for num in sorted({num for _, num in missing}):
+            some = [metric for (_, its), metric in missing.items() if its == num]
+            found = self._summarise(self.data.shuffled(num), "real", some)
+            self._real |= {(key, num): summary for key, summary in found.items()}
+        for key, metric in missing.items():
+            self._keep(metric, self._real[key])
 
-    def _load(self, metric: Metric) -> bool:
-        path = self._file(metric)
-        if path is None or not metric.features.costly or damage(path):
-            return False
-        summary = metric.summary()
+    def _keep(self, metric: Metric, summary: Summary) -> None:
+        """All of it, or of features that cost nothing what is derived from them, which may have been kept before."""
+        names = None if metric.features.costly else summary.derived
+        if not self.cache or names == ():
+            return
+        if names and (state := self._kept(metric)):
+            summary.load(state)
+            return
+        state = {name: value.cpu() for name, value in summary.state().items() if names is None or name in names}
         try:
-            summary.load({key: value.to(self._device) for key, value in load_checkpoint(path)["state"].items()})
+            with writing(self.cache):
+                self.cache.mkdir(parents=True, exist_ok=True)
+            save_checkpoint({"ganrun": {"format": FORMAT}, "state": state}, self._file(metric))
+        except CannotWrite as error:  # it only costs time
+            log.warning("statistics of the data set are not kept: %s", error)
+
+    def _kept(self, metric: Metric) -> dict[str, Tensor] | None:
+        """What a file holds of a metric's reals, if there is one that can be read."""
+        path = self._file(metric)
+        if path is None or damage(path):
+            return None
+        try:
+            return {key: value.to(self._device) for key, value in load_checkpoint(path)["state"].items()}
         except Exception:  # of another version, or not written by ganrun
-            return False
-        self._real[key_of(metric)] = summary
-        return True
+            return None
 
     def _file(self, metric: Metric) -> Path | None:
-        about = [metric.features.protocol, metric.summary().name, self.data.identity, self.num_real]
+        about = [metric.features.protocol, metric.summary().name, self.data.identity, self.reals_for(metric)]
         name = hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
         return self.cache / f"real-{name}.ckpt" if self.cache else None
 
-    def _summarise(self, batches: Iterable[Batch], key: str, metrics: Iterable[Metric]) -> Summaries:
+    def _summarise(self, batches: Iterable[Batch], key: str, metrics: Iterable[Metric]) -> dict[Key, Summary]:
         """One pass over the samples; what several metrics look at is computed once."""
-        found: Summaries = {}
+        found: dict[Key, Summary] = {}
         for metric in metrics:
             found.setdefault(key_of(metric), metric.summary())
         for batch in batches:
@@ -139,7 +162,8 @@ class Scorer:
         return {name: self._protocol(metric) for name, metric in self.metrics.items()}
 
     def _protocol(self, metric: Metric) -> dict[str, Any]:
-        limit = metric.most or max(self.num_fake, self.num_real)
+        num_real = self.reals_for(metric)
+        limit = metric.most or max(self.num_fake, num_real)
         about = {
             "metric": type(metric).__name__,
             **metric.protocol,
@@ -148,7 +172,7 @@ class Scorer:
             "data": self.data.identity,
             **self.data.described,
             "split": self.split,
-            "num_real": min(self.num_real, limit) if metric.needs_real else 0,
+            "num_real": min(num_real, limit) if metric.needs_real else 0,
             "num_fake": min(self.num_fake, limit),
             "values": "8 bit" if len(self.data.shape) == 3 else "float",
         }

@@ -9,9 +9,13 @@ from ganrun.metrics.features import Seen
 
 
 class Summary(ABC):
-    """Of the samples that were added. name: two of one name keep the same of the same samples."""
+    """Of the samples that were added. name: two of one name keep the same of the same samples.
+
+    derived: parts of its state that follow from the others by much arithmetic; `load` may be given them alone.
+    """
 
     name: str
+    derived: tuple[str, ...] = ()
 
     @abstractmethod
     def add(self, seen: Seen) -> None: ...
