@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ganrun import __version__
+from ganrun.choices import chosen, is_key, refuse_spaces
 from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dir, config_dirs_of, defaults, groups, keys, options
 from ganrun.errors import Failure, UserError, one_of
 from ganrun.places import quoted
@@ -62,6 +63,7 @@ class Unbreakable:
 def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code: 2 for a user's mistake, told in one line; see errors.py."""
     try:
+        refuse_spaces(argv)
         command, args = pick(quoted(argv))
         add_modules(config_dirs_of(args))
         if {"-h", "--help"} & set(args):
@@ -70,7 +72,7 @@ def run(argv: list[str]) -> int:
         if "--version" in args:
             print(f"ganrun {__version__}")
             return 0
-        return import_module(f"ganrun.commands.{command}").run(args)
+        return import_module(f"ganrun.commands.{command}").run(chosen(args, command))
     except Failure as error:
         if "debug=true" in (arg.lower() for arg in argv):
             raise
@@ -84,6 +86,11 @@ def pick(argv: list[str]) -> tuple[str, list[str]]:
     """The command, `train` unless the first word names another, and its arguments."""
     if not argv or argv[0].startswith(("-", "+", "~")) or "=" in argv[0]:
         return "train", argv
+    if argv[0] in ("help", "version"):
+        command, args = pick(argv[1:])
+        return command, [f"--{argv[0]}", *args]
+    if is_key(argv[0]):
+        raise UserError(f"{argv[0]}: expected {argv[0]}=<value>")
     if argv[0] not in commands():
         raise UserError(f"{argv[0]}: there is no such command; {one_of(commands(), argv[0])}; overrides are key=value")
     return argv[0], argv[1:]

@@ -40,7 +40,7 @@ def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:
 
 def description(file: Path) -> str:
     """The first comment line that is not a package header."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
     return ""
@@ -59,9 +59,9 @@ def keys(command: str) -> dict[str, str]:
     for line in (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
         pair, _, comment = line.partition("  # ")
         key, colon, value = pair.strip().partition(":")
+        above = above if line.startswith(" ") or not colon else key
         if not (colon and comment) or key.startswith(("#", "-")):
             continue
-        above = above if line.startswith(" ") else key
         if above not in ("defaults", "hydra") and value:
             found[f"{above}.{key}={value.strip()}" if line.startswith(" ") else f"{key}={value.strip()}"] = comment
     return found

@@ -46,11 +46,27 @@ def require(least: int, **values: int) -> None:
             raise UserError(f"{name}={value}; expected at least {least}")
 
 
+MOST_NAMED = 48  # valid names in one line
+
+
 def one_of(valid: Iterable[str], got: str) -> str:
-    """Says what is valid, nearest to `got` first."""
-    valid = sorted(map(str, valid))
-    near = get_close_matches(got, valid, n=3, cutoff=0.5)
-    near += [name for name in valid if got and got in name and name not in near]
-    rest = [name for name in valid if name not in near]
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}valid: {', '.join(near + rest)}"
+    """Says what is valid, nearest to `got` first, whatever its case; never `got` itself."""
+    valid = sorted({str(name) for name in valid} - {got})
+    near = [
+        name
+        for form in get_close_matches(_form(got), map(_form, valid), n=3, cutoff=0.5)
+        for name in valid
+        if _form(name) == form
+    ]
+    near = list(dict.fromkeys(near)) + [
+        name for name in valid if got and _form(got) in _form(name) and name not in near
+    ]
+    names = near + [name for name in valid if name not in near]
+    hint = f"did you mean {' or '.join(near[:3])}? " if near else ""
+    more = len(names) - MOST_NAMED
+    return f"{hint}valid: {', '.join(names[:MOST_NAMED])}" + (f" and {more} more" if more > 0 else "")
+
+
+def _form(name: str) -> str:
+    """In which names that differ in case or in their dashes are the same."""
+    return name.casefold().replace("_", "-")

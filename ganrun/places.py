@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from os.path import expanduser, lexists
 
 NAMES = ("from", "input", "out", "of", "resume", "init_from", "cache", "weights")
+CONFIG_DIR = ("--config-dir", "-cd")  # after whose = no shell expands a ~
 ENDING = re.compile(r"(^|[_-])(path|dir|folder|file)s?$")
 LISTS = re.compile(r"of|.+s")  # keys that take several: brackets hold a list there, and belong to the name elsewhere
 VALUES = re.compile(r"true|false|\[.*|[-+.\d]*", re.I | re.S)  # what cache and weights of a user's own class may be
@@ -44,6 +45,8 @@ def _quoted_word(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     name = re.split(r"[./]", key.lstrip("+"))[-1]
     settles = name in ("cache", "weights") and VALUES.fullmatch(value)
+    if key in CONFIG_DIR:
+        return key + equals + expanduser(value)
     if not is_place(key.lstrip("+")) or value.lower() in ("", "null") or settles:
         return word
     return key + equals + _quoted_value(value, sweep and name != "run_dir", bool(LISTS.fullmatch(name)))

@@ -6,14 +6,45 @@ import sys
 import pytest
 from conftest import GANRUN, TINY, ganrun
 
-from ganrun import cli, configs
+from ganrun import choices, cli, configs
 
 MISTAKES = {
     "trian": "did you mean train",
     "modl=dcgan": "did you mean model?",
     "loss=wgann": "did you mean wgan or wgan-gp",
     "loss=[hinge,wgan]": "-m loss=hinge,wgan",
-    "loss=wgan,hinge": "--multirun",
+    "loss=wgan,hinge": "to sweep over them add -m: ganrun -m loss=wgan,hinge; a list goes in brackets",
+    "optimizer.betas=0.5,0.9": "optimizer.betas=[0.5,0.9]",
+    "loss=WGAN_GP": "did you mean wgan-gp",
+    "model=none": "valid: dcgan, mlp",
+    "conditional=true": "valid: label, none",
+    "dataset=no/such/place": "no such option, and no such folder",
+    "dataset=/": "dataset=image-folder dataset.path=/",
+    "seed =3": "seed=3",
+    "seed = 3": "without spaces: seed=3",
+    "seed= 3": "without spaces: seed=3",
+    "seed : 3": "without spaces: seed=3",
+    "seed:3": "expected key=value: seed=3",
+    "loss wgan-gp": "without spaces: loss=wgan-gp",
+    "resume": "expected resume=<value>",
+    "--steps 3": "keys have no dashes: steps=3",
+    "--batch-size=16": "keys have no dashes: batch_size=16",
+    "--epochs 3": "keys have no dashes: steps=3",
+    "--config-name x": "experiment=<name>",
+    "-cn": "experiment=<name>",
+    "lr=1e-3": "did you mean optimizer.lr?",
+    "epochs=3": "did you mean steps?",
+    "dataset.batch_size=3": "did you mean batch_size? valid: dataset.channels",
+    "~penalty": "penalty=[] selects none",
+    "~foo": "foo: there is no such key",
+    "~optimizer.lr": "~optimizer.lr: it cannot be removed",
+    "+seed=3": "leave out the +: seed=3",
+    "+loss=hinge": "leave out the +: loss=hinge",
+    "optimizer.generator=adam": "chosen by optimizer/generator=<option>",
+    "penalty.weight=3": "choose an option first",
+    "penalty=[r1] penalty.r1=3": "expected one of its keys: penalty.r1.<key>=",
+    "batch_size=1e1": "expected an integer, as batch_size=10",
+    "seed=${nope}": "there is no key nope",
     "loss=null": "a group takes the name of an option",
     "~loss": "loss is missing",
     "penalty=[r3]": "did you mean r2 or r1?",
@@ -110,6 +141,96 @@ def test_mistake_is_one_line_and_leaves_nothing(line, tmp_path, monkeypatch, cap
     assert MISTAKES[line] in err, err
     assert err.startswith("ganrun: ") and err.count("\n") == 1 and "Traceback" not in out + err
     assert list(tmp_path.iterdir()) == [], "a refused command left something behind"
+
+
+def test_no_refusal_suggests_what_it_refuses(tmp_path, monkeypatch, capfd):
+    """Of all mistakes, and of each word of theirs: it is never offered in place of itself."""
+    monkeypatch.chdir(tmp_path)
+    for line in MISTAKES:
+        cli.run(line.split(" "))
+        told = capfd.readouterr().err.removeprefix("ganrun: ").strip()
+        got = told.partition("=")[2].partition(";")[0].partition(":")[0] if "=" in told.split(";")[0] else ""
+        refused = {got or told.partition(":")[0]}
+        offered = told.partition("valid: ")[2].split(";")[0].split(", ")
+        meant = told.partition("did you mean ")[2].partition("?")[0].split(" or ")
+        assert not refused & {*offered, *meant} - {""}, told
+        assert "None" not in told.replace(line, "") and "DictConfig" not in told, told
+
+
+MEANT = {  # what is typed -> what Hydra is given
+    "ema=null": "ema=none",
+    "ema=false": "ema=none",
+    "conditional=off": "conditional=none",
+    "penalty=none": "penalty=[]",
+    "penalty=[none]": "penalty=[]",
+    "augment=null": "augment=[]",
+    "experiment=none": "~experiment",
+    "metric/features=null": "metric/features=none",
+    "-m ema=null,average": "-m ema=none,average",
+    "-m penalty=none,[r1,r2]": "-m penalty=[],[r1,r2]",
+    "loss=null": "loss=null",
+    "seed=null": "seed=null",
+    "--config-dir my experiment=2026": "--config-dir my experiment='2026'",
+    "--config-dir my -m experiment=1e3,2026": "--config-dir my -m experiment='1e3','2026'",
+    "experiment=2026": "experiment=2026",
+}
+
+
+@pytest.mark.parametrize("line", MEANT)
+def test_nothing_by_any_name_and_options_named_like_numbers(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "experiment").mkdir(parents=True)
+    for name in ("2026", "1e3"):
+        (tmp_path / "my" / "experiment" / f"{name}.yaml").write_text("# @package _global_\nsteps: 3\n")
+    assert " ".join(choices.chosen(line.split(" "))) == MEANT[line]
+
+
+OWN = {  # a YAML of a user's own -> what is told about it
+    "experiment: steps: 3": "my/experiment/own.yaml: add `# @package _global_` as its first line",
+    "experiment: steps: 3\n# @package _global_": "my/experiment/own.yaml: line 2: this header does not act",
+    "experiment: # @package: _global_\nsteps: 3": "my/experiment/own.yaml: line 1: this header does not act",
+    "experiment: defaults: [{override /loss: hinge}]": "without it its defaults",
+    "experiment: # @package _global_\nsteps: 3\n\tseed: 4": "my/experiment/own.yaml: line 3: found character",
+    "experiment: # @package _global_\nsteps: 3\nsteps: 4": "line 3: found duplicate key steps",
+    "experiment: # @package _global_\nsteps: [3": "my/experiment/own.yaml: line ",
+    "experiment: hello": "it holds a text; expected keys with values",
+    "experiment: ": "it holds nothing",
+    "experiment: # @package _global_\nsteps: ${stepz}": "steps=${stepz}: there is no key stepz; did you mean steps",
+    "experiment: # @package _global_\nloss: hinge": "`- override /loss: hinge`",
+    "experiment: # @package _global_\ndefaults: [override /loss: hinje]": "did you mean hinge",
+    "experiment: # @package _global_\ndefaults: [/lass: x]": "lass=x: there is no such group (in the defaults of",
+    "loss: loss: {_target_: ganrun.losses.Hinge}": "my/loss/own.yaml: add `# @package _global_` as its first line",
+    "loss: # @package _global_\n_target_: ganrun.losses.Hinge": "put _target_ and its settings below `loss:`",
+    "dataset: dataset: {name: x}": "remove the line `dataset:` and the indent",
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_a_users_own_yaml_is_told_by_file_and_line(case, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    group, _, text = case.partition(": ")
+    file = tmp_path / "my" / group / "own.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert cli.run(["--config-dir", "my", f"{group}=own", "batch_size=16"]) == 2
+    err = capfd.readouterr().err
+    assert OWN[case] in err and err.count("\n") == 1, err
+    assert [path.name for path in tmp_path.iterdir()] == ["my"]
+
+
+def test_other_files_of_a_users_own(tmp_path, monkeypatch, capfd):
+    """One with the name of ganrun's own would never act; .yml is not seen; a `~` after the flag's = is expanded."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my" / "loss").mkdir(parents=True)
+    own = tmp_path / "my" / "loss" / "own.yml"
+    own.write_text("_target_: ganrun.losses.Hinge\n")
+    assert cli.run(["--config-dir=~/my", "loss=own"]) == 2
+    assert "own.yml must end in .yaml" in capfd.readouterr().err
+    own.rename(own.with_suffix(".yaml"))
+    assert cli.run(["--config-dir=~/my", "loss=own", "--cfg", "job"]) == 0  # it needs no header: all is below loss
+    own.with_suffix(".yaml").rename(own.with_name("hinge.yaml"))
+    assert cli.run(["--config-dir=~/my", "loss=wgan"]) == 2
+    assert "hinge.yaml: ganrun has a file of that name" in capfd.readouterr().err
 
 
 def test_mistake_in_a_real_process(tmp_path):

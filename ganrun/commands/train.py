@@ -15,6 +15,7 @@ from ganrun.configs import without_config_dirs
 from ganrun.errors import COLLAPSED, CannotWrite, UserError, reason_of
 from ganrun.experiment import sweep
 from ganrun.experiment.check import check
+from ganrun.experiment.explain import explain
 from ganrun.experiment.hydra_main import refuse_flags, run_hydra
 from ganrun.places import command, unquoted
 from ganrun.run_dir import FORMAT, RunDir, make_named, make_unique
@@ -98,7 +99,7 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", b
         notes = check(cfg, overrides)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a value that must be given
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(explain(error, "train", overrides)) from error
     from ganrun.experiment.build import build
     from ganrun.experiment.hardware import precision_of
     from ganrun.experiment.state import init_from

@@ -31,7 +31,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
     OmegaConf.set_struct(cfg, False)
     for name in NEEDED:
         if not isinstance(cfg.get(name), DictConfig):
-            raise UserError(f"{name} is missing: {name}={cfg.get(name)}; {one_of(options(name), '')}")
+            raise UserError(no_option(name, cfg.get(name)))
     if cfg.get("resume"):  # else taken before Hydra
         raise UserError(f"resume={cfg.resume}: give it bare, as resume=<run directory or .ckpt>")
     refuse_lists(overrides)
@@ -44,6 +44,15 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
             check_targets(cfg[name], name)
     check_finite(OmegaConf.to_container(cfg, resolve=True))
     return check_unread(cfg, typed) + check_shadowed(cfg, typed)
+
+
+def no_option(name: str, got: Any) -> str:
+    """What is wrong with a group that is not composed."""
+    if got is None:
+        return f"{name} is missing; choose one: {name}=<option>; {one_of(options(name), '')}"
+    if got in options(name):
+        return f"{name}={got}: in a YAML an option is chosen in the defaults list, as `- override /{name}: {got}`"
+    return f"{name}={got}; expected the keys of an option; {one_of(options(name), '')}"
 
 
 def recheck(cfg: DictConfig) -> None:
@@ -72,6 +81,10 @@ def drop_leftovers(cfg: DictConfig, typed: dict[str, str], of: Iterable[str] = M
                 got = cfg[group][name]
                 valid = one_of(options(f"{group}/{name}"), str(got))
                 raise UserError(f"{group}.{name}={got}: it is chosen by {group}/{name}=<option>; {valid}")
+            if f"{group}.{name}" in typed and name in typed.get(group, ""):
+                raise UserError(
+                    f"{group}.{name}={cfg[group][name]}; expected one of its keys: {group}.{name}.<key>=<value>"
+                )
             if any(f"{key}.".startswith(f"{group}.{name}.") for key in typed):
                 raise UserError(f"{group}.{name}: {name} is not selected; add {group}=[{name}] to the command")
             del cfg[group][name]
@@ -138,6 +151,9 @@ def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
             if path in read:
                 continue
             if path in typed:
+                valid = options(path.replace(".", "/"))
+                if valid:
+                    raise UserError(f"{path}: it is chosen by {group}/{key}=<option>; {one_of(valid, '')}")
                 siblings = [name for name in read if name.startswith(f"{group}.")]
                 advice = f"; {one_of(siblings, path)}" if siblings else ""
                 raise UserError(f"{path}: nothing in this experiment reads it{advice}")

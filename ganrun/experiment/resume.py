@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.check import MULTI_SELECT, recheck
-from ganrun.experiment.hydra_main import flat_keys
+from ganrun.experiment.explain import flat_keys
 from ganrun.experiment.state import Start, check_same_run, find_start, flatten, init_from
 from ganrun.run_dir import FORMAT, RESUMABLE, RunDir, find_run, may_change
 from ganrun.storage import owning

@@ -56,6 +56,8 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     rows = collect(directory)
     write_csv(rows, directory / "results.csv")
     print_table(rows)
+    if len(rows) == 1:
+        print("note: -m without comma-separated values is a sweep of one run", file=sys.stderr)
     print(directory)
     failed = early or any(row["status"] != "finished" for row in rows)
     return 128 + signals.received if signals.received else int(failed)

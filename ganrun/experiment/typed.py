@@ -53,7 +53,14 @@ def check_place(key: str, path: Any) -> None:
 
 def check_type(key: str, value: Any, annotation: Any) -> None:
     if not matches(value, annotation):
-        raise UserError(f"{key}={value}; expected {readable(annotation)}")
+        whole = isinstance(value, float) and value.is_integer() and matches(int(value), annotation)
+        advice = f", as {key}={int(value)}" if whole else ""
+        raise UserError(f"{key}={spelt(value)}; expected {readable(annotation)}{advice}")
+
+
+def spelt(value: Any) -> str:
+    """As it is typed on a command line."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def matches(value: Any, annotation: Any) -> bool:
