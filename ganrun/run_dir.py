@@ -26,6 +26,7 @@ class RunDir:
         self.job = job
         self.hydra = self.path / ".hydra"
         self.config = self.hydra / "config.yaml"  # the last of .hydra/ to be written: with it a run exists
+        self.changes = self.hydra / "changes.yaml"  # what resumes have changed
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -150,7 +151,8 @@ def test_signal_in_a_job_that_fails_is_not_lost(tmp_path):
     going.wait_for(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
     going.send(signal.SIGTERM)
     assert going.wait(timeout=60) == 143
-    assert len((tmp_path / "sweep" / "results.csv").read_text().splitlines()) == 2
+    rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
+    assert len(rows) == 3 and "broken" in rows[1] and ",not started,,sweep/1," in rows[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -160,7 +162,15 @@ def test_signal_stops_the_whole_sweep(number, tmp_path):
     going.kill(number)
     assert going.wait() == 128 + number
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["0", "multirun.yaml", "results.csv"]
-    assert f"stopped by {number.name}" in (tmp_path / "sweep" / "results.csv").read_text()
+    rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()[1:]
+    assert [row.split("seed=")[1][0] for row in rows] == ["1", "2", "3"]
+    assert f",stopped by {number.name}," in rows[0] and all(",not started," in row for row in rows[1:])
+    said = going.err.splitlines()
+    assert "go on with: ganrun resume=sweep/0" in said
+    (line,) = [line for line in said if line.startswith("not started: ganrun seed=3 ")]
+    assert line.endswith(" run_dir=sweep/2")
+    done = run(*shlex.split(line)[3:], "steps=1", cwd=tmp_path)
+    assert done.out.splitlines()[-1] == "sweep/2" and result(tmp_path / "sweep" / "2")["steps"] == 1
 
 
 def test_signal_stops_jobs_side_by_side(tmp_path):
@@ -186,7 +196,8 @@ def test_a_killed_job_beside_others_is_told_in_the_table(tmp_path):
     os.kill(json.loads((tmp_path / "sweep" / "0" / ".lock").read_text())["pid"], signal.SIGKILL)
     out, _ = going.communicate(timeout=60)
     assert going.returncode == 1 and out.splitlines()[-1] == "sweep"
-    assert len((tmp_path / "sweep" / "results.csv").read_text().splitlines()) == 3
+    rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
+    assert len(rows) == 4 and ",not started," in rows[3]
 
 
 def test_killed_sweep_leaves_a_table_of_what_has_ended(tmp_path):

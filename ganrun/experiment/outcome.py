@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import ganrun
+from ganrun.experiment.changes import read_changes
 from ganrun.experiment.rollback import why
 from ganrun.signals import name
 
@@ -24,6 +25,7 @@ def outcome(fit: "Fit") -> dict[str, Any]:
         "collapse": fit.collapse.findings,
         **({"reason": why(fit.run, fit.collapse, fit.best_step())} if fit.collapse.ends else {}),
         "signal": fit.signals.received,
+        "changes": read_changes(fit.run),
         "steps": fit.trainer.global_step,
         "goal": fit.trainer.max_steps,
         "scores": scores(fit),

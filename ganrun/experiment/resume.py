@@ -2,17 +2,30 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from ganrun.checkpoint_file import load_checkpoint
 from ganrun.errors import UserError, one_of
+from ganrun.experiment.changes import (
+    PLACES,
+    SHOWN,
+    WHEN_ASKED,
+    Change,
+    apply_changes,
+    read_changes,
+    said,
+    with_followers,
+    write_changes,
+)
 from ganrun.experiment.check import MULTI_SELECT, recheck
 from ganrun.experiment.explain import flat_keys
 from ganrun.experiment.state import Start, check_same_run, find_start, flatten, init_from
+from ganrun.places import command
 from ganrun.run_dir import FORMAT, RESUMABLE, RunDir, find_run, may_change
 from ganrun.storage import owning
 from ganrun.trust import check_trusted, package_names, shown
@@ -22,21 +35,32 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     """Trains on from `path` in the run's own directory; returns its result.
 
     Goes on from the newest good checkpoint, or anew if nothing has been saved yet. `trust=[package]` among the
-    overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name. Raises UserError
-    for what it does not trust, for a damaged file, and for anything that a resume may not change, with got and had.
+    overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name; `change=true`
+    allows what changes the training, see changes.py. Raises UserError for what it does not trust, for a damaged file,
+    and for anything that a resume may not change, with got and had.
     """
     run, named = find_run(path)
     trust = [text for text in overrides if text.startswith("trust=")]
-    overrides = [text for text in overrides if text not in trust]
-    cfg, choices = load_config(run, [name for text in trust for name in package_names(parse(text)[1])])
+    asked = [text for text in overrides if text.startswith("change=")]
+    overrides = [text for text in overrides if text not in (*trust, *asked)]
+    until = load_checkpoint(named)["global_step"] if named else None
+    cfg, choices = load_config(run, [name for text in trust for name in package_names(parse(text)[1])], until)
     recheck(cfg)
-    changed = apply(cfg, overrides, choices)
+    before = OmegaConf.create(OmegaConf.to_container(cfg))
+    changed = apply(cfg, Asked(path, overrides, any(parse(text)[1] is True for text in asked)), choices)
     recheck(cfg)
     from ganrun.experiment.trainer import make_trainer
 
     with owning(run.path) if make_trainer(cfg, logger=False).is_global_zero else nullcontext():
         steps = cfg.steps if "steps" in changed else None
-        return go_on(run, cfg, find_start(run, named), steps), run
+        start = find_start(run, named)
+        step = start.step if start else 0
+        made = [
+            {"step": step, "key": key, "had": OmegaConf.select(before, key), "got": OmegaConf.select(cfg, key)}
+            for key in sorted(changed)
+            if lasts(key) and OmegaConf.select(before, key) != OmegaConf.select(cfg, key)
+        ]
+        return go_on(run, cfg, start, steps, read_changes(run, until), made), run
 
 
 def out_of_patience(cfg: DictConfig, start: Start | None) -> bool:
@@ -46,8 +70,18 @@ def out_of_patience(cfg: DictConfig, start: Start | None) -> bool:
     return same and cfg.evaluate.patience is not None and state.get("waited", 0) >= cfg.evaluate.patience
 
 
-def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None) -> dict[str, Any]:
-    """Trains on from `start` to step `steps`, or as far as the run was last meant to go."""
+def lasts(key: str) -> bool:
+    """Does a later resume hold to it?"""
+    return key in PLACES or WHEN_ASKED.fullmatch(key) is not None
+
+
+def go_on(
+    run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, earlier: list[Change], made: list[Change]
+) -> dict[str, Any]:
+    """Trains on from `start` to step `steps`, or as far as the run was last meant to go.
+
+    earlier, made: changes of resumes before, and of this one; written down once nothing can be refused any more.
+    """
     result, done = run.read_result(), start.step if start else 0
     cfg.steps = steps or max(result.get("goal", cfg.steps), done)
     if cfg.steps < done:
@@ -71,12 +105,18 @@ def go_on(run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None) 
         check_same_run(parts, start, run)
     elif cfg.init_from:
         notes = init_from(parts, cfg.init_from)
-    parts.scorer.prepare(make_trainer(cfg, logger=False).strategy.root_device)
-    return train(parts, run, start, notes)
+    trainer = make_trainer(cfg, logger=False)
+    parts.scorer.prepare(trainer.strategy.root_device)
+    if trainer.is_global_zero:
+        write_changes(run, earlier + made)
+    return train(parts, run, start, notes + [said(change) for change in made])
 
 
-def load_config(run: RunDir, trust: list[str]) -> tuple[DictConfig, dict[str, str]]:
-    """The run's config, which may come from anywhere, and the groups' options that it was composed of."""
+def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tuple[DictConfig, dict[str, str]]:
+    """The run's config, which may come from anywhere, and the groups' options that it was composed of.
+
+    With what resumes have changed up to step `until`, None = all.
+    """
     about = flatten(read_yaml(run.hydra / "hydra.yaml"))
     got = about.get("ganrun.format", 0)  # 0: before formats were written down
     if got != FORMAT:
@@ -85,7 +125,9 @@ def load_config(run: RunDir, trust: list[str]) -> tuple[DictConfig, dict[str, st
     check_trusted(config, trust)
     prefix = "hydra.runtime.choices."
     choices = {key.removeprefix(prefix): value for key, value in about.items() if key.startswith(prefix)}
-    return OmegaConf.create(config), choices
+    cfg = OmegaConf.create(config)
+    apply_changes(cfg, read_changes(run, until))
+    return cfg, choices
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -99,24 +141,46 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def apply(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> set[str]:
+class Asked(NamedTuple):
+    """What a resume was asked: its run, overrides, and whether changes of the training are allowed."""
+
+    path: str
+    overrides: list[str]
+    change: bool
+
+    def refusal(self, refused: list[str], needs_change: bool) -> UserError:
+        """refused: keys with got and had. needs_change: would change=true do?"""
+        anew = command(f"init_from={self.path}", *self.overrides)
+        text = f"a resume cannot change {'; '.join(refused)}"
+        if needs_change:
+            asked = command(f"resume={self.path}", *self.overrides, "change=true")
+            return UserError(f"{text} unless it is asked to: {asked}; or start a new run from its weights: {anew}")
+        allowed = ", ".join(name + "*" if name.endswith(".") else name for name in RESUMABLE)
+        return UserError(
+            f"{text}; it may change {allowed}; with change=true {SHOWN}; or start a new run from its weights: {anew}"
+        )
+
+
+def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:
     """Sets what may change, and returns those keys; a value equal to the run's own is no change."""
-    refused, changed = [], set()
-    for text in overrides:
+    refused, askable, changed = [], [], set()
+    for text in asked.overrides:
         key, got = parse(text)
         known = flat_keys(cfg)
         if key not in choices and key not in known:
             raise UserError(f"{key}: the run's config has no such key; {one_of(known, key)}")
-        if may_change(key):
-            OmegaConf.update(cfg, key, got)
-            changed.add(key)
+        if may_change(key) or (asked.change and WHEN_ASKED.fullmatch(key)):
+            for each in with_followers(cfg, key):
+                OmegaConf.update(cfg, each, got)
+                changed.add(each)
         elif got != had(cfg, choices, key):
             refused.append(f"{key}: got {got}, had {had(cfg, choices, key)}")
+            askable += [key] if WHEN_ASKED.fullmatch(key) else []
     if "data_dir" in cfg.dataset:
         cfg.dataset.data_dir = cfg.data_dir  # the saved config holds final values, so the one does not follow the other
+        changed |= {"dataset.data_dir"} & {f"dataset.{key}" for key in changed}
     if refused:
-        allowed = ", ".join(name + "*" if name.endswith(".") else name for name in RESUMABLE)
-        raise UserError(f"a resume cannot change {'; '.join(refused)}; it may change {allowed}")
+        raise asked.refusal(refused, needs_change=len(askable) == len(refused))
     return changed
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from ganrun.configs import config_dirs_of
 from ganrun.errors import CannotWrite, UserError
-from ganrun.experiment.hydra_main import refuse_flags, run_hydra
-from ganrun.places import quote, unquoted
+from ganrun.experiment.hydra_main import parsed, refuse_flags, run_hydra
+from ganrun.places import command, quote, unquoted
 from ganrun.run_dir import RunDir, make_named, make_unique
 from ganrun.signals import Signals
 from ganrun.storage import replacing
 
+NOT_STARTED = "not started"
+SHOWN = 10  # commands that are printed
 OF_THIS_PROCESS = Signals()  # which a launcher has started
 
 
@@ -35,10 +41,10 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     place = Path(unquoted(named[-1]) if named else f"outputs/sweeps/{stamp}").expanduser()
     directory = make_named(place) if named else make_unique(place)
-    early = False
+    early, jobs = False, jobs_of(args)
     with Signals() as signals:
         try:
-            one = partial(run_one, job, directory, signals)
+            one = partial(run_one, job, directory, jobs, signals)
             run_hydra("train", [*args, f"hydra.sweep.dir={quote(str(directory))}"], one)
             if not any(path.is_dir() for path in directory.iterdir()):
                 raise UserError("-m: the values make no combination, so nothing can run; glob() is for groups alone")
@@ -53,9 +59,10 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
             early = True
         except KeyboardInterrupt:
             pass
-    rows = collect(directory)
+    rows = collect(directory, jobs)
     write_csv(rows, directory / "results.csv")
     print_table(rows)
+    print_what_is_left(rows, jobs, config_dirs_of(args))
     if len(rows) == 1:
         print("note: -m without comma-separated values is a sweep of one run", file=sys.stderr)
     print(directory)
@@ -63,7 +70,22 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     return 128 + signals.received if signals.received else int(failed)
 
 
-def run_one(job: Callable[[DictConfig], dict[str, Any]], directory: Path, signals: Signals, cfg: DictConfig) -> None:
+def jobs_of(args: list[str]) -> list[list[str]]:
+    """The overrides of each job, in the order of their numbers; empty for a sweeper that finds them as it goes."""
+    overrides = OverridesParser.create().parse_overrides(parsed(args).overrides)
+    if any(override.key_or_group == "hydra/sweeper" for override in overrides):
+        return []
+    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return [[text for text in job if not re.match(r"hydra[./]", text)] for job in jobs]
+
+
+def run_one(
+    job: Callable[[DictConfig], dict[str, Any]],
+    directory: Path,
+    jobs: list[list[str]],
+    signals: Signals,
+    cfg: DictConfig,
+) -> None:
     """One job; then the table so far. A signal, during the job or between two, is meant for the whole sweep.
 
     A launcher may run jobs in processes of its own: each of them leaves out the further jobs that it is given then.
@@ -74,7 +96,7 @@ def run_one(job: Callable[[DictConfig], dict[str, Any]], directory: Path, signal
         result = job(cfg)
         signals.received = signals.received or result.get("signal")
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
-            write_csv(collect(directory), directory / "results.csv")
+            write_csv(collect(directory, jobs), directory / "results.csv")
     if signals.received and here:
         raise KeyboardInterrupt
 
@@ -86,11 +108,11 @@ def remove_empty(folder: Path) -> None:
         folder = folder.parent
 
 
-def collect(directory: Path) -> list[dict[str, Any]]:
-    """A row for each job, in order, read from the job directories alone."""
+def collect(directory: Path, jobs: list[list[str]]) -> list[dict[str, Any]]:
+    """A row for each job, in order: of those that were started from their directories, then of the others."""
     rows = []
-    jobs = [path.parent for path in directory.glob("*/.hydra")]
-    for path in sorted(jobs, key=lambda p: (len(p.name), p.name)):
+    started = [path.parent for path in directory.glob("*/.hydra")]
+    for path in sorted(started, key=lambda p: (len(p.name), p.name)):
         run = RunDir(path)
         result = run.read_result() or {"status": "died", "reason": "no result.json; see train.log"}
         overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text(encoding="utf-8")) or []
@@ -99,7 +121,11 @@ def collect(directory: Path) -> list[dict[str, Any]]:
             {"overrides": " ".join(overrides), "status": result["status"], **scores}
             | {"seconds": result.get("seconds"), "path": str(path), "reason": result.get("reason")}
         )
-    return rows
+    missing = {number: job for number, job in enumerate(jobs) if directory / str(number) not in started}
+    return rows + [
+        {"overrides": " ".join(job), "status": NOT_STARTED, "path": str(directory / str(number))}
+        for number, job in missing.items()
+    ]
 
 
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
@@ -133,3 +159,19 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row.get("reason"):
             print(f"{row['overrides']}: {row['status']}: {row['reason']}", file=sys.stderr)
+
+
+def print_what_is_left(rows: list[dict[str, Any]], jobs: list[list[str]], config_dirs: list[Path]) -> None:
+    """The commands that go on with jobs that were stopped, and start those that were not."""
+    flags = [word for folder in config_dirs for word in ("--config-dir", str(folder))]
+    left = []
+    for row in rows:
+        if row["status"].startswith("stopped by"):
+            left.append("go on with: " + command(*flags, "resume=" + row["path"]))
+        elif row["status"] == NOT_STARTED:
+            overrides = jobs[int(Path(row["path"]).name)]
+            left.append("not started: " + command(*flags, *overrides, "run_dir=" + row["path"]))
+    for line in left[:SHOWN]:
+        print(line, file=sys.stderr)
+    if len(left) > SHOWN:
+        print(f"and {len(left) - SHOWN} more, listed in results.csv", file=sys.stderr)
