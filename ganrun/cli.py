@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -76,10 +77,15 @@ def run(argv: list[str]) -> int:
     except Failure as error:
         if "debug=true" in (arg.lower() for arg in argv):
             raise
-        print(f"ganrun: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ganrun: {as_typed(' '.join(str(error).split()))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def as_typed(text: str) -> str:
+    """Values as a command line has them, not Python."""
+    return re.sub(r"=(None|True|False)\b", lambda found: "=" + {"None": "null"}.get(found[1], found[1].lower()), text)
 
 
 def pick(argv: list[str]) -> tuple[str, list[str]]:

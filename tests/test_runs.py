@@ -218,8 +218,19 @@ def test_init_from_starts_from_another_runs_weights(reference, tmp_path):
         if "running" not in key and "num_batches" not in key:
             close = 1e-6 if key.startswith("recipe.") else 2e-3  # the average takes one step towards the weights
             assert torch.allclose(tuned["state_dict"][key], value, atol=close), key
-    wider = ganrun(f"init_from={reference}", "generator.width=16", "steps=1", cwd=tmp_path, check=2)
-    assert "its networks differ" in wider.stderr
+    other = ganrun(f"init_from={reference}", "model=mlp", "discriminator.width=48", "steps=1", cwd=tmp_path, check=2)
+    assert "none of its layers has the shape of one here: " in other.stderr
+
+
+def test_init_from_other_shapes_copies_what_fits(reference, tmp_path):
+    grown = [*RUN, f"init_from={reference}", "dataset.channels=3", "steps=1", "optimizer.lr=1e-12", "ema=none"]
+    done = ganrun(*grown, "run_dir=colour", cwd=tmp_path)
+    told = " ".join(done.stdout.split())
+    assert "tensors are copied; not copied: " in told and " there, " in told
+    one, other = (state(path)["state_dict"] for path in (reference, tmp_path / "colour"))
+    weights = [name for name in other if name.startswith("recipe.") and other[name].dim() > 1]
+    alike = [name for name in weights if other[name].shape == one[name].shape]
+    assert all(torch.allclose(other[name], one[name], atol=1e-6) for name in alike) and len(alike) == len(weights) - 2
 
 
 def test_two_runs_in_one_second_get_two_directories(tmp_path):

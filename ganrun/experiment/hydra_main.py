@@ -62,7 +62,7 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
 
 def refuse_flags(args: list[str], *, sweeps: bool = True) -> None:
     """Refuses flags that do not exist or do nothing. sweeps: does the command run -m?"""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args[1:], ""], strict=False):
         if any("\ud800" <= character <= "\udfff" for character in arg):
             raise UserError(f"{arg!a}: not UTF-8, in which a run's config is written")
         if arg.startswith("-") and arg.partition("=")[0] not in FLAGS:

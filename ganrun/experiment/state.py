@@ -12,6 +12,7 @@ from ganrun.checkpoint_file import damage, load_checkpoint
 from ganrun.data.identity import changes
 from ganrun.errors import UserError
 from ganrun.experiment.build import Parts
+from ganrun.experiment.transfer import copy_what_fits
 from ganrun.run_dir import RunDir, find_run, may_change
 
 PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # change no draw by name
@@ -57,7 +58,10 @@ def told(faults: dict[Path, str]) -> str:
 
 
 def init_from(parts: Parts, source: str) -> list[str]:
-    """Starts from another run's weights, averages included; optimizers and step start anew. Returns warnings."""
+    """Starts from another run's weights, averages included; optimizers and step start anew.
+
+    Returns warnings: what did not fit, and how the checkpoint was chosen.
+    """
     run, named = find_run(source, "init_from")
     start = find_start(run, named)
     if start is None:
@@ -66,14 +70,10 @@ def init_from(parts: Parts, source: str) -> list[str]:
     own = any(key.startswith("ema.") for key in state)
     if not parts.module.ema:
         state = {key: value for key, value in state.items() if not key.startswith("ema.")}
-    try:
-        parts.module.load_state_dict(state, strict=own or not parts.module.ema)
-        if parts.module.ema and not own:  # that run kept no average: it starts from the weights
-            parts.module.ema.restart()
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise UserError(f"init_from={source}: its networks differ from these: {lines[0]}") from error
-    return [f"init_from={source}: {start.note}"] if start.note else []
+    left = copy_what_fits(parts.module, state, f"init_from={source}")
+    if parts.module.ema and not own:  # that run kept no average: it starts from the weights
+        parts.module.ema.restart()
+    return [note for note in (start.note and f"init_from={source}: {start.note}", left) if note]
 
 
 def config_digest(run: RunDir) -> str:
