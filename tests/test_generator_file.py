@@ -149,7 +149,7 @@ def test_classes_by_name():
     sampling, _ = make(MLP, classes=("a", "b", "7"))
     torch.testing.assert_close(sampling.sample(3, label=["7", 1, "a"]), sampling.sample(3, label=[2, 1, 0]))
     torch.testing.assert_close(sampling.sample(3, label="b"), sampling.sample(3, label=np.int64(1)))
-    with pytest.raises(UserError, match="did you mean 7"):  # an index is never taken for a name
+    with pytest.raises(UserError, match='did you mean the name "7"'):  # an index is never taken for a name
         sampling.sample(3, label=7)
 
 

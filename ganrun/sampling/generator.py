@@ -113,6 +113,8 @@ class SamplingGenerator(nn.Module):
         if not indices or None in indices:
             wrong = label if not indices else given[indices.index(None)]
             last, names = len(self.classes) - 1, one_of(self.classes, str(wrong))
+            if str(wrong) in self.classes:  # an index is never taken for a name
+                names = f'did you mean the name "{wrong}"? {names}'
             raise UserError(
                 f"label={wrong}; expected names of classes, or indices from 0 to {last}, several in brackets; {names}"
             )
