@@ -107,6 +107,17 @@ def test_labels_and_flips_travel_with_their_samples():
     assert not torch.equal(mirrored[numbers[:30].sort().indices], mirrored[30 + numbers[30:].sort().indices])
 
 
+def test_another_epoch_crops_otherwise():
+    data = numbered(30, random_crop=0)
+    positions = np.arange(60)
+    data.random_crop = 1
+    corners = data.draw(positions, 0)["corner"]
+    assert not torch.equal(corners[:30], corners[30:]) and torch.equal(corners, data.draw(positions, 0)["corner"])
+    order = Rounds(data, batch_size=60, num_batches=1, seed=0, only_index=True)[0]
+    first, second = (order["corner"][part][order["index"][part].argsort()] for part in (slice(30), slice(30, 60)))
+    assert not torch.equal(first, second)  # the same samples, an epoch later
+
+
 def test_rounds_come_in_any_order():
     data = numbered(10, flip=True)
     rounds, other = (Rounds(data, batch_size=4, num_batches=2, seed=0) for _ in range(2))

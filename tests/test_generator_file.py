@@ -145,6 +145,12 @@ def test_refuses_a_number_of_labels(label):
         sampling.sample(3, label=label)
 
 
+def test_no_two_samples_share_their_noise():
+    sampling, _ = make(MLP, classes=("a", "b"))
+    drawn = torch.cat([sampling.draw(range(700), seed) for seed in (0, 1)])
+    assert len(drawn.unique(dim=0)) == 1400
+
+
 def test_classes_by_name():
     sampling, _ = make(MLP, classes=("a", "b", "7"))
     torch.testing.assert_close(sampling.sample(3, label=["7", 1, "a"]), sampling.sample(3, label=[2, 1, 0]))

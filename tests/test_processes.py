@@ -310,3 +310,25 @@ def test_a_signal_that_arrives_while_processes_agree_is_not_lost(monkeypatch):
     assert not watch._heed(wait=True), "the others do not know of it yet"
     monkeypatch.setattr(distributed, "all_reduce", lambda seen, op, group: None)
     assert watch._heed(wait=True) and signals.received == signal.SIGTERM
+
+
+DRAWING = """
+import os
+from pathlib import Path
+
+import torch
+from ganrun.losses import Hinge
+
+
+class Drawing(Hinge):
+    def discriminator(self, real, fake):
+        Path("drawn-" + os.environ.get("LOCAL_RANK", "none")).write_text(str(torch.rand(3).tolist()))
+        return super().discriminator(real, fake)
+"""
+
+
+def test_what_a_loss_draws_differs_from_process_to_process(tmp_path):
+    """As a penalty's points between reals and fakes: else two processes would look at one epsilon twice."""
+    run(*own_loss(tmp_path, DRAWING), *TINY, *TWO, "steps=1", "metric=[]", "run_dir=run", cwd=tmp_path)
+    one, other = (json.loads((tmp_path / f"drawn-{rank}").read_text()) for rank in range(2))
+    assert not set(one) & set(other)
