@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -73,6 +74,7 @@ def run(argv: list[str]) -> int:
         if "--version" in args:
             print(f"ganrun {__version__}")
             return 0
+        check_system()
         return import_module(f"ganrun.commands.{command}").run(chosen(args, command))
     except Failure as error:
         if "debug=true" in (arg.lower() for arg in argv):
@@ -81,6 +83,12 @@ def run(argv: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def check_system() -> None:
+    """Raises UserError where the system has no record locks and POSIX signals, on which exact resumes rest."""
+    if find_spec("fcntl") is None:
+        raise UserError(f"{sys.platform}: ganrun needs Linux or macOS; on Windows run it in WSL (Linux for Windows)")
 
 
 def as_typed(text: str) -> str:

@@ -140,21 +140,17 @@ def test_mistake_is_one_line_and_leaves_nothing(line, tmp_path, monkeypatch, cap
     out, err = capfd.readouterr()
     assert MISTAKES[line] in err, err
     assert err.startswith("ganrun: ") and err.count("\n") == 1 and "Traceback" not in out + err
+    assert suggests_nothing_refused(err.removeprefix("ganrun: ").strip().replace(line, "")), err
     assert list(tmp_path.iterdir()) == [], "a refused command left something behind"
 
 
-def test_no_refusal_suggests_what_it_refuses(tmp_path, monkeypatch, capfd):
-    """Of all mistakes, and of each word of theirs: it is never offered in place of itself."""
-    monkeypatch.chdir(tmp_path)
-    for line in MISTAKES:
-        cli.run(line.split(" "))
-        told = capfd.readouterr().err.removeprefix("ganrun: ").strip()
-        got = told.partition("=")[2].partition(";")[0].partition(":")[0] if "=" in told.split(";")[0] else ""
-        refused = {got or told.partition(":")[0]}
-        offered = told.partition("valid: ")[2].split(";")[0].split(", ")
-        meant = told.partition("did you mean ")[2].partition("?")[0].split(" or ")
-        assert not refused & {*offered, *meant} - {""}, told
-        assert "None" not in told.replace(line, "") and "DictConfig" not in told, told
+def suggests_nothing_refused(told):
+    """What was refused is never offered in place of itself, and nothing is spelt as Python has it."""
+    got = told.partition("=")[2].partition(";")[0].partition(":")[0] if "=" in told.split(";")[0] else ""
+    refused = {got or told.partition(":")[0]}
+    offered = told.partition("valid: ")[2].split(";")[0].split(", ")
+    meant = told.partition("did you mean ")[2].partition("?")[0].split(" or ")
+    return not refused & {*offered, *meant} - {""} and "None" not in told and "DictConfig" not in told
 
 
 MEANT = {  # what is typed -> what Hydra is given
@@ -320,3 +316,15 @@ def test_mistake_beside_a_users_own_configs(tmp_path, monkeypatch, capfd):
     (tmp_path / "my" / "loss" / "mine.yaml").write_text("# @package _global_\nloss: {_target_: ganrun.losses.Hinge}\n")
     assert cli.run(["--config-dir", "my", "loss=mine", "stepz=3"]) == 2
     assert "did you mean steps" in capfd.readouterr().err
+
+
+def test_a_system_without_posix_locks_is_told_what_is_needed(tmp_path):
+    code = "import sys; sys.modules['fcntl'] = None; from ganrun import cli; sys.exit(cli.run(sys.argv[1:]))"
+    python = [sys.executable, "-c", code]
+    done = subprocess.run([*python, "run_dir=r"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert done.stderr.splitlines() == [
+        "ganrun: linux: ganrun needs Linux or macOS; on Windows run it in WSL (Linux for Windows)"
+    ]
+    done = subprocess.run([*python, "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
