@@ -415,7 +415,7 @@ MISTAKES = {
     "from=PLAIN num=10000000000": "expected at most 1,000,000,000",
     "from=PLAIN num=10001": "one picture holds at most 10,000 images",
     "from=PLAIN seed=-1": "seed=-1; expected at least 0",
-    "from=PLAIN seed=null": "seed=None; expected an integer",
+    "from=PLAIN seed=null": "seed=null; expected an integer",
     "from=PLAIN truncation=0": "truncation=0; expected more than 0",
     "from=PLAIN truncation=-2.5": "expected more than 0",
     "from=PLAIN truncation=nan": "expected a finite number",

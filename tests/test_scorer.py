@@ -275,14 +275,26 @@ def weights(path: Path) -> dict:
 RUN = [*TINY, "steps=12", "checkpoint.every=0", "sample_every=0", "on_collapse=null"]
 
 
-@pytest.mark.xdist_group("scores in training")  # the later tests look at runs of the earlier ones
+@pytest.fixture(scope="module")
+def with_scores(place) -> Path:
+    """A run that is scored every 3 steps by three metrics."""
+    metrics = ["metric=[sliced-wasserstein,fid,coverage]", "metric/features=classifier", "evaluate.every=3"]
+    ganrun(*RUN, *metrics, "run_dir=with", cwd=place)
+    return place / "with"
+
+
+@pytest.fixture(scope="module")
+def by_coverage(place) -> Path:
+    """A run whose best state is chosen by a metric of which more is better."""
+    settings = ["metric=[fid,coverage]", "metric/features=none", "evaluate.every=4", "evaluate.best_by=coverage"]
+    ganrun(*RUN, *settings, "steps=40", "optimizer.lr=1e-2", "run_dir=by", cwd=place)
+    return place / "by"
+
+
 class TestInTraining:
-    def test_scores_change_no_weight(self, place):
-        metrics = "metric=[sliced-wasserstein,fid,coverage]"
-        with_them = [*RUN, metrics, "metric/features=classifier", "evaluate.every=3", "run_dir=with"]
-        ganrun(*with_them, cwd=place)
+    def test_scores_change_no_weight(self, place, with_scores):
         ganrun(*RUN, "metric=[]", "evaluate.every=0", "run_dir=without", cwd=place)
-        one, other = weights(place / "with"), weights(place / "without")
+        one, other = weights(with_scores), weights(place / "without")
         assert one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
     def test_they_are_those_of_the_averaged_weights_with_one_noise_and_the_labels_of_reals(self, place):
@@ -293,50 +305,48 @@ class TestInTraining:
         assert found == pytest.approx(scored_again(place / "again", live=False), rel=1e-4)
         assert found != pytest.approx(scored_again(place / "again", live=True), rel=1e-2)
 
-    def test_result_and_tensorboard_carry_the_protocol(self, place):
+    def test_result_and_tensorboard_carry_the_protocol(self, with_scores):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        scores = result(place / "with")["scores"]
+        scores = result(with_scores)["scores"]
         assert list(scores) == ["sliced-wasserstein", "fid", "coverage"]
         fid = scores["fid"]["protocol"]
         assert fid["features"] == "classifier" and len(fid["weights"]) == 16 and fid["accuracy"] > 0.9
         assert fid["ema"] is True and fid["seed"] == 0 and {"torch", "ganrun"} <= fid["versions"].keys()
         assert scores["fid"]["better"] == "lower" and scores["coverage"]["better"] == "higher"
-        events = EventAccumulator(str(place / "with" / "tensorboard")).Reload()
+        events = EventAccumulator(str(with_scores / "tensorboard")).Reload()
         assert "protocol/fid/text_summary" in events.Tags()["tensors"]
         assert "score/coverage" in events.Tags()["scalars"]
 
-    def test_best_by_a_metric_of_which_more_is_better(self, place):
-        settings = ["metric=[fid,coverage]", "metric/features=none", "evaluate.every=4", "evaluate.best_by=coverage"]
-        ganrun(*RUN, *settings, "steps=40", "optimizer.lr=1e-2", "run_dir=by", cwd=place)
-        lines = [json.loads(line) for line in (place / "by" / "metrics.jsonl").read_text().splitlines()]
+    def test_best_by_a_metric_of_which_more_is_better(self, by_coverage):
+        lines = [json.loads(line) for line in (by_coverage / "metrics.jsonl").read_text().splitlines()]
         courses = {
             name: {one["step"]: one[f"score/{name}"] for one in lines if "score/fid" in one}
             for name in ("fid", "coverage")
         }
-        scores = result(place / "by")["scores"]
-        best = torch.load(place / "by" / "checkpoints" / "best.ckpt", weights_only=True)
+        scores = result(by_coverage)["scores"]
+        best = torch.load(by_coverage / "checkpoints" / "best.ckpt", weights_only=True)
         assert scores["coverage"]["best"] == max(courses["coverage"].values())
         for name, score in scores.items():  # of every metric the score of the weights that are kept
             assert score["best_step"] == best["global_step"] and score["best"] == courses[name][best["global_step"]]
             assert score["best_by"] == "coverage" and score["every"] == [4]
 
-    def test_no_best_score_without_its_weights(self, place):
-        shutil.copytree(place / "by", place / "weightless")
+    def test_no_best_score_without_its_weights(self, place, by_coverage):
+        shutil.copytree(by_coverage, place / "weightless")
         (place / "weightless" / "checkpoints" / "best.ckpt").unlink()
-        before = result(place / "by")["scores"]["coverage"]
+        before = result(by_coverage)["scores"]["coverage"]
         ganrun("resume=weightless", "steps=41", "evaluate.every=0", "evaluate.best_by=coverage", cwd=place)
         after = result(place / "weightless")["scores"]["coverage"]
         assert (after["best"], after["best_step"]) == (None, None) or after["best"] > before["best"]
         assert after["every"] == [0, 4]
 
-    def test_the_best_generator_is_that_of_the_best_checkpoint(self, place):
+    def test_the_best_generator_is_that_of_the_best_checkpoint(self, by_coverage):
         import yaml
 
-        best = torch.load(place / "by" / "checkpoints" / "best.ckpt", weights_only=True)
-        trained = yaml.safe_load((place / "by" / "best.yaml").read_text())["trained"]
+        best = torch.load(by_coverage / "checkpoints" / "best.ckpt", weights_only=True)
+        trained = yaml.safe_load((by_coverage / "best.yaml").read_text())["trained"]
         assert trained["steps"] == best["global_step"] and trained["ema"] is True
-        generator = load_generator(place / "by" / "best.safetensors").generator.state_dict()
+        generator = load_generator(by_coverage / "best.safetensors").generator.state_dict()
         averages = {
             key.removeprefix("ema.average.0."): value
             for key, value in best["state_dict"].items()
@@ -353,45 +363,53 @@ class TestInTraining:
 WORSE = [*RUN, "steps=100", "evaluate.every=5", "evaluate.patience=2", "optimizer.lr=1e-9", "ema=none"]
 
 
-@pytest.mark.xdist_group("patience")  # likewise
+@pytest.fixture(scope="module")
+def out_of_patience(place):
+    """A run that patience has ended, and what it printed."""
+    settings = ["metric=[coverage]", "metric/features=none"]  # which stays at its first value
+    done = ganrun(*WORSE, *settings, "run_dir=patience", cwd=place)
+    return place / "patience", done.stdout
+
+
+def copied(run: Path, name: str) -> Path:
+    return Path(shutil.copytree(run, run.with_name(name)))
+
+
 class TestPatience:
-    def test_it_ends_the_run_and_says_so(self, place):
-        settings = ["metric=[coverage]", "metric/features=none"]  # which stays at its first value
-        done = ganrun(*WORSE, *settings, "run_dir=patience", cwd=place)
-        found = result(place / "patience")
+    def test_it_ends_the_run_and_says_so(self, out_of_patience):
+        run, said = out_of_patience
+        found = result(run)
         assert found["status"] == "finished" and found["steps"] == 15 and found["goal"] == 100
         assert found["ended"] == "no better coverage than at step 5 in 2 scores"
-        assert found["ended"] in done.stdout
-        last = torch.load(place / "patience" / "checkpoints" / "last.ckpt", weights_only=True)
+        assert found["ended"] in said
+        last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
         assert last["global_step"] == 15
 
-    def test_a_resume_has_nothing_to_do_until_it_is_given_more(self, place):
-        done = ganrun("resume=patience", cwd=place)
+    def test_a_resume_has_nothing_to_do_until_it_is_given_more(self, place, out_of_patience):
+        run = copied(out_of_patience[0], "more")
+        done = ganrun("resume=more", cwd=place)
         assert "nothing to do: no better coverage" in done.stdout and "evaluate.patience=" in done.stdout
-        ganrun("resume=patience", "evaluate.patience=4", cwd=place)
-        assert result(place / "patience")["steps"] == 25
-        ganrun("resume=patience", "evaluate.patience=null", "steps=30", cwd=place)
-        assert result(place / "patience")["steps"] == 30 and result(place / "patience")["ended"] is None
+        ganrun("resume=more", "evaluate.patience=4", cwd=place)
+        assert result(run)["steps"] == 25
+        ganrun("resume=more", "evaluate.patience=null", "steps=30", cwd=place)
+        assert result(run)["steps"] == 30 and result(run)["ended"] is None
 
-    def test_the_same_patience_again_changes_nothing(self, place):
-        settings = ["metric=[coverage]", "metric/features=none", "run_dir=again"]
-        ganrun(*WORSE, *settings, cwd=place)
+    def test_the_same_patience_again_changes_nothing(self, place, out_of_patience):
+        run = copied(out_of_patience[0], "same")
         for patience in ("evaluate.patience=2", "evaluate.patience=1"):
-            assert "nothing to do" in ganrun("resume=again", patience, "steps=200", cwd=place).stdout
-        assert result(place / "again")["steps"] == 15
+            assert "nothing to do" in ganrun("resume=same", patience, "steps=200", cwd=place).stdout
+        assert result(run)["steps"] == 15
 
-    def test_a_kill_before_it_is_written_down_changes_nothing(self, place):
-        settings = ["metric=[coverage]", "metric/features=none", "run_dir=killed"]
-        ganrun(*WORSE, *settings, cwd=place)
-        before = weights(place / "killed")
-        found = result(place / "killed")
-        (place / "killed" / "result.json").write_text(json.dumps({"status": "running", "goal": 100}))
+    def test_a_kill_before_it_is_written_down_changes_nothing(self, place, out_of_patience):
+        run = copied(out_of_patience[0], "killed")
+        before, found = weights(run), result(run)
+        (run / "result.json").write_text(json.dumps({"status": "running", "goal": 100}))
         ganrun("resume=killed", cwd=place)
-        after = result(place / "killed")
+        after = result(run)
         assert {key: after[key] for key in ("status", "steps", "goal", "ended", "scores")} == {
             key: found[key] for key in ("status", "steps", "goal", "ended", "scores")
         }
-        assert all(torch.equal(value, before[key]) for key, value in weights(place / "killed").items())
+        assert all(torch.equal(value, before[key]) for key, value in weights(run).items())
 
     def test_a_sweep_counts_it_as_finished(self, place):
         done = ganrun("-m", *WORSE, "metric=[coverage]", "metric/features=none", "seed=1,2", "run_dir=sweep", cwd=place)
