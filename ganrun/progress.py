@@ -1,5 +1,6 @@
 """Signs of life of long stages: a bar on a terminal; elsewhere, as in a log file, a line every ten seconds."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+log = logging.getLogger("ganrun")
 T = TypeVar("T")
 SECONDS = 10.0  # between two lines, at least
 Clock = Callable[[], float]
@@ -40,34 +42,28 @@ def tracked(
     items: Iterable[T], total: int | None, what: str, unit: str = "images", *,
     size: Callable[[T], int] = lambda item: 1, clock: Clock = time.monotonic,
 ) -> Iterator[T]:  # fmt: skip
-    """Passes `items` on and shows on stderr how far they are; what is over within ten seconds leaves no line.
+    """Passes `items` on and shows on stderr how far they are; a run's train.log gets the same lines.
 
-    total: how many `unit` there are, None = unknown. size: for how many of them an item counts, as len of a batch.
+    What is over within ten seconds leaves no line. total: how many `unit` there are, None = unknown. size: for how many
+    of them an item counts, as len of a batch.
     """
     console = Console(stderr=True, highlight=False, markup=False)
-    if console.is_terminal:
-        return _bar(items, total, what, size, console)
-    return _lines(items, total, what, unit, size, clock)
-
-
-def _bar(items: Iterable[T], total: int | None, what: str, size: Callable[[T], int], console: Console) -> Iterator[T]:
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True) as bar:
+    began, pace, done = clock(), Pace(clock), 0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         for item in items:
             yield item
-            bar.advance(task, size(item))
+            done += size(item)
+            bar.update(task, completed=done)
+            if done != total and pace.is_due():
+                line = f"{what}: {_how_far(done, total, unit, clock() - began)}"
+                log.info(line)
+                if not console.is_terminal:
+                    print(line, file=sys.stderr, flush=True)
 
 
-def _lines(
-    items: Iterable[T], total: int | None, what: str, unit: str, size: Callable[[T], int], clock: Clock
-) -> Iterator[T]:
-    began, pace, done = clock(), Pace(clock), 0
-    for item in items:
-        yield item
-        done += size(item)
-        if pace.is_due():
-            seconds = clock() - began
-            of = f" of {total:,}" if total else ""
-            left = f", {time_left(done, total, seconds)} left" if total else ""
-            print(f"{what}: {done:,}{of} {unit}, {done / seconds:,.0f} {unit}/s{left}", file=sys.stderr, flush=True)
+def _how_far(done: int, total: int | None, unit: str, seconds: float) -> str:
+    """40 of 100 images, 2 images/s, 0:00:24 left"""
+    rate = f"{unit}, {done / seconds:,.0f} {unit}/s"
+    return f"{done:,} of {total:,} {rate}, {time_left(done, total, seconds)} left" if total else f"{done:,} {rate}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from ganrun.errors import CannotWrite, UserError
@@ -23,6 +24,17 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CannotWrite.of(path, error) from error
+
+
+def make_cache(folder: Path) -> None:
+    """Makes a folder of `cache_dir` to write into. Raises CannotWrite, which says how to choose another one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        advice = "cache_dir=<folder> or $GANRUN_CACHE names another place"
+        raise CannotWrite(f"cannot write cache_dir={folder}: {error.strerror or error}; {advice}") from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from test_data_images import encoded, picture, written
 
-from ganrun.data import decoded, prepared, progress
+from ganrun.data import decoded, prepared
 from ganrun.data.decoded import Unreadable
 from ganrun.data.images import ImageFolder
 from ganrun.errors import UserError
@@ -288,14 +288,3 @@ def test_without_a_folder_to_write_a_set_is_read_all_the_same(tmp_path, monkeypa
     assert content(opened(path, prepared.DEFAULT)) == content(opened(path, None))
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "decoded pixels are not kept; cache_dir=<folder> or $GANRUN_CACHE" in told
-
-
-def test_progress_is_said_every_ten_seconds(capsys):
-    now = iter([0.0, 4.0, 11.0, 15.0, 24.0, 40.0])
-    count = progress.Steps("mine: decoding", 1000, clock=lambda: next(now))
-    for _ in range(5):
-        count.advance(200)
-    assert capsys.readouterr().out.splitlines() == [
-        "mine: decoding: 400 of 1,000 images, 36 images/s, 16 s left",
-        "mine: decoding: 800 of 1,000 images, 33 images/s, 6 s left",
-    ]

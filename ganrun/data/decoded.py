@@ -22,9 +22,9 @@ from ganrun.data.identity import digest_of
 from ganrun.data.levels import LOOKED_AT, Depth, Seen, check, checked_range, ranges, typed, whole_range, without_range
 from ganrun.data.pixels import DECODER, Decoding
 from ganrun.data.prepared import Prepared
-from ganrun.data.progress import steps
 from ganrun.errors import UserError
 from ganrun.game import Batch
+from ganrun.progress import tracked
 
 IN_MEMORY = 2**30  # bytes: sets without a cache that are not larger are decoded when they are opened, and kept
 HEADER = 2**16  # bytes from which most image files can be told
@@ -204,12 +204,9 @@ class DecodedImages(Images):
     def _decoded(self) -> Iterator[Tensor]:
         """All images, in parts."""
         print(f"dataset {self.name}: looking at {len(self):,} images, by which scores and a resume know them")
-        counted = steps(f"{self.name}: looking at", len(self))
-        with quiet(self.max_pixels), ThreadPoolExecutor(THREADS) as pool, counted as count:
-            for start in range(0, len(self), 256):
-                some = self._names[start : start + 256]
+        with quiet(self.max_pixels), ThreadPoolExecutor(THREADS) as pool:
+            for some in in_parts(self._names, f"{self.name}: looking at"):
                 yield torch.stack(list(pool.map(self._read, some)))
-                count.advance(len(some))
 
     def shown(self, name: str) -> str:
         """A file's name in messages."""
@@ -322,14 +319,13 @@ def faults(
         return None
 
     found: dict[Item, str] = {}
-    counted = steps(what, len(items))
-    with (
-        quiet(max_pixels),
-        ThreadPoolExecutor(THREADS) as pool,
-        counted as count,
-    ):  # Pillow decodes without holding the interpreter's lock
-        for start in range(0, len(items), 256):  # few at a time, so that an interrupt need not wait for all
-            some = items[start : start + 256]
+    with quiet(max_pixels), ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes outside the interpreter's lock
+        for some in in_parts(items, what):
             found |= {item: why for item, why in zip(some, pool.map(fault, some), strict=True) if why is not None}
-            count.advance(len(some))
     return found
+
+
+def in_parts(items: Sequence[Item], what: str) -> Iterator[Sequence[Item]]:
+    """A few at a time, so that an interrupt need not wait for all; what: the progress that is shown is of."""
+    parts = (items[start : start + 256] for start in range(0, len(items), 256))
+    return tracked(parts, len(items), what, size=len)

@@ -1,12 +1,10 @@
 """Makes what `ganrun sample` was asked for."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ganrun.classes import by_number, spaced
@@ -15,6 +13,7 @@ from ganrun.experiment.hardware import device_named
 from ganrun.experiment.of_checkpoint import open_generator
 from ganrun.experiment.sample_check import FOLDER, Request, check_vectors
 from ganrun.pictures import grid, heads, most_classes, scatter
+from ganrun.progress import tracked
 from ganrun.sampling.files import write_folder, write_npz, write_zip
 from ganrun.sampling.films import write_gif, write_mp4
 from ganrun.sampling.generator import SamplingGenerator
@@ -121,9 +120,9 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
         save(grid(rows.flatten(0, 2) / 2 + 0.5, columns=frames + 1), request)
         return
     pictures = (grid(images / 2 + 0.5, columns=columns) for images in finite)
-    total = request.interpolate * frames
     write = {".gif": write_gif, ".mp4": write_mp4}[request.kind]
-    write(request.out, progress(pictures, total), fps=request.fps or FPS)
+    frame = tracked(pictures, request.interpolate * frames, "drawing", "frames")
+    write(request.out, frame, fps=request.fps or FPS)
 
 
 def neighbours(request: Request, sampling: SamplingGenerator) -> None:
@@ -150,8 +149,8 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The samples that were asked for. turn: the classes that they go through."""
     made = sampling.batches(num, request.seed, turn, truncation=request.truncation, batch_size=request.batch_size)
-    total = -(-num // request.batch_size)
-    return ((checked(samples, request), labels) for samples, labels in progress(made, total))
+    made = tracked(made, num, "sampling", "samples", size=lambda part: len(part[0]))
+    return ((checked(samples, request), labels) for samples, labels in made)
 
 
 def samples(request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None) -> Tensor:
@@ -164,11 +163,6 @@ def checked(images: Tensor, request: Request) -> Tensor:
     if not images.isfinite().all():
         raise NotFinite(f"{request.file}: this generator makes NaN or infinity")
     return images
-
-
-def progress(parts: Iterable, total: int) -> Iterable:
-    """The same parts, counted on a terminal while they are made."""
-    return track(parts, "", total, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def save(drawn: Image.Image, request: Request) -> None:

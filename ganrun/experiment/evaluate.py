@@ -172,7 +172,7 @@ def scored(
     """Each metric over all seeds, and of the other split."""
     scorer = Scorer(
         metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
-        asks=given.file is not None, split=SPLITS[cfg.split], cache=Path(cfg.cache_dir).expanduser(),
+        asks=given.file is not None, split=SPLITS[cfg.split], cache=Path(cfg.cache_dir).expanduser(), shows=True,
     )  # fmt: skip
     scorer.prepare(device_of(cfg))
     seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))

@@ -14,8 +14,9 @@ from ganrun.checkpoint_file import FORMAT, damage, load_checkpoint, save_checkpo
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.metrics.features import NetworkFeatures, as_numbers, fit_weights, hash_of, in_fp32
+from ganrun.progress import tracked
 from ganrun.seeding import derive, generator
-from ganrun.storage import locked, writing
+from ganrun.storage import locked, make_cache
 
 RECIPE = 2  # changes with anything else below that changes the weights
 STEPS = 600
@@ -83,8 +84,7 @@ def trained(data: Data, folder: Path, device: torch.device) -> Path:
     path = folder / f"classifier-{name}.ckpt"
     if not damage(path):
         return path
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_cache(folder)
     with locked(path):  # of several processes one trains it
         if damage(path):
             print(f"training a classifier on {data.name} for scores, once; it will lie in {path}", flush=True)
@@ -104,7 +104,7 @@ def train(data: Data, device: torch.device) -> tuple[nn.Module, float]:
     network = make_network(data.shape, data.num_classes).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=LR, foreach=True)
     with in_fp32(device):
-        for step in range(STEPS):
+        for step in tracked(range(STEPS), STEPS, "training the classifier", "steps"):
             batch = data.read(seen[torch.randint(len(seen), (BATCH,), generator=generator("classifier", step))])
             optimizer.param_groups[0]["lr"] = LR * (1 - step / STEPS)
             optimizer.zero_grad()

@@ -14,7 +14,7 @@ from torch.hub import download_url_to_file
 
 from ganrun.errors import UserError
 from ganrun.metrics.features import NetworkFeatures, load_weights
-from ganrun.storage import writing
+from ganrun.storage import make_cache
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d"  # what the file's hash begins with
@@ -67,8 +67,7 @@ def downloaded(folder: Path) -> Path:
     path = folder / URL.rpartition("/")[2]
     if path.exists() and sha256(path).startswith(SHA256):
         return path
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_cache(folder)
     print(f"downloading {path.name} to {folder}")
     try:
         download_url_to_file(URL, str(path), hash_prefix=SHA256, progress=False)

@@ -18,8 +18,9 @@ from ganrun.game import Batch
 from ganrun.metrics.features import Features, in_fp32
 from ganrun.metrics.metric import Metric, Score, Setting
 from ganrun.metrics.summaries import Summary
+from ganrun.progress import tracked
 from ganrun.seeding import derive, seed_default_generators
-from ganrun.storage import writing
+from ganrun.storage import make_cache
 
 log = logging.getLogger("ganrun")
 Key = tuple[Features, str]  # and the summary's name
@@ -33,7 +34,7 @@ def key_of(metric: Metric) -> Key:
 class Scorer:
     """metrics: by name. num_real: reals, None = all, or if `even` as many as fakes for metrics that need no more.
 
-    split: what the reals are called in the protocol.
+    split: what the reals are called in the protocol. shows: how far it is, where nothing else does?
     conditional: are the fakes made for labels? asks: are these chosen here, for a generator? cache: folder for
     statistics of reals, None = computed each time.
     """
@@ -46,6 +47,7 @@ class Scorer:
     conditional: bool = False
     split: str = "training data"
     asks: bool = True
+    shows: bool = False
     cache: Path | None = None
     _labels: Tensor | None = field(default=None, init=False)
     _real: dict[tuple[Key, int], Summary] = field(default_factory=dict, init=False)  # with the number of reals
@@ -122,8 +124,7 @@ class Scorer:
             return
         state = {name: value.cpu() for name, value in summary.state().items() if names is None or name in names}
         try:
-            with writing(self.cache):
-                self.cache.mkdir(parents=True, exist_ok=True)
+            make_cache(self.cache)
             save_checkpoint({"ganrun": {"format": FORMAT}, "state": state}, self._file(metric))
         except CannotWrite as error:  # it only costs time
             log.warning("statistics of the data set are not kept: %s", error)
@@ -148,6 +149,9 @@ class Scorer:
         found: dict[Key, Summary] = {}
         for metric in metrics:
             found.setdefault(key_of(metric), metric.summary())
+        if self.shows:
+            total = self.num_fake if key == "fake" else None
+            batches = tracked(batches, total, f"scoring: {key}", "samples", size=lambda batch: len(batch[key]))
         for batch in batches:
             for features in {features for features, _ in found}:
                 seen = features.see(batch[key])._replace(label=batch.get("label"))
