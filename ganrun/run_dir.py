@@ -15,7 +15,7 @@ RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.",
              "tf32", "compile", "deterministic", "debug", "data_dir", "cache_dir", "dataset.path", "dataset.cache",
              "dataset.num_workers", "on_collapse", "collapse.patience", "collapse.rollbacks")  # fmt: skip
 FORMAT = 2  # of run directories; 1 had no protocols
-NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes")  # exceptions to it: they enter every draw
+NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm")  # exceptions: they change the draws
 
 
 class RunDir:
@@ -120,7 +120,8 @@ def only_begun(path: Path) -> bool:
 
 
 def cannot_make(path: Path, error: OSError) -> UserError:
-    return UserError(f"run_dir={path}: cannot make this directory: {error.strerror}; name another one")
+    advice = "run_dir=<folder> chooses another place"
+    return UserError(f"run_dir={path}: cannot make this directory: {error.strerror}; {advice}")
 
 
 def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:

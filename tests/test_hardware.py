@@ -8,7 +8,7 @@ from test_configs import composed
 from ganrun.errors import UserError
 from ganrun.experiment import hardware
 from ganrun.experiment.hardware import compile_settings, device_named, multiplies_bf16, precision_of, tune
-from ganrun.experiment.trainer import check_devices, num_devices, picked
+from ganrun.experiment.trainer import check_devices, make_trainer, num_devices, picked
 
 FLAGS = {
     "an old processor": ("flags\t\t: fpu sse2 avx2 avx512f", False),
@@ -74,6 +74,12 @@ def test_devices_are_read_as_lightning_reads_them(devices, numbers, num):
 
     if devices != "auto":
         assert lightnings(devices) == (numbers or int(devices))
+
+
+def test_batch_norm_over_all_processes_is_refused_on_the_cpu():
+    cfg = composed("trainer=ddp", "trainer.accelerator=cpu", "trainer.sync_batchnorm=true")[0]
+    with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=true: torch has it for GPUs alone, .* on the cpu"):
+        make_trainer(cfg)
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):

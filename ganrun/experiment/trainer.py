@@ -42,7 +42,10 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
     for name in sorted(chosen.keys() & OURS.keys()):
         raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
-    check_devices(chosen["devices"], device_type(chosen["accelerator"]))
+    device = device_type(chosen["accelerator"])
+    check_devices(chosen["devices"], device)
+    if chosen.get("sync_batchnorm") and device != "cuda":
+        raise UserError(f"trainer.sync_batchnorm=true: torch has it for GPUs alone, and this run is on the {device}")
     if "strategy" in chosen:
         check_launch(chosen)
         chosen["strategy"] = STRATEGIES[chosen["strategy"]]()
