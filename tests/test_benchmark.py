@@ -44,7 +44,7 @@ def test_costs(tmp_path, monkeypatch):
     assert costs.sizes(steps=30, rounds=1)["ratio"] > 0
     assert costs.sampling(num=20)["images_per_second"] > 0
     assert sorted(costs.memory(steps=8)) == [1, 2, 4, 6, 8]
-    assert costs.start(rounds=1)["one_step"] > costs.start(rounds=1)["help_cpu"] > 0
+    assert all(seconds > 0 for seconds in costs.start(rounds=1).values())
     monkeypatch.setattr(costs, "JOBS", 2)
     monkeypatch.setattr(costs, "STEPS", 2)
     assert costs.sweep()["a_job"] > 0

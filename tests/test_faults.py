@@ -141,7 +141,8 @@ def test_signal_between_two_jobs_is_not_lost(tmp_path):
     going.send(signal.SIGTERM)
     assert going.wait(timeout=60) == 143
     rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
-    assert len(rows) == 3 and "finished" in rows[1] and "stopped by SIGTERM" in rows[2]
+    assert "finished" in rows[1] and "stopped by SIGTERM" in rows[2]
+    assert len(rows) == 5 and all(",not started," in row for row in rows[3:])
     assert result(tmp_path / "sweep" / "1")["steps"] == 1
 
 
@@ -206,7 +207,7 @@ def test_killed_sweep_leaves_a_table_of_what_has_ended(tmp_path):
     going.kill()
     going.wait()
     lines = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
-    assert len(lines) == 2 and "finished" in lines[1]
+    assert len(lines) == 5 and "finished" in lines[1] and all(",not started," in line for line in lines[3:])
 
 
 @pytest.mark.parametrize(
@@ -284,6 +285,7 @@ def test_checkpoints_turn_read_only(tmp_path):
 def test_run_directory_that_cannot_be_made(place, tmp_path):
     refused = run(*ARGS, f"run_dir={place}", cwd=tmp_path, check=2)
     assert f"run_dir={place}: cannot make this directory" in refused.err and refused.err.count("\n") == 1
+    assert "run_dir=<folder> chooses another place" in refused.err
 
 
 def test_read_only_run_is_not_resumed(copied, tmp_path):
@@ -297,6 +299,7 @@ def test_read_only_run_is_not_resumed(copied, tmp_path):
 @pytest.mark.parametrize("gone", [".", "checkpoints", "tensorboard", "samples"])
 def test_directory_vanishes(gone, tmp_path):
     going = training(tmp_path)
+    going.wait_for(tmp_path / "run" / "generator.yaml")  # the last file of a save
     (tmp_path / "run" / gone).rename(tmp_path / "moved")
     assert going.wait() == 1
     assert going.err.startswith("ganrun: cannot write run/") and going.err.count("\n") == 1
@@ -581,7 +584,7 @@ def test_run_directory_of_another_format(copied, tmp_path):
     for other, got in ((text.replace("format: 2", "format: 9"), 9), (text.split("ganrun:\n  format")[0], 0)):
         hydra.write_text(other)
         refused = run("resume=run", "steps=50", cwd=tmp_path, check=2)
-        assert f"run: run directory of format {got}; this ganrun reads format 3" in refused.err
+        assert f"run: run directory of format {got}; this ganrun reads format 2" in refused.err
 
 
 def test_checkpoint_of_another_format(copied, tmp_path):
@@ -590,7 +593,7 @@ def test_checkpoint_of_another_format(copied, tmp_path):
     content["ganrun"]["format"] = 7
     save_checkpoint(content, last)
     refused = run("resume=run/checkpoints/last.ckpt", "steps=50", cwd=tmp_path, check=2)
-    assert "last.ckpt: checkpoint format 7; this ganrun reads format 3" in refused.err
+    assert "last.ckpt: checkpoint format 7; this ganrun reads format 2" in refused.err
     torch.save({**content, "ganrun": {"format": 1}}, last)  # as the first format was written
     refused = run("resume=run/checkpoints/last.ckpt", "steps=50", cwd=tmp_path, check=2)
     assert "not written by ganrun with checkpoint format 3" in refused.err

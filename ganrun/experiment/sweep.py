@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig
 
 from ganrun.configs import config_dirs_of
@@ -71,9 +72,9 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
 
 
 def jobs_of(args: list[str]) -> list[list[str]]:
-    """The overrides of each job, in the order of their numbers; empty for a sweeper that finds them as it goes."""
+    """The overrides of each job, in the order of their numbers; empty where Hydra finds them as it goes."""
     overrides = OverridesParser.create().parse_overrides(parsed(args).overrides)
-    if any(override.key_or_group == "hydra/sweeper" for override in overrides):
+    if any(each.key_or_group == "hydra/sweeper" or isinstance(each.value(), Glob) for each in overrides):
         return []
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return [[text for text in job if not re.match(r"hydra[./]", text)] for job in jobs]
