@@ -401,6 +401,7 @@ hydra.verbose=true
 -p loss
 --run -m
 -m optimizer.lr=glob(*)
+-m seed=interval(0,1)
 loss=hinge -m seed=1,2 optimizer.lr=1e-3
 steps=2 --cfg job loss=hinge
 data_dir=~nope/x

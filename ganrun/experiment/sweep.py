@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from ganrun.configs import config_dirs_of
@@ -74,9 +74,12 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
 def jobs_of(args: list[str]) -> list[list[str]]:
     """The overrides of each job, in the order of their numbers; empty where Hydra finds them as it goes."""
     overrides = OverridesParser.create().parse_overrides(parsed(args).overrides)
-    if any(each.key_or_group == "hydra/sweeper" or isinstance(each.value(), Glob) for each in overrides):
+    if any(each.key_or_group == "hydra/sweeper" for each in overrides):
         return []
-    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    try:
+        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    except HydraException:  # glob() needs to know the groups, and interval() is refused
+        return []
     return [[text for text in job if not re.match(r"hydra[./]", text)] for job in jobs]
 
 
