@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from ganrun.game import Losses, Verdict, at_least_float32
@@ -29,10 +30,19 @@ class Judge:
         return self._evaluate(self._adversary.discriminator.forward, x).logits
 
     def _evaluate(self, discriminator: Callable[..., Verdict], x: Tensor) -> Verdict:
+        condition = self._condition
         for augment in self._adversary.augment.values():
-            x = augment(x)
-        verdict = discriminator(x, self._condition)
+            x, condition = self._augmented(augment, x, condition)
+        verdict = discriminator(x, condition)
         return verdict._replace(logits=at_least_float32(verdict.logits))
+
+
+    @staticmethod
+    def _augmented(augment: Callable[[Tensor], Tensor], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """An image that is the condition goes through the same pass, so that both change alike."""
+        if condition is None or condition.dim() != 4:
+            return augment(x), condition
+        return augment(torch.cat([condition, x], 1)).tensor_split([condition.shape[1]], 1)[::-1]
 
 
 class Adversary(nn.Module):
@@ -57,6 +67,7 @@ class Adversary(nn.Module):
         self.penalties = nn.ModuleDict(penalties or {})
         self.augment = nn.ModuleDict(augment or {})
         self.presentations = nn.ModuleDict(presentations or {})
+        self.latest: Tensor | None = None  # the discriminator's last adversarial loss, for those who watch
 
     def judge(self, condition: Tensor | None = None) -> Judge:
         return Judge(self, condition)
@@ -66,6 +77,7 @@ class Adversary(nn.Module):
             real, fake = presentation(real, fake)
         real_logits, fake_logits = judge(real).logits, judge(fake).logits
         terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
+        self.latest = terms["adversarial"].detach()
         for name, penalty in self.penalties.items():
             if penalty.due:
                 terms[name] = penalty(judge.critic, real, fake)

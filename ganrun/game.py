@@ -5,9 +5,9 @@ it knows no optimizer, trainer or logger.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,35 @@ class Player:
     generates: bool = False
 
 
+class Now(NamedTuple):
+    """Where training stands, as host integers."""
+
+    step: int  # rounds finished before this move
+    move: int  # moves made in this round
+    images: int  # images that one player has seen, over all devices
+
+
+class Timed(nn.Module):
+    """Something that changes with time. The training module sets `now` before each move; it is never saved."""
+
+    now = Now(0, 0, 0)
+
+
 class Recipe(nn.Module, ABC):
-    """Owns the networks of one topology and the rules of its game."""
+    """Owns the networks of one topology and the rules of its game.
+
+    compared: for each output that is scored the key of the data that it should be like; the first one counts.
+    needs: keys of the data that `generate` takes; labels of a conditional game are given anyway.
+    panels: keys of the images that a picture shows side by side for each example, and what heads them.
+    unpaired: it takes each side of two-sided data in an order of its own.
+    translates: for each exported network that turns images into images, the keys of what it takes and what it gives.
+    """
+
+    compared: ClassVar[Mapping[str, str]] = {"fake": "real"}
+    needs: ClassVar[Sequence[str]] = ()
+    panels: ClassVar[Mapping[str, str]] = {"fake": ""}
+    unpaired: ClassVar[bool] = False
+    translates: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     @abstractmethod
     def players(self) -> dict[str, Player]:
@@ -79,19 +106,23 @@ class Recipe(nn.Module, ABC):
         """What sample grids and scores see."""
         return batch | self.generate(batch)
 
+    def with_terms(self, losses: Losses, player: str, judge: Any, batch: Batch, generated: Batch) -> Losses:
+        """A player's losses with those of the recipe's `terms` that join it and are due.
 
-class Now(NamedTuple):
-    """Where training stands, as host integers."""
+        judge: what the terms may ask for verdicts, as the recipe has it. What a term replaces is only logged.
+        """
+        own = {name: term for name, term in getattr(self, "terms", {}).items() if player in term.players}
+        joining = {name: term for name, term in own.items() if getattr(term, "due", True)}
+        replaced = {name for term in joining.values() for name in getattr(term, "replaces", ())}
+        terms = {name: value for name, value in losses.terms.items() if name not in replaced}
+        terms |= {name: term(self, judge, batch, generated) for name, term in joining.items()}
+        only_logged = {name: losses.terms[name].detach() for name in replaced & losses.terms.keys()}
+        return Losses(terms, losses.stats | only_logged)
 
-    step: int  # rounds finished before this move
-    move: int  # moves made in this round
-    images: int  # images that one player has seen, over all devices
-
-
-class Timed(nn.Module):
-    """Something that changes with time. The training module sets `now` before each move; it is never saved."""
-
-    now = Now(0, 0, 0)
+    def exports(self) -> dict[str, nn.Module]:
+        """The networks of the generator file, by their names in the recipe and in its config."""
+        generating = {id(net) for player in self.players().values() if player.generates for net in player.networks}
+        return {name: network for name, network in self.named_children() if id(network) in generating}
 
 
 class PerRank(nn.Module):

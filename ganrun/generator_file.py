@@ -1,4 +1,4 @@
-"""generator.safetensors + generator.yaml: the averaged generator and its noise, which sample anywhere.
+"""generator.safetensors + generator.yaml: a recipe's averaged generators, which sample or translate anywhere.
 
 Neither the data set nor the training code is needed, and nothing is unpickled. The YAML names classes; only those of
 ganrun's networks and noise are built, unless the caller trusts more packages.
@@ -15,29 +15,32 @@ from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.translator import Translator
 from ganrun.storage import replacing
 from ganrun.trust import GENERATOR_ROOMS, package_names, shown, trusted_class
 
-FORMAT = 1
+FORMAT = 2  # 1 had one generator, by the key `generator`, and always noise
 
 
-def save_generator(path: Path, sampling: SamplingGenerator, description: dict[str, Any]) -> None:
-    """Writes `path` (.safetensors) and the .yaml beside it. `description` holds the `generator` and `noise` configs."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in sampling.state_dict().items()}
-    header = {
-        "format": FORMAT,
-        **description,
-        "value_range": None if sampling.value_range is None else list(sampling.value_range),
-        "classes": sampling.classes,
-    }
+def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Writes `path` (.safetensors) and the .yaml beside it.
+
+    tensors: by `<network>.<name>`, and `noise.<name>` if the noise has any. header: `networks`, the configs by name;
+    `noise`, a config, or None for networks that take images; `channels`, of the images that each of those takes and
+    gives; `value_range`, None for vectors; `classes`, `trained`.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    header = {"format": FORMAT, **header}
     with replacing(path) as file:
         file.write(save(tensors))
     with replacing(path.with_suffix(".yaml")) as file:
         file.write(yaml.safe_dump(header, sort_keys=False, allow_unicode=True).encode())
 
 
-def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGenerator:
+def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGenerator | Translator:
     """The generator of a run, in eval mode on the CPU, from its generator.safetensors and generator.yaml.
+
+    A Translator, if it takes images.
 
     trust: further packages whose classes the YAML may name. Raises UserError for what is missing or unfit.
     """
@@ -48,22 +51,31 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
             raise UserError(f"{file}: no such file; a generator is generator.safetensors and generator.yaml together")
     with reading(path):
         header = yaml.safe_load(header_path.read_text(encoding="utf-8"))
-        if header.get("format") != FORMAT:
-            raise UserError(f"{header_path}: format {header.get('format')}; this ganrun reads format {FORMAT}")
+        if header.get("format") not in (1, FORMAT):
+            raise UserError(f"{header_path}: format {header.get('format')}; this ganrun reads formats 1 and {FORMAT}")
+        if header["format"] == 1:
+            header["networks"] = {"generator": header["generator"]}
         return assemble(header, load_file(path), trust, str(header_path))
 
 
-def assemble(header: dict[str, Any], tensors: dict[str, Tensor], trust: Iterable[str], where: str) -> SamplingGenerator:
-    """The generator that a header describes, with these tensors. where: the header was found, for messages."""
+def assemble(
+    header: dict[str, Any], tensors: dict[str, Tensor], trust: Iterable[str], where: str
+) -> SamplingGenerator | Translator:
+    """The generators that a header describes, with these tensors. where: the header was found, for messages."""
     allowed = (*GENERATOR_ROOMS, *package_names(trust))
-    parts = [_build(header[part], allowed, f"{where}: {part}") for part in ("generator", "noise")]
+    networks = {name: _build(node, allowed, f"{where}: {name}") for name, node in header["networks"].items()}
+    noise = header["noise"] and _build(header["noise"], allowed, f"{where}: noise")
     check_header(header)
-    sampling = SamplingGenerator(*parts, value_range=header["value_range"], classes=header["classes"])
-    sampling.trained = dict(header.get("trained", {}))
-    sampling.load_state_dict(tensors)
-    sampling.eval().requires_grad_(False)
-    sampling.sample(1)  # parts that do not fit each other are found here, not at their first use
-    return sampling
+    if noise:
+        made = SamplingGenerator(networks["generator"], noise, **{key: header[key] for key in ("value_range", "classes")})
+    else:
+        made = Translator(networks, value_range=header["value_range"], channels=header["channels"])
+    made.trained = dict(header.get("trained", {}))
+    made.load_state_dict(tensors)
+    made.eval().requires_grad_(False)
+    if noise:
+        made.sample(1)  # parts that do not fit each other are found here, not at their first use
+    return made
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The only LightningModule: plays any game by manual optimization. One training step is one round of the schedule."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import pytorch_lightning as pl
@@ -20,7 +20,8 @@ class GANModule(pl.LightningModule):
     """Walks the schedule: generate, freeze the others, sum the player's terms, backward, step; then average.
 
     optimizers: for each player, a callable from its parameters to a PlayerOptimizer.
-    batch_size: images a move, over all devices. A training batch holds all fresh batches of a round, stacked.
+    noise: None = the recipe draws none. batch_size: images a move, over all devices. A training batch holds all fresh
+    batches of a round, stacked.
     micro_batch: images a pass on each device, None = all of its rows; a move's gradient is the mean over its passes.
     Then no generation is shared between moves, and what looks at a whole batch (batch norm, relativistic averages,
     minibatch statistics) sees one pass only.
@@ -30,7 +31,7 @@ class GANModule(pl.LightningModule):
     def __init__(
         self,
         recipe: Recipe,
-        noise: Noise,
+        noise: Noise | None,
         schedule: Schedule,
         optimizers: dict[str, Callable[..., PlayerOptimizer]],
         *,
@@ -58,6 +59,9 @@ class GANModule(pl.LightningModule):
             name: [p for network in player.networks for p in network.parameters() if p.requires_grad]
             for name, player in self.players.items()
         }
+        self.bystanders = untrained(recipe, {id(p) for ps in self._trainable.values() for p in ps})
+        for network in self.bystanders.values():
+            network.eval().requires_grad_(False)
         self.ema = ema(self.generating_networks) if ema else None
         self.player_optimizers = {name: optimizers[name](self._trainable[name]) for name in self.players}
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
@@ -71,6 +75,13 @@ class GANModule(pl.LightningModule):
     def generating_networks(self) -> tuple[nn.Module, ...]:
         """What the EMA averages and the generator file holds."""
         return tuple(network for player in self.players.values() if player.generates for network in player.networks)
+
+    def train(self, mode: bool = True):
+        """Networks that no player moves, such as a term's content network, stay in eval mode."""
+        super().train(mode)
+        for network in self.bystanders.values():
+            network.eval()
+        return self
 
     def configure_optimizers(self):
         return [player.optimizer for player in self.player_optimizers.values()]
@@ -100,6 +111,8 @@ class GANModule(pl.LightningModule):
 
     def _noise(self, step: int) -> Batch:
         """This rank's rows of the noise that the whole round draws over all ranks, (num_batches, rows, ...)."""
+        if self.noise is None:
+            return {}
         drawn = self.noise(self.num_batches * self.batch_size, generator(self.seed, "noise", step, self.attempt))
         rows = self.batch_size // self.trainer.world_size
         first = self.global_rank * rows
@@ -112,7 +125,7 @@ class GANModule(pl.LightningModule):
 
     def _fresh(self, batch: Batch, noise: Batch, index: int) -> Batch:
         """The round's `index`-th batch of data with its noise."""
-        rows = len(next(iter(noise.values()))[index])
+        rows = self.batch_size // self.trainer.world_size
         data = {key: value[index * rows : (index + 1) * rows] for key, value in batch.items()}
         return data | {key: value[index] for key, value in noise.items()}
 
@@ -195,6 +208,8 @@ class GANModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint) -> None:
         """What each process keeps to itself goes into the checkpoint of them all."""
+        for name in self._names_of_bystanders():  # they come from where they came from the first time
+            del checkpoint["state_dict"][name]
         own = {name: checkpoint["state_dict"][name].cpu() for name in self.per_rank}
         every = [own] * self.trainer.world_size
         if self.trainer.world_size > 1:
@@ -203,6 +218,12 @@ class GANModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint) -> None:
         checkpoint["state_dict"].update(checkpoint["per_rank"][self.global_rank])
+        own = self.state_dict()
+        checkpoint["state_dict"].update({name: own[name] for name in self._names_of_bystanders()})
+
+    def _names_of_bystanders(self) -> list[str]:
+        """Of their tensors, in the state_dict."""
+        return [f"recipe.{path}.{name}" for path, network in self.bystanders.items() for name in network.state_dict()]
 
     @contextmanager
     def _only(self, parameters: list[nn.Parameter]) -> Iterator[None]:
@@ -230,13 +251,28 @@ class GANModule(pl.LightningModule):
     @torch.no_grad()
     def show(self, batch: Batch, *, averaged: bool = True) -> Batch:
         """What grids and scores see: averaged weights, eval mode. Changes nothing. averaged: False = live weights."""
-        training = self.recipe.training
-        self.recipe.eval()
+        training = self.training
+        self.eval()
         try:
             with eager(self.recipe), self.ema.applied() if self.ema and averaged else nullcontext():
                 return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
         finally:
-            self.recipe.train(training)
+            self.train(training)
+
+    def look(
+        self, num: int, draw: str, given: Iterable[Batch] | None = None, *, averaged: bool = True, chunk: int = 256
+    ) -> Iterator[Batch]:
+        """`num` examples as `show` gives them, so many at a time: the one way in which pictures, scores and the watch
+        for a collapse see a generator.
+
+        draw: names the noise, which is the same each time. given: labels or data for the examples, in parts of
+        `chunk`; None = none.
+        """
+        noise = self.noise(num, generator(self.seed, draw)) if self.noise else {}
+        parts = iter(given or ())
+        for start in range(0, num, chunk):
+            some = {key: value[start : start + chunk] for key, value in noise.items()}
+            yield self.show(some | next(parts, {}), averaged=averaged)
 
 
 def in_parts(batch: Batch, rows: int | None) -> list[Batch]:
@@ -258,6 +294,15 @@ def eager(network: nn.Module) -> Iterator[None]:
     finally:
         for module, call in compiled:
             module._compiled_call_impl = call
+
+
+def untrained(module: nn.Module, trained: set[int], path: str = "") -> dict[str, nn.Module]:
+    """The largest parts of a module whose parameters are none of those trained (by id), by their paths in it."""
+    parameters = [id(p) for p in module.parameters()]
+    if parameters and path and trained.isdisjoint(parameters):
+        return {path: module}
+    parts = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()} if parameters else {}
+    return {where: found for name, child in parts.items() for where, found in untrained(child, trained, name).items()}
 
 
 def per_rank_buffers(recipe: Recipe) -> list[str]:

@@ -38,17 +38,16 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 class Noise(nn.Module, ABC):
-    """Draws z (num, z_dim) from `rng`; given labels travel along in the batch."""
+    """Draws z (num, z_dim) from `rng`."""
 
     def __init__(self, z_dim: int):
         super().__init__()
         require(1, z_dim=z_dim)
         self.z_dim = z_dim
 
-    def forward(self, num: int, rng: Generator, label: Tensor | None = None, truncation: float | None = None) -> Batch:
+    def forward(self, num: int, rng: Generator, truncation: float | None = None) -> Batch:
         """truncation: no coordinate of z is larger, None = off. Raises UserError for noise that has no tails."""
-        batch = {"z": self.draw(num, rng) if truncation is None else self.draw_truncated(num, rng, truncation)}
-        return batch if label is None else batch | {"label": label}
+        return {"z": self.draw(num, rng) if truncation is None else self.draw_truncated(num, rng, truncation)}
 
     @abstractmethod
     def draw(self, num: int, rng: Generator) -> Tensor:

@@ -66,6 +66,17 @@ def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Ima
     return picture
 
 
+def side_by_side(images: Sequence[Tensor], names: list[str]) -> Image.Image:
+    """Several images (num, C, H, W) in [0, 1] of each example beside one another, in groups; `names` head them.
+
+    Grey and colour may be mixed. As many groups a row as make the page about square.
+    """
+    num, height, width = len(images[0]), *images[0].shape[-2:]
+    groups = max(1, round((num * height / (len(images) * width)) ** 0.5))
+    colour = [each.expand(-1, 3, -1, -1) for each in images]
+    return grid(torch.stack(colour, 1).flatten(0, 1), columns=len(images) * groups, names=names * groups)
+
+
 def heads(classes: Sequence[str], indices: Iterable[int]) -> list[str]:
     """The names of these classes as a grid can write them: #3, the index, where no font has all letters of a name.
 

@@ -46,14 +46,6 @@ def test_leaves_the_default_generator(noise):
 
 
 @both
-def test_label_travels_along(noise):
-    label = torch.tensor([1, 0])
-    batch = noise(3)(2, rng(), label)
-    assert batch.keys() == {"z", "label"} and batch["label"] is label
-    assert noise(3)(2, rng()).keys() == {"z"}
-
-
-@both
 def test_has_nothing_to_save(noise):
     assert not noise(3).state_dict()
 

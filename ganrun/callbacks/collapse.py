@@ -14,8 +14,10 @@ from ganrun.alarms import START, is_lost, is_saturated, sameness, told
 from ganrun.callbacks.evaluate import Evaluate
 from ganrun.data.datamodule import GANDataModule
 from ganrun.diversity import Diversity, Reals, shrunk
+from ganrun.game import Batch
 from ganrun.metrics.protocol import difference
-from ganrun.seeding import derive, generator, seed_default_generators
+from ganrun.module import in_parts
+from ganrun.seeding import derive, seed_default_generators
 
 CHUNK = 64  # samples a forward pass
 Action = Literal["warn", "stop", "rollback"]
@@ -45,7 +47,7 @@ class Collapse(pl.Callback):
         self.score, self.lower = score, lower
         self.findings: list[dict[str, Any]] = []
         self.ends: str | None = None  # how this fit ends by a finding: stop or rollback
-        self._reals: tuple[Reals, torch.Tensor | None] | None = None  # with their labels
+        self._reals: tuple[Reals, list[Batch] | None] | None = None  # and what fakes are made from
         self._streaks: dict[str, int] = {}  # looks or scores in a row, by kind
         self._memory: dict[str, Any] = {"reach": None, "diverse": False, "first": None, "best": None, "scored": 0}
         self._memory["of"] = None  # the score whose course it is, and its protocol
@@ -123,17 +125,18 @@ class Collapse(pl.Callback):
     def _diversity(self, pl_module) -> Diversity | None:
         if self.num < 2:
             return None
+        output, like = next(iter(pl_module.recipe.compared.items()))
         if self._reals is None:
-            real = self.datamodule.reals(self.num)
+            examples = self.datamodule.reals(self.num)
             device = "cpu" if pl_module.device.type == "mps" else pl_module.device  # the one without fp64
-            self._reals = Reals(real["real"].to(device)), real.get("label")
-        reals, label = self._reals
-        noise = pl_module.noise(self.num, generator(pl_module.seed, "collapse"), label)
-        chunks = [{key: value[i : i + CHUNK] for key, value in noise.items()} for i in range(0, self.num, CHUNK)]
+            wanted = ("label", *pl_module.recipe.needs)
+            given = {key: value for key, value in examples.items() if key in wanted}
+            self._reals = Reals(examples[like].to(device)), in_parts(given, CHUNK) if given else None
+        reals, given = self._reals
         with torch.random.fork_rng([pl_module.device] if pl_module.device.type == "cuda" else []), torch.no_grad():
             seed_default_generators(derive(pl_module.seed, "collapse"))  # for what a network draws inside
-            made = (pl_module.show(chunk, averaged=False)["fake"].to(reals.pixels.device) for chunk in chunks)
-            fake = torch.cat([shrunk(images) for images in made])
+            shown = pl_module.look(self.num, "collapse", given, averaged=False, chunk=CHUNK)
+            fake = torch.cat([shrunk(some[output].to(reals.pixels.device)) for some in shown])
             return reals.compare(fake)
 
     def _new_score(self, trainer) -> list[tuple[str, int, str, int]]:
@@ -192,12 +195,18 @@ class Collapse(pl.Callback):
 
 
 def saturation(pl_module) -> dict[str, float]:
-    """Each discriminating player's adversarial loss over what the same loss is at chance, where that is more than 0."""
+    """Each adversary's last discriminator loss over what the same loss is at chance, where that is more than 0.
+
+    By the name of the player that moves it; if that moves several, by the adversary's own name in the recipe.
+    """
+    adversaries = {path: m for path, m in pl_module.recipe.named_modules() if isinstance(m, Adversary)}
     shares = {}
-    for adversary in (module for module in pl_module.recipe.modules() if isinstance(module, Adversary)):
-        for name, player in pl_module.players.items():
-            loss = pl_module.terms.get(f"{name}/adversarial")
-            if loss is not None and any(network is adversary.discriminator for network in player.networks):
-                chance = float(adversary.loss.discriminator(torch.zeros(2), torch.zeros(2)))
-                shares |= {name: float(loss) / chance} if chance > 0 else {}
+    for name, player in pl_module.players.items():
+        own = {path: a for path, a in adversaries.items() if any(net is a.discriminator for net in player.networks)}
+        for path, adversary in own.items():
+            chance = float(adversary.loss.discriminator(torch.zeros(2), torch.zeros(2)))
+            loss = pl_module.terms.get(f"{name}/adversarial") if len(own) == 1 else None
+            loss = adversary.latest if loss is None else loss
+            if loss is not None and chance > 0:
+                shares[name if len(own) == 1 else path] = float(loss) / chance
     return shares

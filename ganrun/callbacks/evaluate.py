@@ -8,11 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from ganrun.data.datamodule import GANDataModule
 from ganrun.game import Batch
 from ganrun.metrics.protocol import difference
 from ganrun.metrics.scorer import Scorer
 from ganrun.run_dir import RunDir
-from ganrun.seeding import generator
 
 log = logging.getLogger("ganrun")
 CHUNK = 256  # samples a forward pass
@@ -29,11 +29,12 @@ class Evaluate(pl.Callback):
     """
 
     def __init__(
-        self, run: RunDir, scorer: Scorer, *, every: int, export: Callable[[], None], best_by: str | None = None,
+        self, run: RunDir, scorer: Scorer, datamodule: GANDataModule, *, every: int, export: Callable[[], None], best_by: str | None = None,
         patience: int | None = None, ends: Callable[[], bool], doubts: Callable[[], bool],
     ):  # fmt: skip
         self.run = run
         self.scorer = scorer
+        self.datamodule = datamodule
         self.every = every
         self.export = export
         self.best_by = best_by or next(iter(scorer.metrics), None)
@@ -122,8 +123,13 @@ class Evaluate(pl.Callback):
         trainer.logger.log_metrics(finals, trainer.global_step)  # TensorBoard's: the values beside the hparams
 
     def _fakes(self, pl_module) -> Iterator[Batch]:
-        noise = pl_module.noise(self.scorer.num_fake, generator(pl_module.seed, "evaluate"), self.scorer.labels())
-        for start in range(0, self.scorer.num_fake, CHUNK):
-            some = {key: value[start : start + CHUNK] for key, value in noise.items()}
-            fake = self.scorer.data.as_stored(pl_module.show(some)["fake"])
-            yield {"fake": fake} | {k: v for k, v in some.items() if k == "label"}
+        scorer, recipe = self.scorer, pl_module.recipe
+        output, like = next(iter(recipe.compared.items()))
+        labels = scorer.labels()
+        given = None if labels is None else ({"label": part} for part in labels.split(CHUNK))
+        if recipe.needs:
+            given = self.datamodule.examples(scorer.num_fake, CHUNK)
+        for shown in pl_module.look(scorer.num_fake, "evaluate", given, chunk=CHUNK):
+            target = {"target": scorer.data.as_stored(shown[like])} if scorer.paired else {}
+            label = {} if labels is None else {"label": shown["label"]}
+            yield {"fake": scorer.data.as_stored(shown[output])} | target | label

@@ -11,12 +11,13 @@ from torch import Tensor
 from ganrun.classes import by_number, spaced
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
-from ganrun.pictures import heads, most_classes
+from ganrun.game import Batch
+from ganrun.pictures import heads, most_classes, side_by_side
 from ganrun.run_dir import RunDir
-from ganrun.seeding import generator
 from ganrun.storage import replacing
 
 POINTS = 2000  # generated vectors in a scatter plot
+CHUNK = 64  # examples a pass
 
 
 class Samples(pl.Callback):
@@ -27,6 +28,7 @@ class Samples(pl.Callback):
 
     def __init__(self, run: RunDir, datamodule: GANDataModule, *, every: int, num: int, conditional: bool):
         self.run = run
+        self.datamodule = datamodule
         self.data = datamodule.data
         self.every = every
         shown = classes_in_grid(self.data, num) if conditional else []
@@ -34,6 +36,7 @@ class Samples(pl.Callback):
         self.real: Tensor = datamodule.reals(POINTS)["real"] if len(self.data.shape) == 1 else torch.empty(0)
         self.columns = len(self.names) if self.names else max(1, round(num**0.5))
         self.num = POINTS if len(self.data.shape) == 1 else max(1, num // self.columns) * self.columns
+        self._given: list[Batch] = []  # examples that panels show
         self._last: Image.Image | None = None  # the newest picture and the step it shows
         self._last_step = -1
         self.label = torch.tensor(shown)[torch.arange(self.num) % self.columns] if shown else None  # a column a class
@@ -48,13 +51,28 @@ class Samples(pl.Callback):
             save_png(drawn, self.run.samples / "final.png")
 
     def _draw(self, trainer, pl_module) -> Image.Image:
-        noise = pl_module.noise(self.num, generator(pl_module.seed, "samples"), self.label)
-        fake = pl_module.show(noise)["fake"].cpu()
-        self._last = self.data.picture(fake, self.real, columns=self.columns, names=self.names)
+        recipe = pl_module.recipe
+        self._last = self._panels(pl_module) if recipe.needs or len(recipe.panels) > 1 else self._grid(pl_module)
         self._last_step = trainer.global_step
         board = trainer.logger.experiment  # the first logger is TensorBoard's
         board.add_image("samples", np.asarray(self._last), trainer.global_step, dataformats="HWC")
         return self._last
+
+
+    def _grid(self, pl_module) -> Image.Image:
+        given = None if self.label is None else [{"label": self.label}]
+        (shown,) = pl_module.look(self.num, "samples", given, chunk=self.num)
+        fake = shown[next(iter(pl_module.recipe.panels))].cpu()
+        return self.data.picture(fake, self.real, columns=self.columns, names=self.names)
+
+    def _panels(self, pl_module) -> Image.Image:
+        """A few examples, each as a group of images side by side: what went in, what came out, what was wanted."""
+        panels = pl_module.recipe.panels
+        num = min(len(self.data), max(1, self.num // len(panels)))
+        self._given = self._given or list(self.datamodule.examples(num, CHUNK))
+        shown = list(pl_module.look(num, "samples", self._given, chunk=CHUNK))
+        images = [torch.cat([self.data.as_stored(part[key].cpu()) for part in shown]) for key in panels]
+        return side_by_side([each.float() / 255 for each in images], list(panels.values()))
 
 
 def classes_in_grid(data: Data, num: int) -> list[int]:

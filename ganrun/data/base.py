@@ -60,6 +60,19 @@ class Data(ABC):
     def shape(self) -> tuple[int, ...]:
         """Of one sample: (channels, H, W) or (channels,)."""
 
+    paired = False
+
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        return {"real": self.shape}
+
+    @property
+    def sides(self) -> dict[str, "Data"]:
+        return {"real": self}
+
+    def in_range(self, batch: Batch) -> Batch:
+        return batch | {key: self.to_range(batch[key]) for key in self.parts}
+
     @abstractmethod
     def __len__(self) -> int:
         """How many samples, after `limit`."""

@@ -122,5 +122,9 @@ class GANDataModule(pl.LightningDataModule):
 
     def reals(self, num: int) -> Batch:
         """The first `num` samples of a fixed shuffle, in the value range: for scores and pictures."""
-        (batch,) = self.data.shuffled(num, chunk=num)
-        return batch | {"real": self.data.to_range(batch["real"])}
+        (batch,) = self.examples(num, num)
+        return batch
+
+    def examples(self, num: int, chunk: int) -> Iterator[Batch]:
+        """The same, so many at a time."""
+        return (self.data.in_range(batch) for batch in self.data.shuffled(num, chunk))

@@ -1,7 +1,7 @@
 """From a checked config to the objects of a run. What cannot be built is the user's to mend, said in one line."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.hardware import compile_settings
-from ganrun.game import Recipe
+from ganrun.game import Batch, Recipe
 from ganrun.metrics.features import Features
 from ganrun.metrics.metric import Metric
 from ganrun.metrics.scorer import Scorer
@@ -25,6 +25,7 @@ from ganrun.schedule import Schedule
 from ganrun.seeding import derive, seed_default_generators
 
 Kind = TypeVar("Kind")
+KINDS = ("generator", "discriminator")  # of players; the others' names are a recipe's own
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
 
 
@@ -102,15 +103,14 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     recipe = build_as(Recipe, cfg, "recipe")
     if cfg.channels_last:
         recipe.to(memory_format=torch.channels_last)
-    for name, node in cfg.optimizer.items():
-        if isinstance(node, DictConfig) and name not in recipe.players():
-            raise UserError(f"optimizer.{name}: there is no such player; {one_of(recipe.players(), str(name))}")
+    check_sides(recipe, data)
+    players = optimizers_of(cfg, recipe)
     ema = build_node(cfg, "ema")
     module = refusing("recipe", GANModule)(
         recipe,
-        build_as(Noise, cfg, "noise"),
+        build_as(Noise, cfg, "noise") if "_target_" in cfg.noise else None,
         schedule,
-        {name: refusing(f"optimizer.{name}", build_node(cfg.optimizer, name)) for name in recipe.players()},
+        {name: refusing(f"optimizer.{name}", build_node(cfg.optimizer, name)) for name in players},
         batch_size=cfg.batch_size,
         micro_batch=cfg.micro_batch,
         seed=cfg.seed,
@@ -122,12 +122,27 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
         num_batches=schedule.num_batches,
         seed=cfg.seed,
         channels_last=cfg.channels_last,
+        **({"unpaired": True} if recipe.unpaired else {}),
     )
-    activation_bytes = rehearse(module, datamodule)
+    activation_bytes = dry_run(module, datamodule)
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
-    return Parts(cfg, datamodule, module, before.scorer if before else build_scorer(cfg, data), activation_bytes)
+    return Parts(cfg, datamodule, module, before.scorer if before else build_scorer(cfg, data, recipe), activation_bytes)
+
+
+def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
+    """The players' names, each of which has an optimizer now: one of its own, or what players of its kind have."""
+    players = recipe.players()
+    own = {str(name) for name, node in cfg.optimizer.items() if isinstance(node, DictConfig)}
+    for name in sorted(own - {*players, *KINDS}):
+        raise UserError(f"optimizer.{name}: there is no such player; {one_of(players, name)}")
+    for name in players.keys() - own:
+        kind = KINDS[not players[name].generates]
+        cfg.optimizer[name] = cfg.optimizer[kind]
+    for name in own - players.keys():
+        del cfg.optimizer[name]
+    return list(players)
 
 
 def build_schedule(cfg: DictConfig) -> Schedule:
@@ -135,15 +150,17 @@ def build_schedule(cfg: DictConfig) -> Schedule:
     return Schedule(moves, **{name: moves.pop(name) for name in ("share", "reuse_stale") if name in moves})
 
 
-def build_scorer(cfg: DictConfig, data: Data) -> Scorer:
-    """Of the scores in training."""
+def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
+    """Of the scores in training, of the recipe's first output."""
+    num = cfg.evaluate.num_samples
     return Scorer(
         build_metrics(cfg),
-        data,
-        num_fake=cfg.evaluate.num_samples,
+        data.sides[next(iter(recipe.compared.values()))],
+        num_fake=min(num, len(data)) if recipe.needs else num,
         num_real=cfg.evaluate.num_real,
         even=True,
         conditional=cfg.conditional.key is not None,
+        **({"paired": True} if data.paired else {}),
         cache=Path(cfg.cache_dir).expanduser(),
     )
 
@@ -185,29 +202,51 @@ def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
             ) from error
 
 
-def rehearse(module: GANModule, datamodule: GANDataModule) -> int:
+def dry_run(module: GANModule, datamodule: GANDataModule) -> int:
     """Plays every player's losses once, so that what does not fit the data is refused before a run begins.
 
-    Returns the bytes an image that autograd keeps at most in the largest move, in fp32.
+    Changes no buffer. Returns the bytes an image that autograd keeps at most in the largest move, in fp32.
     """
-    batch = datamodule.reals(2)
-    num = len(batch["real"])
-    noise = module.noise(num, torch.Generator())
-    fake = refusing("generator", module.show)(batch | noise)["fake"]
-    if fake.shape != batch["real"].shape:
-        got, wanted = (list(x.shape[1:]) for x in (fake, batch["real"]))
-        raise UserError(f"generator makes samples of shape {got}, but the dataset has {wanted}")
-    module.recipe.eval()
+    examples = datamodule.reals(2)
+    num = len(examples["real"])
+    batch = examples | (module.noise(num, torch.Generator()) if module.noise else {})
+    check_outputs(refusing("generator", module.show)(batch), batch, module.recipe.compared)
+    before = [(buffer, buffer.clone()) for buffer in module.recipe.buffers()]
+    module.eval()
     known = [*module.recipe.parameters(), *module.recipe.buffers()]
     with kept_by_autograd(known) as generation:
-        generated = module.recipe.generate(batch | noise)
+        generated = module.recipe.generate(batch)
     largest = 0
     for name, player in module.players.items():
         seen = generated if player.generates else {key: value.detach() for key, value in generated.items()}
         with kept_by_autograd(known) as kept:
-            losses = refusing(name, player.losses)(batch | noise, seen)
+            losses = refusing(name, player.losses)(batch, seen)
         held = kept | generation if player.generates or not module.micro_batch else kept
         largest = max(largest, sum(held.values()))
         del losses
-    module.recipe.train()
+    module.train()
+    for buffer, value in before:
+        buffer.copy_(value)
     return largest // num
+
+
+def check_outputs(shown: Batch, batch: Batch, compared: Mapping[str, str]) -> None:
+    """Raises UserError for an output of another shape than the data that it is compared with."""
+    for output, like in compared.items():
+        if shown[output].shape != batch[like].shape:
+            got, wanted = (list(x.shape[1:]) for x in (shown[output], batch[like]))
+            raise UserError(f"generator makes samples of shape {got}, but the dataset has {wanted}")
+
+
+def check_sides(recipe: Recipe, data: Data) -> None:
+    """Raises UserError for a recipe that takes what the data set does not have."""
+    missing = sorted({*recipe.needs, *recipe.compared.values()} - {*data.parts, "label"})
+    if missing:
+        advice = "dataset=pairs, dataset=unpaired, or pairs=<option> beside an image set"
+        raise UserError(
+            f"recipe: {type(recipe).__name__} takes {', '.join(missing)}, which dataset {data.name} has not; {advice}"
+        )
+    if len(data.parts) > 1 and not data.paired and not recipe.unpaired:
+        raise UserError(f"dataset {data.name} has no pairs, which {type(recipe).__name__} learns from; try model=cyclegan")
+    if len(data.parts) > 1 and not recipe.needs:
+        raise UserError(f"dataset {data.name} is for translation, but {type(recipe).__name__} makes samples from noise")

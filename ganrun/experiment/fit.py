@@ -23,6 +23,7 @@ from ganrun.errors import UserError
 from ganrun.experiment.build import Parts, build
 from ganrun.experiment.failing import died, failing
 from ganrun.experiment.norm import norm_notes
+from ganrun.experiment.of_checkpoint import header
 from ganrun.experiment.outcome import outcome
 from ganrun.experiment.processes import further_processes
 from ganrun.experiment.report import console, result_table, summary
@@ -30,7 +31,7 @@ from ganrun.experiment.rollback import best_step, rolled_back, save_rolled_back,
 from ganrun.experiment.state import Start, config_digest, flatten
 from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
-from ganrun.generator_file import SamplingGenerator, save_generator
+from ganrun.generator_file import save_generator
 from ganrun.run_dir import RunDir
 from ganrun.signals import Signals, requeue
 from ganrun.storage import link, remove_partial
@@ -139,7 +140,7 @@ class Fit:
             run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=cfg.conditional.key is not None
         )
         self.evaluate = Evaluate(
-            run, parts.scorer, every=cfg.evaluate.every, export=partial(self.export, run.best_generator),
+            run, parts.scorer, datamodule, every=cfg.evaluate.every, export=partial(self.export, run.best_generator),
             best_by=cfg.evaluate.best_by, patience=cfg.evaluate.patience,
             ends=lambda: self.collapse.ends is not None, doubts=lambda: self.collapse.doubts,
         )  # fmt: skip
@@ -204,10 +205,16 @@ class Fit:
 
     @property
     def samples_are(self) -> dict[str, Any]:
-        """What the generator makes."""
-        data = self.parts.data
-        value_range = None if data.value_range is None else list(data.value_range)
-        return {"value_range": value_range, "classes": data.classes if self.parts.cfg.conditional.key else []}
+        """What the generators take and make, and which averages are theirs."""
+        data, recipe = self.parts.data, self.module.recipe
+        averaged = {id(network): i for i, network in enumerate(self.module.generating_networks)}
+        channels = {name: [data.parts[key][0] for key in keys] for name, keys in recipe.translates.items()}
+        return {
+            "value_range": None if data.value_range is None else list(data.value_range),
+            "classes": data.classes if self.parts.cfg.conditional.key else [],
+            **({"channels": channels} if channels else {}),
+            "averages": {name: averaged[id(network)] for name, network in recipe.exports().items()},
+        }
 
     @property
     def rolls_back(self) -> bool:
@@ -226,17 +233,9 @@ class Fit:
 
     def export(self, path: Path) -> None:
         """The two files of the generator, from the averaged weights."""
-        cfg, data = self.parts.cfg, self.parts.data
-        with self.module.ema.applied() if self.module.ema else nullcontext():
-            sampling = SamplingGenerator(self.module.recipe.generator, self.module.noise, **self.samples_are)
-            description = {
-                "generator": OmegaConf.to_container(cfg.generator, resolve=True),
-                "noise": OmegaConf.to_container(cfg.noise, resolve=True),
-                "trained": {
-                    "dataset": data.name,
-                    "steps": self.trainer.global_step,
-                    "seed": cfg.seed,
-                    "ema": self.module.ema is not None,
-                },
-            }
-            save_generator(path, sampling, description)
+        cfg, module = self.parts.cfg, self.module
+        parts = module.recipe.exports() | ({"noise": module.noise} if module.noise else {})
+        trained = {"dataset": self.parts.data.name, "steps": self.trainer.global_step, "seed": cfg.seed}
+        with module.ema.applied() if module.ema else nullcontext():
+            tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+            save_generator(path, tensors, header(cfg, self.samples_are, trained | {"ema": module.ema is not None}))

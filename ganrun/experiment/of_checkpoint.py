@@ -1,4 +1,4 @@
-"""The generator that a run's checkpoint holds, so that any saved step can be sampled and scored."""
+"""The generators that a run's checkpoint holds, so that any saved step can be sampled and scored."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +12,13 @@ from ganrun.errors import UserError
 from ganrun.generator_file import assemble, load_generator, reading
 from ganrun.run_dir import RunDir
 from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.translator import Translator
 from ganrun.trust import package_names
 
-LIVE, AVERAGED = "recipe.generator.", "ema.average.0."  # in the names of a checkpoint's state_dict
+BEFORE = {"averages": {"generator": 0}}  # what checkpoints did not say when there was one generator only
 
 
-def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]) -> SamplingGenerator:
+def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]) -> SamplingGenerator | Translator:
     """From a .safetensors file, or from a checkpoint of `run`; in eval mode on the CPU. Raises UserError."""
     if file.suffix != ".ckpt":
         return load_generator(file, trust=trust)
@@ -27,29 +28,44 @@ def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]
     cfg, _ = load_config(run, list(package_names(trust)))
     content = load_checkpoint(file)
     check_config(file, content, run)
-    with reading(file):
-        tensors = weights(content["state_dict"])
-        return assemble(header(file, cfg, content), tensors, package_names(trust), str(run.config))
-
-
-def weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The generator's tensors as its own file names them: the averages, if there are any."""
-    prefix = AVERAGED if is_averaged(state) else LIVE
-    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    noise = {key: value for key, value in state.items() if key.startswith("noise.")}
-    return {f"generator.{key}": value for key, value in own.items()} | noise
-
-
-def is_averaged(state: dict[str, Tensor]) -> bool:
-    return any(key.startswith(AVERAGED) for key in state)
-
-
-def header(file: Path, cfg: DictConfig, content: dict[str, Any]) -> dict[str, Any]:
-    """What generator.yaml would say."""
     about = content["ganrun"].get("samples")
     if about is None:
         raise UserError(f"{file}: an older ganrun wrote it, without what samples are; use a .safetensors of the run")
-    trained = {"dataset": cfg.dataset.get("name"), "steps": content["global_step"], "seed": cfg.seed}
-    trained["ema"] = is_averaged(content["state_dict"])
-    parts = {part: OmegaConf.to_container(cfg[part]) for part in ("generator", "noise")}
-    return {**parts, "trained": trained, **about}
+    about = BEFORE | about
+    with reading(file):
+        tensors, averaged = weights(content["state_dict"], about["averages"])
+        trained = {"dataset": cfg.dataset.get("name"), "steps": content["global_step"], "seed": cfg.seed}
+        described = header(cfg, about, trained | {"ema": averaged})
+        return assemble(described, tensors, package_names(trust), str(run.config))
+
+
+def weights(state: dict[str, Tensor], averages: dict[str, int]) -> tuple[dict[str, Tensor], bool]:
+    """The tensors as a generator's own file names them, and are they averages? averages: which one is whose."""
+    averaged = any(key.startswith("ema.average.") for key in state)
+    prefixes = {name: f"ema.average.{i}." if averaged else f"recipe.{name}." for name, i in averages.items()}
+    own = {
+        f"{name}.{key.removeprefix(prefix)}": value
+        for name, prefix in prefixes.items()
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+    return own | {key: value for key, value in state.items() if key.startswith("noise.")}, averaged
+
+
+def header(cfg: DictConfig, about: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+    """What generator.yaml says. about: as checkpoints have it, see Fit.samples_are."""
+    networks = {name: OmegaConf.to_container(network_config(cfg, name), resolve=True) for name in about["averages"]}
+    noise = OmegaConf.to_container(cfg.noise, resolve=True) if "_target_" in cfg.noise else None
+    about = {key: value for key, value in about.items() if key != "averages"}
+    return {"networks": networks, "noise": noise, "trained": trained, **about}
+
+
+def network_config(cfg: DictConfig, name: str) -> DictConfig:
+    """The config that a recipe's network was built from. Raises UserError for one that the recipe made itself."""
+    node = cfg.recipe.get(name)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(
+            f"recipe.{name}: the generator's file needs its config; expected recipe.{name} to be a network's, as "
+            f"{name}: ${{generator}}"
+        )
+    return node

@@ -37,12 +37,13 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     table = plain_table()
     add_data(table, parts)
     for name, player in module.players.items():
-        networks = ", ".join(short(cfg.get(name, {}).get("_target_", name)) for _ in player.networks)
+        networks = ", ".join(short(f"{type(n).__module__}.{type(n).__qualname__}") for n in player.networks)
         table.add_row(
             name, f"{networks}, {sum(p.numel() for n in player.networks for p in n.parameters()):,} parameters"
         )
     conditional = cfg.conditional.key or "none"
-    table.add_row("loss", short(cfg.loss._target_) + (f", conditional on {conditional}" if cfg.conditional.key else ""))
+    loss = short(cfg.loss.get("_target_", "none"))
+    table.add_row("loss", loss + (f", conditional on {conditional}" if cfg.conditional.key else ""))
     for group in ("penalty", "augment", "term"):
         if cfg[group]:
             table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))

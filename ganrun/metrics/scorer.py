@@ -48,6 +48,7 @@ class Scorer:
     split: str = "training data"
     asks: bool = True
     shows: bool = False
+    paired: bool = False
     cache: Path | None = None
     _labels: Tensor | None = field(default=None, init=False)
     _real: dict[tuple[Key, int], Summary] = field(default_factory=dict, init=False)  # with the number of reals

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ganrun.adversary import Adversary, Judge
+from ganrun.adversary import Adversary
 from ganrun.game import Batch, Losses, Player, Recipe
 
 
@@ -39,17 +39,9 @@ class GAN(Recipe):
     def _discriminator_losses(self, batch: Batch, generated: Batch) -> Losses:
         judge = self.adversary.judge(batch.get(self.condition))
         losses = self.adversary.discriminator_losses(judge, batch["real"], generated["fake"])
-        return self._with_terms(losses, "discriminator", judge, batch, generated)
+        return self.with_terms(losses, "discriminator", judge, batch, generated)
 
     def _generator_losses(self, batch: Batch, generated: Batch) -> Losses:
         judge = self.adversary.judge(batch.get(self.condition))
         losses = self.adversary.generator_losses(judge, batch["real"], generated["fake"])
-        return self._with_terms(losses, "generator", judge, batch, generated)
-
-    def _with_terms(self, losses: Losses, player: str, judge: Judge, batch: Batch, generated: Batch) -> Losses:
-        joining = {name: term for name, term in self.terms.items() if player in term.players}
-        replaced = {name for term in joining.values() for name in getattr(term, "replaces", ())}
-        terms = {name: value for name, value in losses.terms.items() if name not in replaced}
-        terms |= {name: term(self, judge, batch, generated) for name, term in joining.items()}
-        only_logged = {name: losses.terms[name].detach() for name in replaced & losses.terms.keys()}
-        return Losses(terms, losses.stats | only_logged)
+        return self.with_terms(losses, "generator", judge, batch, generated)

@@ -83,7 +83,7 @@ class SamplingGenerator(nn.Module):
     def draw(self, numbers: Iterable[int], seed: int, truncation: float | None = None) -> Tensor:
         """Noise (num, z_dim) of the samples of these numbers."""
         rng = torch.Generator()
-        drawn = [self.noise(1, rng.manual_seed(derive(seed, "sample", i)), None, truncation)["z"] for i in numbers]
+        drawn = [self.noise(1, rng.manual_seed(derive(seed, "sample", i)), truncation)["z"] for i in numbers]
         return torch.cat(drawn)
 
     @torch.no_grad()
