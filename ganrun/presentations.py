@@ -1,0 +1,39 @@
+"""Presentations: which reals and fakes a discriminator is shown in its own move."""
+
+import torch
+from torch import Tensor
+
+from ganrun.errors import require
+from ganrun.game import PerRank
+
+
+class ImagePool(PerRank):
+    """Half of the fakes are earlier ones, out of a pool of `size`: Shrivastava et al. 2017, arXiv 1612.07828, sec. 2.3.
+
+    As CycleGAN has it: until the pool is full each fake enters it and is shown; then with probability 1/2 a fake takes
+    the place of a random one, which is shown instead. shape: of an image, (channels, *resolution). Each process has a
+    pool of its own, and checkpoints hold them all. Nothing is read to the host.
+    """
+
+    def __init__(self, channels: int, resolution: int | list[int], size: int = 50):
+        super().__init__()
+        require(1, size=size)
+        self.size = size
+        side = [resolution] * 2 if isinstance(resolution, int) else list(resolution)
+        self.register_buffer("images", torch.zeros(size, channels, *side))
+        self.register_buffer("num", torch.zeros(1, dtype=torch.int64))
+
+    @torch.no_grad()
+    def forward(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, C, H, W) both -> the same reals, and the fakes that are shown."""
+        draws = torch.randint(self.size, (len(fake),), device=fake.device)
+        swaps = torch.rand(len(fake), device=fake.device) < 0.5
+        shown = []
+        for image, draw, swap in zip(fake.to(self.images.dtype), draws, swaps, strict=True):
+            full = self.num >= self.size
+            place = torch.where(full, draw, self.num)
+            earlier = self.images[place][0]
+            shown.append(torch.where(full & swap, earlier, image))
+            self.images[place] = torch.where(full & ~swap, earlier, image)
+            self.num += ~full
+        return real, torch.stack(shown).to(fake.dtype)
