@@ -78,8 +78,8 @@ class HalfLifeEMA(EMA):
     """The average whose old part is halved every `half_life` images, whatever the batch size.
 
     rampup: in the beginning the half-life is at most this share of the images seen so far; None = off. After n images
-    the decay is 0.5^(batch_size / min(half_life, rampup n)): Karras et al. 2020, arXiv 1912.04958, and their code, where
-    half_life is 10,000 and rampup, at first off, 0.05 (arXiv 2006.06676).
+    the decay is 0.5^(batch_size / min(half_life, rampup n)), as in the code of Karras et al. 2020: arXiv 1912.04958
+    with 10,000 images, arXiv 2006.06676 with a rampup of 0.05 too.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from ganrun.errors import UserError, one_of, require
 from ganrun.game import Now
 from ganrun.ramps import FIRST, LAST, Ramp, at, bounds
 
-LR_SCHEDULES: dict[str, Callable[[float, float], float]] = {  # of shares in [0, 1] of decay_steps: passed, decay's start
+LR_SCHEDULES: dict[str, Callable[[float, float], float]] = {  # shares of decay_steps in [0, 1]: passed, start
     "constant": lambda t, start: 1.0,
     "linear": lambda t, start: 1 - t,  # to 0: SNGAN, WGAN-GP
     "cosine": lambda t, start: (1 + math.cos(math.pi * t)) / 2,  # to 0: Loshchilov and Hutter 2017, arXiv 1608.03983

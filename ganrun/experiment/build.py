@@ -15,6 +15,7 @@ from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.hardware import compile_settings
+from ganrun.experiment.typed import players_of
 from ganrun.game import Recipe
 from ganrun.metrics.features import Features
 from ganrun.metrics.metric import Metric
@@ -102,8 +103,8 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     recipe = build_as(Recipe, cfg, "recipe")
     if cfg.channels_last:
         recipe.to(memory_format=torch.channels_last)
-    for name, node in cfg.optimizer.items():
-        if isinstance(node, DictConfig) and name not in recipe.players():
+    for name in players_of(cfg):
+        if name not in recipe.players():
             raise UserError(f"optimizer.{name}: there is no such player; {one_of(recipe.players(), str(name))}")
     ema = build_node(cfg, "ema")
     module = refusing("recipe", GANModule)(

@@ -7,9 +7,11 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
+from ganrun.ramps import Ramp
 
 
 def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> None:
@@ -55,12 +57,29 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
     if not matches(value, annotation):
         whole = isinstance(value, float) and value.is_integer() and matches(int(value), annotation)
         advice = f", as {key}={int(value)}" if whole else ""
+        advice = ", not a ramp" if is_ramp(value) else advice
         raise UserError(f"{key}={spelt(value)}; expected {readable(annotation)}{advice}")
+
+
+def is_ramp(value: Any) -> bool:
+    """Is it the node of a number that changes?"""
+    if not isinstance(value, DictConfig) or "_target_" not in value:
+        return False
+    try:
+        found = get_object(value._target_)
+    except Exception:  # whatever a module raises; the node's own check tells
+        return False
+    return isinstance(found, type) and issubclass(found, Ramp)
 
 
 def spelt(value: Any) -> str:
     """As it is typed on a command line."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def players_of(cfg: DictConfig) -> list[str]:
+    """Names of the players with an optimizer; beside them lie the values that they share."""
+    return [name for name, node in cfg.optimizer.items() if isinstance(node, DictConfig) and not is_ramp(node)]
 
 
 def matches(value: Any, annotation: Any) -> bool:
@@ -77,12 +96,21 @@ def matches(value: Any, annotation: Any) -> bool:
         return isinstance(value, (list, tuple, ListConfig)) and all(matches(v, element) for v in value)
     if origin in (dict, Mapping):
         return isinstance(value, (dict, DictConfig))
+    if annotation is Ramp:
+        return is_ramp(value)
     held = {float: (int, float), int: int, bool: bool, str: str}.get(annotation, object)
     return isinstance(value, held) and not (isinstance(value, bool) and annotation in (int, float))
 
 
 def readable(annotation: Any) -> str:
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    names = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+        Ramp: "a ramp",
+    }
     args = get_args(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(readable(arg) for arg in args)
