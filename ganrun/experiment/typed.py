@@ -11,7 +11,6 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
-from ganrun.ramps import Ramp
 
 
 def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> None:
@@ -69,7 +68,12 @@ def is_ramp(value: Any) -> bool:
         found = get_object(value._target_)
     except Exception:  # whatever a module raises; the node's own check tells
         return False
-    return isinstance(found, type) and issubclass(found, Ramp)
+    return isinstance(found, type) and any(map(stands_for_ramp, found.__mro__))
+
+
+def stands_for_ramp(annotation: Any) -> bool:
+    """Is it ganrun.ramps.Ramp? By name: to import it takes torch, which a command may do without."""
+    return (getattr(annotation, "__module__", ""), getattr(annotation, "__name__", "")) == ("ganrun.ramps", "Ramp")
 
 
 def spelt(value: Any) -> str:
@@ -96,21 +100,16 @@ def matches(value: Any, annotation: Any) -> bool:
         return isinstance(value, (list, tuple, ListConfig)) and all(matches(v, element) for v in value)
     if origin in (dict, Mapping):
         return isinstance(value, (dict, DictConfig))
-    if annotation is Ramp:
+    if stands_for_ramp(annotation):
         return is_ramp(value)
     held = {float: (int, float), int: int, bool: bool, str: str}.get(annotation, object)
     return isinstance(value, held) and not (isinstance(value, bool) and annotation in (int, float))
 
 
 def readable(annotation: Any) -> str:
-    names = {
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        type(None): "null",
-        Ramp: "a ramp",
-    }
+    if stands_for_ramp(annotation):
+        return "a ramp"
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     args = get_args(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(readable(arg) for arg in args)
