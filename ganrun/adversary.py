@@ -82,7 +82,8 @@ class Adversary(nn.Module):
             if penalty.due:
                 terms[name] = penalty(judge.critic, real, fake)
         for augment in self.augment.values():
-            augment.observe(real_logits.detach())
+            if hasattr(augment, "observe"):
+                augment.observe(real_logits.detach())
         stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
         return Losses(terms, stats)
 

@@ -7,30 +7,45 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ganrun.game import Now
+from ganrun.ramps import Ramp, at, bounds
+
 
 class EMA(nn.Module):
     """Averages the parameters of `networks` and copies their buffers.
 
     decay: weight of the old average, after step t at most (1 + t) / (warmup + t), so that early averages are not
-    dominated by the initial weights (warmup 1 = off).
+    dominated by the initial weights (warmup 1 = off). start: step before which the average is a copy of the networks,
+    as in BigGAN (Brock et al. 2019, arXiv 1809.11096, appendix C); 0 = off.
     """
 
-    def __init__(self, networks: tuple[nn.Module, ...], *, decay: float = 0.999, warmup: int = 10):
+    def __init__(
+        self, networks: tuple[nn.Module, ...], *, decay: float | Ramp = 0.999, warmup: int = 10, start: int = 0
+    ):
         super().__init__()
-        if not 0 <= decay < 1:
+        low, high = bounds(decay)
+        if not 0 <= low <= high < 1:
             raise ValueError(f"decay={decay}; expected 0 <= decay < 1; ema=none is off")
         if warmup < 1:
             raise ValueError(f"warmup={warmup}; expected at least 1 (1 = off)")
+        if start < 0:
+            raise ValueError(f"start={start}; expected at least 0 steps (0 = off)")
         self.decay = decay
         self.warmup = warmup
+        self.start = start
         self.average = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
         self._live = tuple(networks)  # a tuple hides them from state_dict: the recipe saves them
         self._parameters_of = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
 
+    def decay_at(self, step: int, batch_size: int) -> float:
+        """Weight of the old average after step `step`."""
+        now = Now(step, 0, step * batch_size)
+        return min(at(self.decay, now), (1 + step) / (self.warmup + step))
+
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """After step `step` (counted from 0) has moved the networks."""
-        decay = min(self.decay, (1 + step) / (self.warmup + step))
+    def update(self, step: int, batch_size: int) -> None:
+        """After step `step` (counted from 0), of batch_size images a move, has moved the networks."""
+        decay = self.decay_at(step, batch_size) if step >= self.start else 0.0
         if self._parameters_of[0]:
             torch._foreach_lerp_(*self._parameters_of, 1 - decay)
         for average, live in zip(self.average, self._live, strict=True):
@@ -57,3 +72,35 @@ class EMA(nn.Module):
             pairs += [*zip(average.buffers(), live.buffers(), strict=True)]
             for a, b in pairs:
                 a.data, b.data = b.data, a.data
+
+
+class HalfLifeEMA(EMA):
+    """The average whose old part is halved every `half_life` images, whatever the batch size.
+
+    rampup: in the beginning the half-life is at most this share of the images seen so far; None = off. After n images
+    the decay is 0.5^(batch_size / min(half_life, rampup n)), as in the code of Karras et al. 2020: arXiv 1912.04958
+    with 10,000 images, arXiv 2006.06676 with a rampup of 0.05 too.
+    """
+
+    def __init__(
+        self,
+        networks: tuple[nn.Module, ...],
+        *,
+        half_life: float | Ramp,
+        rampup: float | None = 0.05,
+        start: int = 0,
+    ):
+        super().__init__(networks, start=start)
+        if bounds(half_life)[0] <= 0:
+            raise ValueError(f"half_life={half_life}; expected more than 0 images; ema=none is off")
+        if rampup is not None and rampup <= 0:
+            raise ValueError(f"rampup={rampup}; expected more than 0 (null = off)")
+        self.half_life = half_life
+        self.rampup = rampup
+
+    def decay_at(self, step: int, batch_size: int) -> float:
+        now = Now(step, 0, step * batch_size)
+        half_life = at(self.half_life, now)
+        if self.rampup is not None:
+            half_life = min(half_life, now.images * self.rampup)
+        return 0.5 ** (batch_size / max(half_life, 1e-8))

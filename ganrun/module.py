@@ -107,7 +107,7 @@ class GANModule(pl.LightningModule):
         if self.trainer.world_size > 1:
             self._average_buffers()
         if self.ema:
-            self.ema.update(step)
+            self.ema.update(step, self.batch_size)
 
     def _noise(self, step: int) -> Batch:
         """This rank's rows of the noise that the whole round draws over all ranks, (num_batches, rows, ...)."""
@@ -141,7 +141,7 @@ class GANModule(pl.LightningModule):
         move = self.moves[index]
         optimizer = self.player_optimizers[move.player]
         losses = self._add_gradients(move, batch)
-        gradient = optimizer.before_step(step)
+        gradient = optimizer.before_step(Now(step, index, step * self.batch_size))
         self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
         optimizer.after_step()
         norms = {"gradient_norm": gradient}

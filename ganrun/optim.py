@@ -4,16 +4,20 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganrun.errors import UserError, one_of, require
+from ganrun.game import Now
+from ganrun.ramps import FIRST, LAST, Ramp, at, bounds
 
-LR_SCHEDULES: dict[str, Callable[[float], float]] = {  # t: share of decay_steps that has passed, in [0, 1]
-    "constant": lambda t: 1.0,
-    "linear": lambda t: 1 - t,  # to 0: SNGAN, WGAN-GP
-    "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2,  # to 0: Loshchilov and Hutter 2017, arXiv 1608.03983
+LR_SCHEDULES: dict[str, Callable[[float, float], float]] = {  # shares of decay_steps in [0, 1]: passed, start
+    "constant": lambda t, start: 1.0,
+    "linear": lambda t, start: 1 - t,  # to 0: SNGAN, WGAN-GP
+    "cosine": lambda t, start: (1 + math.cos(math.pi * t)) / 2,  # to 0: Loshchilov and Hutter 2017, arXiv 1608.03983
+    "constant-then-linear": lambda t, start: 1 - max(0.0, t - start) / (1 - start),  # to 0: CycleGAN, arXiv 1703.10593
 }
 
 
@@ -35,11 +39,21 @@ def in_one_go(cls: type[torch.optim.Optimizer], settings: Iterable[str]) -> dict
     return {"foreach": True} if "foreach" in inspect.signature(cls).parameters else {}
 
 
+def setting_at(value: Any, now: Now) -> Any:
+    """An optimizer's own setting now; of a list, such as Adam's betas, each number or ramp."""
+    return tuple(float(at(each, now)) for each in value) if isinstance(value, list) else at(value, now)
+
+
+def has_ramp(value: Any) -> bool:
+    return any(isinstance(each, Ramp) for each in (value if isinstance(value, list) else [value]))
+
+
 class PlayerOptimizer:
     """Steps one player's parameters.
 
-    optimizer: dotted name of a torch optimizer class; `settings` are its own arguments.
-    lr: learning rate at step 0. lr_schedule: its course over decay_steps: constant, linear (to 0), cosine (to 0).
+    optimizer: dotted name of a torch optimizer class; `settings` are its own arguments, each a value or a ramp.
+    lr: learning rate, which lr_schedule multiplies by its course over decay_steps: constant, linear (to 0), cosine
+    (to 0), constant-then-linear (to 0 from decay_start on, None = half of decay_steps).
     clip_weights: after each step parameters are clamped to [-c, c] (WGAN, arXiv 1701.07875, algorithm 1).
     clip_gradients: largest norm of the player's gradient. None = off for both.
     """
@@ -49,39 +63,53 @@ class PlayerOptimizer:
         parameters: Iterable[nn.Parameter],
         *,
         optimizer: str,
-        lr: float,
+        lr: float | Ramp,
         lr_schedule: str = "constant",
         decay_steps: int = 1,
+        decay_start: int | None = None,
         clip_weights: float | None = None,
         clip_gradients: float | None = None,
         **settings,
     ):
         if lr_schedule not in LR_SCHEDULES:
             raise UserError(f"lr_schedule={lr_schedule}; {one_of(LR_SCHEDULES, lr_schedule)}")
-        for name, value in {"lr": lr, "clip_weights": clip_weights, "clip_gradients": clip_gradients}.items():
+        for name, value in {"clip_weights": clip_weights, "clip_gradients": clip_gradients}.items():
             if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{name}={value}; expected more than 0" + ("" if name == "lr" else " (null = off)"))
+                raise UserError(f"{name}={value}; expected more than 0 (null = off)")
+        low, high = bounds(lr)
+        if not 0 <= low <= high < math.inf or high == 0:
+            raise UserError(f"lr={lr}; expected more than 0")
         require(1, decay_steps=decay_steps)
+        if decay_start is not None and lr_schedule != "constant-then-linear":
+            raise UserError(f"decay_start={decay_start}: lr_schedule={lr_schedule} has none (null = off)")
+        if decay_start is not None and not 0 <= decay_start < decay_steps:
+            raise UserError(f"decay_start={decay_start}; expected at least 0 and less than decay_steps={decay_steps}")
         self.parameters = list(parameters)
         self.lr = lr
         self.factor = 1.0  # what rollbacks have left of the learning rate: derived from their number, never saved
         self.lr_schedule = LR_SCHEDULES[lr_schedule]
         self.decay_steps = decay_steps
+        self.decay_start = 0.5 if decay_start is None else decay_start / decay_steps
         self.clip_weights = clip_weights
         self.clip_gradients = clip_gradients
-        settings = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in settings.items()}  # betas
+        first, last = ({name: setting_at(value, now) for name, value in settings.items()} for now in (FIRST, LAST))
+        self.ramped = {name: value for name, value in settings.items() if has_ramp(value)}
         module, _, name = optimizer.rpartition(".")
         cls: type[torch.optim.Optimizer] = getattr(import_module(module), name)
-        self.optimizer = cls(self.parameters, lr=lr, **in_one_go(cls, settings), **settings)
+        if self.ramped:
+            cls([nn.Parameter(torch.zeros(1))], lr=at(lr, LAST), **last)  # refuses what it could not come to
+        self.optimizer = cls(self.parameters, lr=at(lr, FIRST), **in_one_go(cls, first), **first)
 
-    def lr_at(self, step: int) -> float:
-        """The learning rate of step `step`, a function of the step alone: nothing to save, nothing to replay."""
-        return self.factor * self.lr * self.lr_schedule(min(1.0, step / self.decay_steps))
+    def lr_at(self, now: Now) -> float:
+        """The learning rate, a function of `now` alone: nothing to save, nothing to replay."""
+        passed = min(1.0, now.step / self.decay_steps)
+        return self.factor * at(self.lr, now) * self.lr_schedule(passed, self.decay_start)
 
-    def before_step(self, step: int) -> Tensor:
-        """Sets the learning rate, clips the gradient and returns its norm before that."""
+    def before_step(self, now: Now) -> Tensor:
+        """Sets the learning rate and what else has a ramp, clips the gradient and returns its norm before that."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr_at(step)
+            group["lr"] = self.lr_at(now)
+            group.update({name: setting_at(value, now) for name, value in self.ramped.items()})
         if self.clip_gradients is not None:
             return nn.utils.clip_grad_norm_(self.parameters, self.clip_gradients)
         return total_norm([p.grad for p in self.parameters if p.grad is not None])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ganrun.game import Timed
+from ganrun.lazy import Lazy
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -37,31 +37,14 @@ def per_sample_uniform(like: Tensor) -> Tensor:
     return torch.rand(len(like), *[1] * (like.dim() - 1), device=like.device, dtype=like.dtype)
 
 
-class Penalty(Timed, ABC):
-    """A penalty added to the discriminator's loss.
-
-    weight: coefficient. every: it acts every `every` steps, multiplied by `every` so that its mean strength stays
-    (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1); 1 = each step.
-    """
+class Penalty(Lazy, ABC):
+    """A penalty added to the discriminator's loss."""
 
     per_sample = True  # does it need the critic's answer to single samples, which batch norm would mix?
 
-    def __init__(self, weight: float, every: int = 1):
-        super().__init__()
-        if weight <= 0:
-            raise ValueError(f"weight={weight}; expected more than 0; to do without, leave the penalty out")
-        if every < 1:
-            raise ValueError(f"every={every}; expected at least 1 step (1 = each step)")
-        self.weight = weight
-        self.every = every
-
-    @property
-    def due(self) -> bool:
-        return self.now.step % self.every == 0
-
     def forward(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """(batch, ...) reals and fakes -> scalar."""
-        return self.weight * self.every * self.penalty(critic, real, fake)
+        return self.strength * self.penalty(critic, real, fake)
 
     @abstractmethod
     def penalty(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:

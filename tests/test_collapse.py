@@ -143,8 +143,8 @@ class Jump(PlayerOptimizer):
         super().__init__(parameters, **settings)
         self.jump_at, self.jump = jump_at, jump
 
-    def lr_at(self, step):
-        return super().lr_at(step) * (self.jump if step >= self.jump_at else 1.0)
+    def lr_at(self, now):
+        return super().lr_at(now) * (self.jump if now.step >= self.jump_at else 1.0)
 """
 
 

@@ -31,7 +31,7 @@ def test_by_hand():
     expected = 0.0
     for step, decay in enumerate([1 / 4, 2 / 5, 0.5, 0.5]):  # (1 + t) / (4 + t), at most 0.5
         set_to(layer, step + 1.0)
-        ema.update(step)
+        ema.update(step, 16)
         expected = decay * expected + (1 - decay) * (step + 1)
         assert values(ema.average) == pytest.approx([expected] * 3)
     assert values([layer]) == [4.0] * 3
@@ -44,7 +44,7 @@ def test_warmup(warmup, step, average):
     layer = constant(0.0)
     ema = EMA((layer,), decay=0.999, warmup=warmup)
     set_to(layer, 1.0)
-    ema.update(step)
+    ema.update(step, 16)
     assert values(ema.average) == pytest.approx([average] * 3, rel=1e-3)
 
 
@@ -53,7 +53,7 @@ def test_several_networks_keep_their_own_average():
     ema = EMA(layers, decay=0.5, warmup=1)
     set_to(layers[0], 1.0)
     set_to(layers[1], 20.0)
-    ema.update(0)
+    ema.update(0, 16)
     assert values(ema.average) == [0.5] * 3 + [15.0] * 3
 
 
@@ -61,7 +61,7 @@ def test_buffers_are_copied():
     norm = nn.BatchNorm1d(2)
     ema = EMA((norm,), decay=0.999, warmup=1)
     norm(torch.tensor([[1.0, 2.0], [3.0, 8.0]]))
-    ema.update(0)
+    ema.update(0, 16)
     (average,) = ema.average
     assert average.running_mean.tolist() == pytest.approx([0.2, 0.5])
     assert average.num_batches_tracked == 1
@@ -96,7 +96,7 @@ def test_update_needs_no_graph_and_leaves_gradients():
     ema = EMA((layer,))
     layer(torch.ones(1, 2)).sum().backward()
     before = layer.weight.grad.clone()
-    ema.update(0)
+    ema.update(0, 16)
     assert torch.equal(layer.weight.grad, before)
     assert not any(parameter.requires_grad for parameter in ema.parameters())
     assert all(parameter.requires_grad for parameter in layer.parameters())

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ganrun.errors import UserError
+from ganrun.game import Now
 from ganrun.optim import PlayerOptimizer
 
 
@@ -19,7 +20,7 @@ def make(*values: float, optimizer: str = "torch.optim.SGD", lr: float = 0.1, **
 def step(player: PlayerOptimizer, parameters, gradients, at: int = 0) -> list[float]:
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = torch.tensor([gradient])
-    player.before_step(at)
+    player.before_step(Now(at, 0, 16 * at))
     player.optimizer.step()
     player.after_step()
     return [parameter.item() for parameter in parameters]
@@ -31,11 +32,12 @@ def step(player: PlayerOptimizer, parameters, gradients, at: int = 0) -> list[fl
         ("constant", [0.1, 0.1, 0.1, 0.1, 0.1]),
         ("linear", [0.1, 0.075, 0.05, 0.0, 0.0]),
         ("cosine", [0.1, 0.1 * (2 + math.sqrt(2)) / 4, 0.05, 0.0, 0.0]),
+        ("constant-then-linear", [0.1, 0.1, 0.1, 0.0, 0.0]),
     ],
 )
 def test_lr_course(lr_schedule, expected):
     player, _ = make(0.0, lr_schedule=lr_schedule, decay_steps=20)
-    assert [player.lr_at(at) for at in (0, 5, 10, 20, 30)] == pytest.approx(expected, abs=1e-12)
+    assert [player.lr_at(Now(at, 0, 0)) for at in (0, 5, 10, 20, 30)] == pytest.approx(expected, abs=1e-12)
 
 
 def test_lr_of_the_step_is_what_acts():
@@ -47,7 +49,7 @@ def test_lr_of_the_step_is_what_acts():
 
 def test_clip_weights_projects_after_the_step():
     player, parameters = make(0.0, 0.0, 0.005, -5.0, clip_weights=0.01)
-    player.before_step(0)
+    player.before_step(Now(0, 0, 0))
     assert parameters[3].item() == -5
     assert step(player, parameters, [-1.0, 1.0, 0.01, 0.0]) == pytest.approx([0.01, -0.01, 0.004, -0.01])
 

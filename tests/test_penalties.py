@@ -139,7 +139,7 @@ def test_due(every, due):
 
 
 @every_penalty
-@pytest.mark.parametrize(("settings", "message"), [({"weight": 0}, "leave the penalty out"), ({"every": 0}, "every=0")])
+@pytest.mark.parametrize(("settings", "message"), [({"weight": 0}, "leave it out"), ({"every": 0}, "every=0")])
 def test_refuses(penalty, settings, message):
     with pytest.raises(ValueError, match=message):
         penalty(**{"weight": 1.0, **settings})

@@ -15,6 +15,7 @@ from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.hardware import compile_settings
+from ganrun.experiment.typed import players_of
 from ganrun.game import Batch, Recipe
 from ganrun.metrics.features import Features
 from ganrun.metrics.metric import Metric
@@ -134,7 +135,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
     """The players' names, each of which has an optimizer now: one of its own, or what players of its kind have."""
     players = recipe.players()
-    own = {str(name) for name, node in cfg.optimizer.items() if isinstance(node, DictConfig)}
+    own = players_of(cfg)
     for name in sorted(own - {*players, *KINDS}):
         raise UserError(f"optimizer.{name}: there is no such player; {one_of(players, name)}")
     for name in players.keys() - own:

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.errors import UserError
+from ganrun.experiment.typed import players_of
 from ganrun.run_dir import RunDir
 from ganrun.storage import replacing
 
@@ -54,7 +55,7 @@ def with_followers(cfg: DictConfig, key: str) -> list[str]:
     """
     if key != "optimizer.lr":
         return [key]
-    players = [name for name, node in cfg.optimizer.items() if isinstance(node, DictConfig)]
+    players = players_of(cfg)
     followers = [f"optimizer.{name}.lr" for name in players if cfg.optimizer[name].get("lr") == cfg.optimizer.lr]
     if not followers:
         own = ", ".join(f"optimizer.{name}.lr" for name in players)

@@ -7,12 +7,12 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganrun.configs import config_dir, groups, options
 from ganrun.errors import UserError, one_of
 from ganrun.experiment.settings import Settings, check_values
-from ganrun.experiment.typed import check_finite, check_place, check_type
+from ganrun.experiment.typed import check_finite, check_place, check_type, is_ramp, players_of
 
 MULTI_SELECT = ("penalty", "augment", "term", "metric")
 NEEDED = ("dataset", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule", "conditional",
@@ -111,9 +111,12 @@ def check_targets(node: DictConfig, path: str) -> None:
     if "_target_" in node:
         check_parameters(node, path)
     for key in node:
-        plain = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
-        if plain and isinstance(node[key], DictConfig):
-            check_targets(node[key], f"{path}.{key}")
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        below = node[key] if isinstance(node[key], ListConfig) else [node[key]]  # such as betas with a ramp
+        for each in below:
+            if isinstance(each, DictConfig):
+                check_targets(each, f"{path}.{key}")
 
 
 def check_parameters(node: DictConfig, path: str) -> None:
@@ -124,7 +127,8 @@ def check_parameters(node: DictConfig, path: str) -> None:
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
         found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # as an image folder's classes
-        if key in hints and not is_option(node[key]) and not found_later:
+        built = is_option(node[key]) and not is_ramp(node[key])
+        if key in hints and not built and not found_later:
             check_type(f"{path}.{key}", node[key], hints[key])
 
 
@@ -146,7 +150,7 @@ def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
     warnings = []
     read = _references(OmegaConf.to_container(cfg, resolve=False))
     for group in PLAIN:
-        for key in [key for key, value in cfg[group].items() if not isinstance(value, DictConfig)]:
+        for key in [key for key, value in cfg[group].items() if is_ramp(value) or not isinstance(value, DictConfig)]:
             path = f"{group}.{key}"
             if path in read:
                 continue
@@ -188,7 +192,7 @@ def check_shadowed(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
             f"optimizer.lr={cfg.optimizer.lr} comes from a preset, not from optimizer={typed['optimizer']} "
             f"({OmegaConf.load(option).lr}); give optimizer.lr= to choose"
         )
-    players = {name: node for name, node in cfg.optimizer.items() if isinstance(node, DictConfig)}
+    players = {name: cfg.optimizer[name] for name in players_of(cfg)}
     for key in [path.removeprefix("optimizer.") for path in typed if path.startswith("optimizer.")]:
         for player in [name for name in players if key in players[name] and f"optimizer.{name}.{key}" not in typed]:
             if players[player][key] != cfg.optimizer[key]:

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -12,6 +12,7 @@ from ganrun.callbacks.samples import classes_in_grid
 from ganrun.experiment.build import Parts
 from ganrun.experiment.hardware import precision_of
 from ganrun.experiment.norm import norm_notes
+from ganrun.experiment.typed import is_ramp
 from ganrun.metrics.protocol import short as short_protocol
 
 SHOWN = 3  # skipped files that the summary names
@@ -88,7 +89,16 @@ def short(target: str) -> str:
 
 def values(node: DictConfig, skip: tuple[str, ...] = ()) -> str:
     items = {k: v for k, v in node.items() if not str(k).startswith("_") and k not in skip and v is not None}
-    return " ".join(f"{k}={OmegaConf.to_container(v) if OmegaConf.is_config(v) else v}" for k, v in items.items())
+    return " ".join(f"{k}={value(v)}" for k, v in items.items())
+
+
+def value(node: Any) -> Any:
+    """A ramp as Python writes it: Linear(start=10, end=1, over=1000, unit=steps)."""
+    if is_ramp(node):
+        return f"{short(node._target_)}({values(node).replace(' ', ', ')})"
+    if isinstance(node, ListConfig):
+        return f"[{', '.join(str(value(each)) for each in node)}]"
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
 
 
 def result_table(result: dict[str, Any], sample: Path, tensorboard: Path) -> Table:

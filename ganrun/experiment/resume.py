@@ -47,7 +47,10 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
     cfg, choices = load_config(run, [name for text in trust for name in package_names(parse(text)[1])], until)
     recheck(cfg)
     before = OmegaConf.create(OmegaConf.to_container(cfg))
-    changed = apply(cfg, Asked(path, overrides, any(parse(text)[1] is True for text in asked)), choices)
+    change = any(parse(text)[1] is True for text in asked)
+    if change:
+        refuse_ramps(cfg, overrides)
+    changed = apply(cfg, Asked(path, overrides, change), choices)
     recheck(cfg)
     from ganrun.experiment.trainer import make_trainer
 
@@ -56,7 +59,7 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
         start = find_start(run, named)
         step = start.step if start else 0
         made = [
-            {"step": step, "key": key, "had": OmegaConf.select(before, key), "got": OmegaConf.select(cfg, key)}
+            {"step": step, "key": key, "had": plain(OmegaConf.select(before, key)), "got": OmegaConf.select(cfg, key)}
             for key in sorted(changed)
             if lasts(key) and OmegaConf.select(before, key) != OmegaConf.select(cfg, key)
         ]
@@ -184,6 +187,14 @@ def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:
     return changed
 
 
+def refuse_ramps(cfg: DictConfig, overrides: list[str]) -> None:
+    """changes.yaml holds plain numbers."""
+    for text in overrides:
+        key, got = parse(text)
+        if WHEN_ASKED.fullmatch(key) and isinstance(got, dict) and got != plain(OmegaConf.select(cfg, key)):
+            raise UserError(f"{text}: a resume may change it to a number; a ramp needs a new run, with init_from=")
+
+
 def parse(text: str) -> tuple[str, Any]:
     """key=value -> its key and value, by Hydra's grammar."""
     try:
@@ -200,4 +211,8 @@ def had(cfg: DictConfig, choices: dict[str, str], key: str) -> Any:
     value = choices.get(key, OmegaConf.select(cfg, key))
     if key in MULTI_SELECT:
         return [name for name in value if name != "features"]  # whose own choice is metric/features
+    return plain(value)
+
+
+def plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

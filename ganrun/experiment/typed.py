@@ -7,6 +7,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganrun.errors import UserError, one_of
@@ -55,12 +56,34 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
     if not matches(value, annotation):
         whole = isinstance(value, float) and value.is_integer() and matches(int(value), annotation)
         advice = f", as {key}={int(value)}" if whole else ""
+        advice = ", not a ramp" if is_ramp(value) else advice
         raise UserError(f"{key}={spelt(value)}; expected {readable(annotation)}{advice}")
+
+
+def is_ramp(value: Any) -> bool:
+    """Is it the node of a number that changes?"""
+    if not isinstance(value, DictConfig) or "_target_" not in value:
+        return False
+    try:
+        found = get_object(value._target_)
+    except Exception:  # whatever a module raises; the node's own check tells
+        return False
+    return isinstance(found, type) and any(map(stands_for_ramp, found.__mro__))
+
+
+def stands_for_ramp(annotation: Any) -> bool:
+    """Is it ganrun.ramps.Ramp? By name: to import it takes torch, which a command may do without."""
+    return (getattr(annotation, "__module__", ""), getattr(annotation, "__name__", "")) == ("ganrun.ramps", "Ramp")
 
 
 def spelt(value: Any) -> str:
     """As it is typed on a command line."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def players_of(cfg: DictConfig) -> list[str]:
+    """Names of the players with an optimizer; beside them lie the values that they share."""
+    return [name for name, node in cfg.optimizer.items() if isinstance(node, DictConfig) and not is_ramp(node)]
 
 
 def matches(value: Any, annotation: Any) -> bool:
@@ -77,11 +100,15 @@ def matches(value: Any, annotation: Any) -> bool:
         return isinstance(value, (list, tuple, ListConfig)) and all(matches(v, element) for v in value)
     if origin in (dict, Mapping):
         return isinstance(value, (dict, DictConfig))
+    if stands_for_ramp(annotation):
+        return is_ramp(value)
     held = {float: (int, float), int: int, bool: bool, str: str}.get(annotation, object)
     return isinstance(value, held) and not (isinstance(value, bool) and annotation in (int, float))
 
 
 def readable(annotation: Any) -> str:
+    if stands_for_ramp(annotation):
+        return "a ramp"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     args = get_args(annotation)
     if get_origin(annotation) in (Union, types.UnionType):

@@ -1,0 +1,32 @@
+"""What penalties and terms have in common: a weight, and how often they act."""
+
+from ganrun.game import Timed
+from ganrun.ramps import Ramp, at, bounds
+
+
+class Lazy(Timed):
+    """Something with a weight that acts every `every` steps.
+
+    weight: coefficient. every: it acts every `every` steps, multiplied by `every` so that its mean strength stays
+    (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1); 1 = each step.
+    """
+
+    def __init__(self, weight: float | Ramp, every: int = 1):
+        super().__init__()
+        low, high = bounds(weight)
+        if low < 0 or high <= 0:
+            raise ValueError(f"weight={weight}; expected more than 0; to do without, leave it out")
+        if every < 1:
+            raise ValueError(f"every={every}; expected at least 1 step (1 = each step)")
+        self.weight = weight
+        self.every = every
+
+    @property
+    def due(self) -> bool:
+        """Does it act in this step?"""
+        return self.now.step % self.every == 0
+
+    @property
+    def strength(self) -> float:
+        """What its formula is multiplied by now."""
+        return at(self.weight, self.now) * self.every
