@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
 from ganrun.game import Verdict
-from ganrun.networks.layers import activation, append_label, norm_layers, squash
+from ganrun.networks.layers import activation, append_label, has_bias, norm_layers, normal_init, squash
 
 MOST_BLOCKS = 16  # no memory would tell what is wrong with more
 
@@ -28,17 +28,6 @@ def pyramid(resolution: int | Sequence[int] | None) -> tuple[int, tuple[int, int
             "8, 16, 28, 32, 64, 128; try dataset.resolution=32"
         )
     return halvings, (height, width)
-
-
-def dcgan_init(module: nn.Module) -> None:
-    """Weights N(0, 0.02), batch norm's scale N(1, 0.02), biases 0 (section 4)."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Module):
@@ -81,11 +70,11 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         for i in range(blocks - 1):
             stride = 1 if i < base_blocks else 2
-            layers += [_up(widths[i], widths[i + 1], kernel, stride, bias=norm == "none")]
+            layers += [_up(widths[i], widths[i + 1], kernel, stride, bias=has_bias(norm))]
             layers += [*norm_layers(norm, widths[i + 1]), activation(slope)]
         self.blocks = nn.Sequential(*layers)
         self.to_image = nn.Sequential(_up(widths[-1], channels, kernel, 2, bias=True), squash(value_range))
-        self.apply(dcgan_init)
+        self.apply(normal_init)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.stem(append_label(z, label, self.num_classes))
@@ -96,8 +85,8 @@ class Discriminator(nn.Module):
     """Images (batch, channels, H, W) -> one logit each.
 
     width: channels after the first stride-2 convolution, doubled at each smaller size. kernel: 4 or 5.
-    norm: batch, layer, instance or none; never after the first convolution. dropout: share of features dropped after
-    each convolution, 0 = off.
+    norm: batch, layer, instance, instance-plain or none; never after the first convolution. dropout: share of features
+    dropped after each convolution, 0 = off.
     """
 
     def __init__(
@@ -121,13 +110,13 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         for i in range(halvings):
             normalise = norm if i > 0 else "none"
-            bias = normalise == "none"
+            bias = has_bias(normalise)
             layers += [nn.Conv2d(widths[i], widths[i + 1], kernel, 2, (kernel - 1) // 2, bias=bias)]
             layers += [*norm_layers(normalise, widths[i + 1]), activation(slope)]
             layers += [nn.Dropout(dropout)] if dropout else []
         self.blocks = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1] * base[0] * base[1], 1)
-        self.apply(dcgan_init)
+        self.apply(normal_init)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Verdict:
         features = self.blocks(append_label(x, condition, self.num_classes)).flatten(1)

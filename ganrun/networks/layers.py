@@ -1,5 +1,7 @@
 """What several networks share."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -8,6 +10,8 @@ from ganrun.errors import UserError, one_of
 
 NORMS = {"batch": nn.BatchNorm2d, "instance": lambda c: nn.InstanceNorm2d(c, affine=True), "none": None}
 NORMS["layer"] = lambda c: nn.GroupNorm(1, c)  # over channels and space, as WGAN-GP suggests for critics
+NORMS["instance-plain"] = nn.InstanceNorm2d  # without learned scale and shift, as in CycleGAN
+PER_IMAGE = ("instance", "instance-plain")  # over one channel of one image, of which one pixel is too little
 
 
 def norm_layers(name: str, channels: int) -> list[nn.Module]:
@@ -15,6 +19,25 @@ def norm_layers(name: str, channels: int) -> list[nn.Module]:
     if name not in NORMS:
         raise UserError(f"norm={name}; {one_of(NORMS, name)}")
     return [NORMS[name](channels)] if NORMS[name] else []
+
+
+def has_bias(norm: str) -> bool:
+    """Has a convolution before this norm a bias? Not where the norm learns a shift.
+
+    instance-plain subtracts it again; CycleGAN's code has one there.
+    """
+    return norm in ("instance-plain", "none")
+
+
+def normal_init(module: nn.Module) -> None:
+    """Weights N(0, 0.02), batch norm's scale N(1, 0.02), biases 0: DCGAN, section 4, and pix2pix, section 6.2."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
 
 
 def activation(slope: float) -> nn.Module:
@@ -30,6 +53,22 @@ def squash(value_range: tuple[float, float] | None) -> nn.Module:
     if tuple(value_range) not in squashes:
         raise UserError(f"value_range={list(value_range)}; valid: [-1, 1] (tanh), [0, 1] (sigmoid)")
     return squashes[tuple(value_range)]()
+
+
+def image_size(name: str, resolution: int | Sequence[int] | None) -> tuple[int, int]:
+    """(H, W) of a resolution. name: of the network, for the UserError where the data are vectors, not images."""
+    if resolution is None:
+        raise UserError(f"{name} is for images, but this dataset has vectors; choose a dataset of images")
+    return (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+
+
+def check_sides(name: str, size: Sequence[int], *, multiple: int, least: int) -> None:
+    """Raises UserError unless both sides (H, W) of an image are multiples of `multiple` pixels and at least `least`."""
+    if any(side % multiple or side < least for side in size):
+        few = ", ".join(str(least + i * multiple) for i in range(3))
+        raise UserError(
+            f"{name} takes no image of {size[0]}x{size[1]} pixels; valid sides: {few}, ..., multiples of {multiple}"
+        )
 
 
 def append_label(x: Tensor, label: Tensor | None, num_classes: int) -> Tensor:

@@ -1,0 +1,86 @@
+"""The residual generator of CycleGAN: Zhu et al. 2017, arXiv 1703.10593, section 7.2, after Johnson et al. 2016.
+
+In the notation of Johnson et al., arXiv 1603.08155: c7s1-64, d128, d256, R256 for each block, u128, u64, c7s1-3.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ganrun.errors import UserError, require
+from ganrun.networks.layers import activation, check_sides, has_bias, image_size, norm_layers, normal_init, squash
+
+MULTIPLE, LEAST = 4, 8  # pixels of a side: halved twice, and then wide enough for a reflected margin
+
+MOST_BLOCKS = 1000  # no memory would tell what is wrong with more
+
+
+class Generator(nn.Module):
+    """Image (batch, source_channels, H, W) -> image (batch, channels, H, W) in value_range.
+
+    Takes any image of which both sides are multiples of 4 from 8 pixels up, whatever `resolution` it is built for.
+    width: channels of the first layer, doubled at each of both halvings. blocks: residual ones at the smallest size,
+    None = 9 where both sides have 256 pixels or more, else 6. norm: batch, layer, instance, instance-plain or none.
+    dropout: share of features dropped within each residual block, 0 = off. Raises UserError for sizes that do not fit
+    and for vector data.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        source_channels: int,
+        resolution: int | Sequence[int] | None,
+        value_range: Sequence[float] | None = (-1, 1),
+        width: int = 64,
+        blocks: int | None = None,
+        norm: str = "instance-plain",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        size = image_size("resnet-translator", resolution)
+        check_sides("resnet-translator", size, multiple=MULTIPLE, least=LEAST)
+        blocks = (9 if min(size) >= 256 else 6) if blocks is None else blocks
+        require(1, width=width, source_channels=source_channels)
+        require(0, blocks=blocks)
+        if blocks > MOST_BLOCKS:
+            raise UserError(f"blocks={blocks}; expected at most {MOST_BLOCKS}")
+        self.multiple, self.least = MULTIPLE, LEAST  # of both sides, in pixels
+        bias = has_bias(norm)
+        self.encoder = nn.Sequential(
+            nn.ReflectionPad2d(3),
+            *_normalised(nn.Conv2d(source_channels, width, 7, bias=bias), norm),
+            *_normalised(nn.Conv2d(width, 2 * width, 3, 2, 1, bias=bias), norm),
+            *_normalised(nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=bias), norm),
+        )
+        self.blocks = nn.Sequential(*(Residual(4 * width, norm=norm, dropout=dropout) for _ in range(blocks)))
+        self.decoder = nn.Sequential(
+            *_normalised(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1, bias=bias), norm),
+            *_normalised(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1, bias=bias), norm),
+        )
+        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, channels, 7), squash(value_range))
+        self.apply(normal_init)
+
+    def forward(self, image: Tensor) -> Tensor:
+        check_sides("this resnet-translator", image.shape[2:], multiple=self.multiple, least=self.least)
+        return self.to_image(self.decoder(self.blocks(self.encoder(image))))
+
+
+class Residual(nn.Module):
+    """Adds two 3x3 convolutions with reflected margins; no activation after the sum, as in Gross and Wilber 2016."""
+
+    def __init__(self, width: int, *, norm: str, dropout: float):
+        super().__init__()
+        bias = has_bias(norm)
+        first, second = (nn.Conv2d(width, width, 3, bias=bias) for _ in range(2))
+        self.change = nn.Sequential(
+            nn.ReflectionPad2d(1), *_normalised(first, norm), *([nn.Dropout(dropout)] if dropout else []),
+            nn.ReflectionPad2d(1), second, *norm_layers(norm, width),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.change(x)
+
+
+def _normalised(convolution: nn.Module, norm: str) -> list[nn.Module]:
+    return [convolution, *norm_layers(norm, convolution.out_channels), activation(0.0)]

@@ -1,0 +1,106 @@
+"""The U-Net of pix2pix: Isola et al. 2017, arXiv 1611.07004, section 6.1.1.
+
+An encoder halves the image, a decoder doubles it again, and each size of the encoder is also handed to the decoder.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.errors import UserError, require
+from ganrun.networks.layers import activation, check_sides, has_bias, image_size, norm_layers, normal_init, squash
+
+DEEPEST = 8  # halvings, as published for 256 pixels
+MOST = 14  # halvings of the largest image
+DROPPED = 3  # decoder blocks with dropout, the innermost ones
+
+
+def halvings(size: tuple[int, int], depth: int | None) -> int:
+    """How often an image (H, W) is halved. depth: what the user asks for, None = down to one pixel, at most 8 times.
+
+    Raises UserError for sides that are not divisible so often.
+    """
+    if depth is not None:
+        require(1, depth=depth)
+        if depth > MOST:
+            raise UserError(f"depth={depth}; expected at most {MOST}: no image is larger")
+        check_sides(f"unet with depth={depth}", size, multiple=2**depth, least=2**depth)
+        return depth
+    found = 0
+    while found < DEEPEST and all(side % 2 ** (found + 1) == 0 for side in size):
+        found += 1
+    if found < DEEPEST and min(size) != 2**found:
+        advice = f"generator.depth={found}, which is less deep" if found else "dataset.resolution=32"
+        raise UserError(
+            f"resolution={size[0]}x{size[1]}: unet cannot halve both sides down to one pixel; "
+            f"valid: 32, 64, 128, 256, multiples of 256; or try {advice}"
+        )
+    return found
+
+
+class Generator(nn.Module):
+    """Image (batch, source_channels, H, W) -> image (batch, channels, H, W) in value_range.
+
+    Takes any image of which both sides are multiples of 2^depth, whatever `resolution` it is built for.
+    width: channels of the first layer, doubled at each of the next three. depth: halvings, None = down to one pixel, at
+    most 8: 5 at 32 pixels, 7 at 128, 8 at 256. norm: batch, layer, instance, instance-plain or none; never after the
+    first and the last convolution of the encoder and the last one of the decoder. dropout: share of features dropped in
+    the three innermost decoder blocks, as far as they are 8 * width wide; 0 = off. In eval mode nothing is dropped and
+    batch norm takes its running statistics, where the paper drops in tests too and takes the statistics of the test
+    batch. Raises UserError for sizes that do not fit and for vector data.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        source_channels: int,
+        resolution: int | Sequence[int] | None,
+        value_range: Sequence[float] | None = (-1, 1),
+        width: int = 64,
+        depth: int | None = None,
+        norm: str = "batch",
+        dropout: float = 0.5,
+    ):
+        super().__init__()
+        require(1, width=width, source_channels=source_channels)
+        depth = halvings(image_size("unet", resolution), depth)
+        self.multiple = self.least = 2**depth  # of both sides, in pixels
+        widths = [width * 2 ** min(level, 3) for level in range(depth)]
+        self.encoder = nn.ModuleList(_down(source_channels, widths, norm))
+        self.decoder = nn.ModuleList(_up(widths, norm, dropout))
+        last = nn.ConvTranspose2d(widths[0] if depth == 1 else 2 * widths[0], channels, 4, 2, 1)
+        self.to_image = nn.Sequential(activation(0.0), last, squash(value_range))
+        self.apply(normal_init)
+
+    def forward(self, image: Tensor) -> Tensor:
+        check_sides("this unet", image.shape[2:], multiple=self.multiple, least=self.least)
+        levels, x = [], image
+        for block in self.encoder:
+            x = block(x)
+            levels.append(x)  # the next block's LeakyReLU acts in place; the decoder's ReLU of it is the same
+        levels.pop()
+        for block in self.decoder:
+            x = torch.cat([levels.pop(), block(x)], 1)
+        return self.to_image(x)
+
+
+def _down(source_channels: int, widths: list[int], norm: str) -> Iterator[nn.Module]:
+    """The encoder's blocks; each halves the image."""
+    for level, width in enumerate(widths):
+        inner = 0 < level < len(widths) - 1
+        convolution = nn.Conv2d([source_channels, *widths][level], width, 4, 2, 1, bias=has_bias(norm))
+        before, after = [activation(0.2)] if level else [], norm_layers(norm, width) if inner else []
+        yield nn.Sequential(*before, convolution, *after)
+
+
+def _up(widths: list[int], norm: str, dropout: float) -> Iterator[nn.Module]:
+    """The decoder's blocks but the last, from the innermost on; each doubles the image."""
+    for level in range(len(widths) - 1, 0, -1):
+        innermost = level == len(widths) - 1
+        taken, width = widths[level] * (1 if innermost else 2), widths[level - 1]  # twice: with what is handed over
+        convolution = nn.ConvTranspose2d(taken, width, 4, 2, 1, bias=has_bias(norm))
+        drops = dropout and level >= len(widths) - DROPPED and width == 8 * widths[0]
+        after = [nn.Dropout(dropout)] if drops else []
+        yield nn.Sequential(activation(0.0), convolution, *norm_layers(norm, width), *after)
