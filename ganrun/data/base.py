@@ -30,8 +30,8 @@ class Data(ABC):
     (the first of a set in memory, evenly spaced ones of files), None = all. num_workers: processes that read batches
     ahead of sets that are not in memory, 0 = the training process itself.
 
-    Two-sided data have two tensors a sample, "source" and "real", as image-to-image translation needs them: see sides.py.
-    paired: do sample i of the one and sample i of the other belong together?
+    A sample of two-sided data has a source and a real image, for image-to-image translation: see sides.py. paired: do
+    those of the same number belong together?
     """
 
     paired = False

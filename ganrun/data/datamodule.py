@@ -22,8 +22,8 @@ class Rounds(Dataset):
 
     The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another; the permutation
     of epoch e depends on (seed, e), augmentation on (seed, position). only_index: samples are read later.
-    unpaired: each side of two-sided data is a stream of its own, as if it were alone, so that no pair is ever seen; what
-    it carries is called <side>/<name>.
+    unpaired: each side of two-sided data is a stream of its own, as if it were alone, so that no pair is seen together;
+    what it carries is called <side>/<name>.
     """
 
     def __init__(
