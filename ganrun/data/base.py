@@ -29,8 +29,12 @@ class Data(ABC):
     name: as in configs. num_classes: what the config promises; None = found in the data. limit: use so many samples
     (the first of a set in memory, evenly spaced ones of files), None = all. num_workers: processes that read batches
     ahead of sets that are not in memory, 0 = the training process itself.
+
+    A sample of two-sided data has a source and a real image, for image-to-image translation: see sides.py. paired: do
+    those of the same number belong together?
     """
 
+    paired = False
     name: str
     limit: int | None = None
     num_workers: int = 0
@@ -60,18 +64,15 @@ class Data(ABC):
     def shape(self) -> tuple[int, ...]:
         """Of one sample: (channels, H, W) or (channels,)."""
 
-    paired = False
-
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of a sample's tensors by their keys in a batch."""
         return {"real": self.shape}
 
     @property
     def sides(self) -> dict[str, "Data"]:
+        """For each key in `parts` the one-sided data, whose own samples are called real, as everywhere."""
         return {"real": self}
-
-    def in_range(self, batch: Batch) -> Batch:
-        return batch | {key: self.to_range(batch[key]) for key in self.parts}
 
     @abstractmethod
     def __len__(self) -> int:
@@ -102,6 +103,10 @@ class Data(ABC):
         """Can a batch be indexed on that device?"""
         return self.is_resident and all(samples.device.type == device.type for samples in self.held.values())
 
+    def carried(self, indices: Tensor, only_index: bool) -> Batch:
+        """What a round carries of these samples, for `complete`; only_index: they are read there."""
+        return {"index": indices} if only_index else self.read(indices)
+
     def complete(self, batch: Batch) -> Batch:
         """A round as `Rounds` gives it -> its samples, augmented, on the device that they lie on."""
         batch = dict(batch)
@@ -120,6 +125,10 @@ class Data(ABC):
     def to_range(self, real: Tensor) -> Tensor:
         """Stored values -> floats in the value range that networks see."""
         return real.float()
+
+    def in_range(self, batch: Batch) -> Batch:
+        """The batch with all its samples in the value range."""
+        return batch | {key: self.to_range(batch[key]) for key in self.parts}
 
     def as_stored(self, samples: Tensor) -> Tensor:
         """A network's samples as this set stores its own: images in 8 bits, the only ones that a user gets."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.seeding import generator, of_attempt
+from ganrun.seeding import derive, generator, of_attempt
 from ganrun.signals import SIGNALS, end_with_parent
 
 
@@ -22,6 +22,8 @@ class Rounds(Dataset):
 
     The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another; the permutation
     of epoch e depends on (seed, e), augmentation on (seed, position). only_index: samples are read later.
+    unpaired: each side of two-sided data is a stream of its own, as if it were alone, so that no pair is seen together;
+    what it carries is called <side>/<name>.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class Rounds(Dataset):
         rank: int = 0,
         world_size: int = 1,
         only_index: bool = False,
+        unpaired: bool = False,
     ):
         if batch_size % world_size:
             raise UserError(f"batch_size={batch_size} is over all devices; it must be a multiple of {world_size}")
-        self.data = data
+        self.streams = {"": (data, seed)}  # what is put before names -> the data, and the seed of their stream
+        if unpaired and len(data.sides) > 1:
+            self.streams = {f"{key}/": (side, derive(seed, "side", key)) for key, side in data.sides.items()}
         self.only_index = only_index
-        self.seed = seed
         self.per_round = batch_size * num_batches
         rows = batch_size // world_size
         own = np.arange(rows) + rank * rows
@@ -47,16 +51,22 @@ class Rounds(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         positions = index * self.per_round + self.offsets
-        epochs, places = np.divmod(positions, len(self.data))
+        return {
+            f"{prefix}{name}": value
+            for prefix, (data, seed) in self.streams.items()
+            for name, value in self._at(positions, data, seed).items()
+        }
+
+    def _at(self, positions: np.ndarray, data: Data, seed: int) -> Batch:
+        epochs, places = np.divmod(positions, len(data))
         indices = torch.empty(len(positions), dtype=torch.int64)
         for epoch in np.unique(epochs):
             there = torch.from_numpy(epochs == epoch)
-            indices[there] = permutation(len(self.data), self.seed, int(epoch))[places[there.numpy()]]
-        batch = {"index": indices} if self.only_index else self.data.read(indices)
-        return batch | self.data.draw(positions, self.seed)
+            indices[there] = permutation(len(data), seed, int(epoch))[places[there.numpy()]]
+        return data.carried(indices, self.only_index) | data.draw(positions, seed)
 
 
-@lru_cache(maxsize=2)  # a batch can straddle two epochs
+@lru_cache(maxsize=4)  # a batch can straddle two epochs, of two sides
 def permutation(num: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of `num` samples in one epoch."""
     return torch.randperm(num, generator=generator(seed, "epoch", epoch))
@@ -80,15 +90,28 @@ def worker_init(_: int) -> None:
 
 
 class GANDataModule(pl.LightningDataModule):
-    """Loads rounds from wherever the trainer stands; on the device reals are augmented and take their value range."""
+    """Loads rounds from wherever the trainer stands; on the device samples are augmented and take their value range.
 
-    def __init__(self, data: Data, *, batch_size: int, num_batches: int, seed: int, channels_last: bool = True):
+    unpaired: see Rounds.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        batch_size: int,
+        num_batches: int,
+        seed: int,
+        channels_last: bool = True,
+        unpaired: bool = False,
+    ):
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.data = data
         self.batch_size = batch_size
         self.num_batches = num_batches
         self.seed = seed
+        self.unpaired = unpaired
         self.attempt = 0  # rollbacks so far; a batch that may have led to a collapse is not shown again
 
     def train_dataloader(self) -> DataLoader:
@@ -102,6 +125,7 @@ class GANDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             only_index=self.data.lies_on(device),
+            unpaired=self.unpaired,
         )
         num_workers = 0 if self.data.is_resident else self.data.num_workers
         return DataLoader(
@@ -116,9 +140,9 @@ class GANDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        batch = self.data.complete(batch)
-        real = self.data.to_range(batch["real"])
-        return batch | {"real": real.contiguous(memory_format=self.memory_format) if real.dim() == 4 else real}
+        batch = self.data.in_range(self.data.complete(batch))
+        images = [key for key, shape in self.data.parts.items() if len(shape) == 3]
+        return batch | {key: batch[key].contiguous(memory_format=self.memory_format) for key in images}
 
     def reals(self, num: int) -> Batch:
         """The first `num` samples of a fixed shuffle, in the value range: for scores and pictures."""

@@ -64,6 +64,7 @@ class DecodedImages(Images):
     range: Sequence[float] | str | None = None
     frames: Frames = "refuse"
     max_pixels: int | None = None
+    half = None  # of each image, see Decoding
 
     def open(self) -> None:
         for key, valid in {"on_error": ("refuse", "skip"), "frames": FRAMES}.items():
@@ -72,7 +73,7 @@ class DecodedImages(Images):
         if self.max_pixels is not None and self.max_pixels < 1:
             raise UserError(f"dataset.max_pixels={self.max_pixels}; expected at least 1, or null")
         span = checked_range(self.range)
-        settings = {"fit": self.fit, "frames": self.frames, "max_pixels": self.max_pixels}
+        settings = {"fit": self.fit, "frames": self.frames, "max_pixels": self.max_pixels, "half": self.half}
         self._decoding = Decoding(self.size, self.channels, span=None if span == "auto" else span, **settings)
         self._remarks: list[str] = []  # notes on how the files are decoded
         self._said: list[tuple[str, str]] = []  # what is remarkable about how a file is read, and the file
@@ -101,6 +102,8 @@ class DecodedImages(Images):
         """All that decides which pixels the set has."""
         yield from map(str, (DECODER, PIL.__version__, torch.__version__, self.shape, self.fit, self.on_error))
         yield from map(str, (self.limit, self.range, self.frames, self.max_pixels))
+        if self.half:
+            yield self.half
         for name in names:
             yield name
             yield self.stamp(name)

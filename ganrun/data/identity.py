@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-Fingerprint = dict[str, Any]  # num, shape, classes, and digests of samples and labels (None = unlabelled)
+# num, shape, classes, and digests of samples and labels (None = unlabelled); source and paired of two-sided data
+Fingerprint = dict[str, Any]
 
 
 def digest_of(parts: Iterable[Tensor]) -> str:
@@ -38,7 +39,14 @@ def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
         said.append("other labels for the same classes")
     if alike and got["samples"] != had["samples"]:
         said.append("other contents: an edited file, or another version of what decodes it")
-    return said
+    return said + _source_changes(got.get("source"), had.get("source"), alike=not said)
+
+
+def _source_changes(got: Fingerprint | None, had: Fingerprint | None, *, alike: bool) -> list[str]:
+    """Of two-sided data; alike: are the real sides the same?"""
+    if (got is None) != (had is None):
+        return ["samples without a source image, they had one" if got is None else "samples with a source image"]
+    return [f"source: {text}" for text in changes(got, had)] if got and alike else []
 
 
 def _class_changes(got: list[str], had: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ from ganrun.errors import UserError
 
 DECODER = 2  # raise it whenever the same file may give other pixels: prepared sets are then made anew
 Fit = Literal["resize", "crop", "pad", "exact"]
+Half = Literal["left", "right"]
 GAP = 3  # Pillow: with a reducing_gap of 3 resizing in two steps is practically indistinguishable from one
 TURNS = {  # EXIF orientation -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,9 +107,11 @@ class Decoding:
     """How an image becomes uint8 pixels (channels, *size).
 
     span: the values that become 0 and 255, None = the full range of the pixels' depth. fit: see fit_images; frames:
-    see formats.chosen; max_pixels: of one image, None = formats.MAX_PIXELS.
+    see formats.chosen; max_pixels: of one image, None = formats.MAX_PIXELS. half: this one of two images side by side, None
+    = the whole.
 
-    An image at least 6 times as large as needed is resized by Pillow in two steps, a JPEG partly while it is decoded.
+    An image at least 6 times as large as needed is resized by Pillow in two steps, a JPEG partly while it is decoded;
+    half of one never is, as pixels of the other half would get in.
     """
 
     size: tuple[int, int]
@@ -117,6 +120,7 @@ class Decoding:
     span: tuple[float, float] | None = None
     frames: Frames = "refuse"
     max_pixels: int | None = None
+    half: Half | None = None
 
     def decode(self, content: bytes | np.ndarray) -> tuple[Tensor, int]:
         """An image file -> its pixels, and how many values were clipped to `span`.
@@ -152,8 +156,11 @@ class Decoding:
             if not whole and image.format not in HEADER_TELLS:
                 return None
             said = [chosen(image, self.frames), DEEP_COLOUR if is_deep_colour(image) else None]
+            width, height = image.size
+            if self.half:
+                width, height = size_of_half(image)
             if self.fit == "crop":
-                check_crop(image, self.size)
+                check_crop(width, height, self.size)
         return [text for text in said if text]
 
     @property
@@ -175,7 +182,7 @@ class Decoding:
 
     def _excess(self, full: tuple[int, int], turned: int) -> float:
         """How many times as large as needed an image is, in that direction in which it is less so."""
-        if self.fit == "exact":
+        if self.fit == "exact" or self.half:
             return 1
         height, width = full if turned in SIDEWAYS else full[::-1]
         to_height, to_width = fitted(height, width, self.size, self.fit)
@@ -199,6 +206,8 @@ class Decoding:
             image = image.resize(to, Image.Resampling.BILINEAR, box=box, reducing_gap=GAP)
         pixels = torch.from_numpy(np.array(image.transpose(TURNS[turned]) if turned in TURNS else image))
         pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+        if self.half:
+            pixels = pixels.split(half_of(pixels.shape[-1]), dim=-1)[0 if self.half == "left" else 1]
         return fit_images(pixels[None], self.size, self.fit)[0]
 
 
@@ -220,11 +229,24 @@ def stored(image: Image.Image, depth: Depth | None, mode: str) -> tuple[Depth, n
     return depth, depth.full[1] - values if depth.full and is_inverted(image) else values
 
 
-def check_crop(image: Image.Image, size: tuple[int, int]) -> None:
+def size_of_half(image: Image.Image) -> tuple[int, int]:
+    """Width and height of each of two images side by side. Raises as `half_of` does."""
+    width, height = image.size[::-1] if orientation(image) in SIDEWAYS else image.size
+    return half_of(width), height
+
+
+def half_of(width: int) -> int:
+    """Raises ValueError for a width that two images side by side cannot share."""
+    if width % 2:
+        raise ValueError(f"{width} pixels wide; expected an even number for two images side by side")
+    return width // 2
+
+
+def check_crop(width: int, height: int, size: tuple[int, int]) -> None:
     """Raises ValueError for an image so narrow that filling `size` (H, W) would enlarge it beyond ENLARGED."""
-    short, long = sorted(image.size)
+    short, long = sorted((width, height))
     if max(size) > short and long / short * max(size) ** 2 > ENLARGED:
-        raise ValueError(f"{image.width}x{image.height} pixels are too narrow for dataset.fit=crop")
+        raise ValueError(f"{width}x{height} pixels are too narrow for dataset.fit=crop")
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:

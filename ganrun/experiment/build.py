@@ -87,12 +87,19 @@ def innermost(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def open_data(cfg: DictConfig) -> Data:
+    """Opens cfg.dataset; `pairs`, if it is chosen, gives it a source and a real side."""
+    data = build_as(Data, cfg, "dataset")
+    pairs = build_node(cfg, "pairs") if cfg.get("pairs") else None
+    return refusing("pairs", pairs)(data) if pairs else data
+
+
 def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     """Opens the data set, then builds the networks for its shape. Weights depend on the seed alone.
 
     before: whose data set and scorer are used again, such as those of a fit that is given up.
     """
-    data = before.data if before else build_as(Data, cfg, "dataset")
+    data = before.data if before else open_data(cfg)
     cfg.dataset.num_classes = data.num_classes
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
         why = "; ".join(note for note in data.notes if note.startswith("no classes: "))
@@ -135,7 +142,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
     """The players' names, each of which has an optimizer now: one of its own, or what players of its kind have."""
     players = recipe.players()
-    own = players_of(cfg)
+    own = set(players_of(cfg))
     for name in sorted(own - {*players, *KINDS}):
         raise UserError(f"optimizer.{name}: there is no such player; {one_of(players, name)}")
     for name in players.keys() - own:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganrun.configs import config_dir
 from ganrun.data.base import Data
 from ganrun.errors import UserError
-from ganrun.experiment.build import build_as, build_metrics
+from ganrun.experiment.build import build_metrics, open_data
 from ganrun.experiment.check import check_targets, drop_leftovers
 from ganrun.experiment.evaluations import Scored, weights_of
 from ganrun.experiment.hardware import device_named
@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     check_json(cfg)
     given = find(cfg)
     complete(cfg, given, set(typed), of_dataset)
-    for name in ("dataset", "metric"):
+    for name in ("dataset", "pairs", "metric"):
         check_targets(cfg[name], name)
     data, other = splits(cfg)
     source = open_source(cfg, given, data, other)
@@ -104,13 +104,13 @@ def find(cfg: DictConfig) -> Given:
 
 def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[str]) -> None:
     """Takes data set and features from the run where none are named."""
-    own = cfg.get("dataset") is None
+    own, cfg.pairs = cfg.get("dataset") is None, {}
     if own and given.run is None:
         raise UserError(f"from={cfg['from']}: no run beside it that names a data set; give dataset=<name>")
     if own:
         moved = {key: cfg[key] for key in ("data_dir", "cache_dir") if key in typed}
         saved = config_of(given.run, trust=cfg.trust, **moved)
-        cfg.dataset = saved.dataset
+        cfg.dataset, cfg.pairs = saved.dataset, saved.get("pairs", {})
         if "features" not in cfg.metric and saved.metric.get("features"):
             cfg.metric.features = saved.metric.features
     for text in of_dataset:
@@ -130,7 +130,7 @@ def name_of(given: Given) -> str | None:
 
 def splits(cfg: DictConfig) -> tuple[Data, Data | None]:
     """The reals to compare with, and the data set's other split, if it has one and if it is wanted."""
-    train = build_as(Data, cfg, "dataset")
+    train = open_data(cfg)
     needed = cfg.split == "test" or cfg["from"] == "test"
     try:
         test = train.held_out() if cfg.floor or needed else None

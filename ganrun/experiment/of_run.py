@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from ganrun.data.base import Data
 from ganrun.errors import UserError
-from ganrun.experiment.build import build_as
+from ganrun.experiment.build import open_data
 from ganrun.experiment.resume import load_config
 from ganrun.run_dir import RunDir
 from ganrun.trust import package_names
@@ -22,6 +22,8 @@ def config_of(
         if not isinstance(cfg.get(name), DictConfig):
             raise UserError(f"{run.config}: {name} is {cfg.get(name)}; expected its keys")
     if data_dir is not None:
+        if cfg.dataset.get("source"):
+            raise UserError(f"data_dir={data_dir}: the run's data set, {cfg.dataset.get('name')}, lies in two places")
         place = next((key for key in ("data_dir", "path") if key in cfg.dataset), None)
         if place is None:
             raise UserError(f"data_dir={data_dir}: the run's data set, {cfg.dataset.get('name')}, lies in no folder")
@@ -34,4 +36,4 @@ def config_of(
 
 def data_of(run: RunDir, *, trust: str | list[str], data_dir: str | None) -> Data:
     """The data set that a run was trained on."""
-    return build_as(Data, config_of(run, trust=trust, data_dir=data_dir), "dataset")
+    return open_data(config_of(run, trust=trust, data_dir=data_dir))

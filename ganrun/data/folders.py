@@ -1,0 +1,215 @@
+"""Two-sided data from two folders or .zip files, paired by name or not at all, and from images side by side."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+
+from ganrun.data.arrays import ArrayFile, arrays, row_of
+from ganrun.data.base import Data
+from ganrun.data.decoded import ADVICE, spaced
+from ganrun.data.files import printable, source
+from ganrun.data.images import ImageFolder
+from ganrun.data.labels import wrapping
+from ganrun.data.pixels import Half
+from ganrun.data.sides import Subset, TwoSided
+from ganrun.errors import UserError
+
+SHOWN = 5  # names in one line
+WHERE = "<folder or .zip>"
+OF_CLASSES = ("classes: ", "no classes: ")  # notes on labels that are not used
+
+
+@dataclass(kw_only=True)
+class Side(ImageFolder):
+    """The images of one side of pairs, in the order of the pairs' names.
+
+    names: of the pairs by file, others are not read; None = each file is a pair. half: see Decoding.
+    """
+
+    names: dict[str, str] | None = None
+    half: Half | None = None
+
+    def find(self):
+        files, faults = super().find()
+        if self.names is None:
+            return files, faults
+        known = {file: why for file, why in faults.items() if file in self.names}
+        return sorted((file for file in files if file in self.names), key=self.names.get), known
+
+    @property
+    def found(self) -> list[str]:
+        """The pairs that it has an image for, in their order."""
+        return [file if self.names is None else self.names[file] for file in self._names]
+
+
+@dataclass(kw_only=True)
+class TwoFolders(TwoSided, ImageFolder):
+    """Two sides with an ImageFolder's settings, which act on both.
+
+    path: the real images. source: those that are translated to them. source_channels: 1 (grey) or 3 (RGB), None = as
+    the real ones. source_range: see `range`, which is for the real ones alone.
+    """
+
+    source: str | None = None
+    source_channels: int | None = None
+    source_range: Sequence[float] | str | None = None
+
+    def _open_side(self, key: str, kind: type[ImageFolder] = ImageFolder, **settings: Any) -> ImageFolder:
+        own = {field.name: getattr(self, field.name) for field in fields(ImageFolder)} | {"num_classes": None}
+        if key == "source":
+            own |= {"name": f"{self.name}, source", "path": self.source, "range": self.source_range}
+            own |= {"channels": self.source_channels or self.channels}
+        try:
+            return kind(**own | settings)
+        except UserError as error:
+            raise type(error)(self._told(str(error), key)) from error
+
+    def _told(self, text: str, key: str) -> str:
+        """A message of one side, with the keys of both."""
+        if key == "real":
+            return text
+        return re.sub(r"dataset\.(path|range|channels)\b", lambda key: SOURCE_KEYS[key[1]], text)
+
+    def _take(self, sides: dict[str, ImageFolder], labelled: bool) -> None:
+        """What is to be said of the sides."""
+        for key, side in sides.items():
+            of_both = key == "source" and self.source is None  # halves of the same files
+            notes = [] if of_both else side.notes
+            if key == "source" or not labelled:
+                notes = [note for note in notes if not note.startswith(OF_CLASSES)]
+            about = "source: " if key == "source" else ""
+            self.notes += [f"{about}{self._told(note, key)}" for note in notes]
+            self.skipped += [(name, f"{about}{why}") for name, why in side.skipped if not of_both]
+
+    def _check_places(self) -> None:
+        if not (self.path and self.source):
+            raise UserError(
+                f"dataset={self.name} needs dataset.source={WHERE}, the images to translate, and dataset.path={WHERE}, "
+                "what they are to become"
+            )
+
+
+SOURCE_KEYS = {key: f"dataset.source{f'_{key}' if key != 'path' else ''}" for key in ("path", "range", "channels")}
+
+
+@dataclass(kw_only=True)
+class UnpairedImages(TwoFolders):
+    """Two sets of images of different kinds, as CycleGAN translates: Zhu et al. 2017 (arXiv 1703.10593)."""
+
+    def open(self) -> None:
+        self._check_places()
+        self._sides = {key: self._open_side(key) for key in ("source", "real")}
+        self._take(self._sides, labelled=False)
+        self.notes.append("no classes: what is not paired has none")
+
+
+@dataclass(kw_only=True)
+class PairedImages(TwoFolders):
+    """Pairs of images: two folders, of which files of the same name without its ending belong together.
+
+    Or images side by side in one file, as those of pix2pix (Isola et al. 2017, arXiv 1611.07004): side: the half that
+    is the source, left or right; None = two folders.
+
+    on_error: of an image without a partner too.
+    """
+
+    paired = True
+    side: Half | None = None
+
+    def open(self) -> None:
+        matched = self._halves() if self.side else self._matched()
+        sides = {key: self._open_side(key, Side, **settings) for key, settings in matched.items()}
+        self._take(sides, labelled=True)
+        self._sides = self._aligned(sides)
+        self.classes = list(self._sides["real"].classes)
+
+    def _halves(self) -> dict[str, dict[str, Any]]:
+        """The settings of each side."""
+        if self.source:
+            raise UserError(f"dataset.side={self.side}: it is for images side by side; expected dataset.source=null")
+        if not self.path:
+            raise UserError(f"dataset.side={self.side} needs dataset.path={WHERE} of images side by side")
+        halves = {"source": self.side, "real": "left" if self.side == "right" else "right"}
+        return {key: {"path": self.path, "half": half, "limit": self._limit} for key, half in halves.items()}
+
+    def _matched(self) -> dict[str, dict[str, Any]]:
+        """The settings of each side; raises UserError for files without a partner, or leaves them out."""
+        self._check_places()
+        files = {key: self._files(key) for key in ("source", "real")}
+        names = match(files["source"], files["real"])
+        common = set(names["source"].values()) & set(names["real"].values())
+        alone = {key: sorted(set(found.values()) - common) for key, found in names.items()}
+        self._leave_alone(alone, len(common))
+        return {
+            key: {"names": {file: name for file, name in found.items() if name in common}, "limit": self._limit}
+            for key, found in names.items()
+        }
+
+    def _files(self, key: str) -> dict[str, str]:
+        """Each image file of one side, readable or not, and its name without the ending."""
+        path = self.source if key == "source" else self.path
+        try:
+            read, listing = arrays(path) or source(path)
+        except UserError as error:
+            raise UserError(self._told(str(error), key)) from error
+        if isinstance(read, ArrayFile):
+            return {file: f"{row_of(file):09}" for file in listing.files}
+        found = {file: without_ending(file) for file in sorted({*listing.files, *listing.faults})}
+        twice = [name for name, num in Counter(found.values()).items() if num > 1]
+        if twice:
+            files = printable(" and ".join(file for file, name in found.items() if name == twice[0]))
+            raise UserError(self._told(f"dataset.path={path}: {files} have the same name without its ending", key))
+        return found
+
+    def _leave_alone(self, alone: dict[str, list[str]], num: int) -> None:
+        """alone: the names of each side that the other has not. num: of pairs."""
+        places = {"source": f"dataset.path={self.path}", "real": f"dataset.source={self.source}"}  # of the partner
+        for key, names in alone.items():
+            if names and (self.on_error == "refuse" or not num):
+                shown = printable(", ".join(names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+                advice = f"; {ADVICE}" if num else ""
+                raise UserError(f"{places[key]} has no partner for {len(names):,} images by name: {shown}{advice}")
+            self.skipped += [(printable(name), f"without a partner in {places[key]}") for name in names]
+
+    @property
+    def _limit(self) -> int | None:
+        """Of the sides: nothing that is chosen may be left out later."""
+        return self.limit if self.on_error == "refuse" else None
+
+    def _aligned(self, sides: dict[str, Side]) -> dict[str, Data]:
+        """The images whose partners can be read too, at most `limit`."""
+        found = {key: side.found for key, side in sides.items()}
+        common = set(found["source"]) & set(found["real"])
+        chosen = [name for name in found["real"] if name in common]
+        if not chosen:
+            raise UserError(f"dataset {self.name}: no pair is left")
+        lost = sorted({*found["source"], *found["real"]} - common) if self.source else []
+        self.skipped += [(printable(name), "its partner is left out") for name in lost]
+        chosen = [chosen[i] for i in spaced(len(chosen), self.limit)]
+        return {key: self._those(side, found[key], chosen) for key, side in sides.items()}
+
+    def _those(self, side: Side, found: list[str], chosen: list[str]) -> Data:
+        if found == chosen:
+            return side
+        index = {name: i for i, name in enumerate(found)}
+        return Subset(side, torch.tensor([index[name] for name in chosen]), side.name)
+
+
+def without_ending(file: str) -> str:
+    return PurePosixPath(file).with_suffix("").as_posix()
+
+
+def match(source: dict[str, str], real: dict[str, str]) -> dict[str, dict[str, str]]:
+    """The pairs' names by file: those within the folders that are around all, if there are no partners otherwise."""
+    found = {"source": source, "real": real}
+    if source and real and not set(source.values()) & set(real.values()):
+        tops = {key: wrapping(files) for key, files in found.items()}
+        found = {
+            key: {file: name.removeprefix(tops[key]) for file, name in files.items()} for key, files in found.items()
+        }
+    return found
