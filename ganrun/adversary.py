@@ -36,7 +36,6 @@ class Judge:
         verdict = discriminator(x, condition)
         return verdict._replace(logits=at_least_float32(verdict.logits))
 
-
     @staticmethod
     def _augmented(augment: Callable[[Tensor], Tensor], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """An image that is the condition goes through the same pass, so that both change alike."""

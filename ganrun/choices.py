@@ -82,7 +82,11 @@ def is_value(word: str) -> bool:
 
 def is_key(name: str) -> bool:
     """Is that a key or group of a command?"""
-    own = {key.partition("=")[0] for command in ("train", "sample", "evaluate", "rank") for key in keys(command)}
+    own = {
+        key.partition("=")[0]
+        for command in ("train", "sample", "translate", "evaluate", "rank")
+        for key in keys(command)
+    }
     return name in own or name in groups() or (name.split(".")[0] in groups() and "." in name)
 
 

@@ -26,8 +26,8 @@ def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any
     """Writes `path` (.safetensors) and the .yaml beside it.
 
     tensors: by `<network>.<name>`, and `noise.<name>` if the noise has any. header: `networks`, the configs by name;
-    `noise`, a config, or None for networks that take images; `channels`, of the images that each of those takes and
-    gives; `value_range`, None for vectors; `classes`, `trained`.
+    `noise`, a config, or None for networks that take images; of each of those `channels` and `between`, what it takes
+    and gives; `value_range`, None for vectors; `classes`, `trained`.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     header = {"format": FORMAT, **header}
@@ -67,9 +67,11 @@ def assemble(
     noise = header["noise"] and _build(header["noise"], allowed, f"{where}: noise")
     check_header(header)
     if noise:
-        made = SamplingGenerator(networks["generator"], noise, **{key: header[key] for key in ("value_range", "classes")})
+        made = SamplingGenerator(
+            networks["generator"], noise, **{key: header[key] for key in ("value_range", "classes")}
+        )
     else:
-        made = Translator(networks, value_range=header["value_range"], channels=header["channels"])
+        made = Translator(networks, **{key: header[key] for key in ("value_range", "channels", "between")})
     made.trained = dict(header.get("trained", {}))
     made.load_state_dict(tensors)
     made.eval().requires_grad_(False)

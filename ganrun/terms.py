@@ -38,3 +38,58 @@ class FeatureMatching(Lazy):
     def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
         real, fake = judge(batch["real"]).features, judge(generated[self.key]).features
         return self.strength * feature_distance(at_least_float32(real), at_least_float32(fake))
+
+
+def absolute_error(x: Tensor, y: Tensor) -> Tensor:
+    """Mean absolute difference over all entries, in units of the value range."""
+    return (at_least_float32(x) - at_least_float32(y)).abs().mean()
+
+
+class L1(Lazy):
+    """Distance of an output from its true counterpart: Isola et al. 2017, arXiv 1611.07004, eq. 3.
+
+    weight: the paper's lambda. key: the generated output. target: the key of the data that it should equal.
+    """
+
+    players = ("generator",)
+
+    def __init__(self, weight: float | Ramp = 100.0, key: str = "fake", target: str = "real", every: int = 1):
+        super().__init__(weight, every)
+        self.key, self.target = key, target
+
+    def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
+        return self.strength * absolute_error(generated[self.key], batch[self.target])
+
+
+class Cycle(Lazy):
+    """There and back again gives the same image, in both directions: Zhu et al. 2017, arXiv 1703.10593, eq. 2.
+
+    weight: the paper's lambda. The recipe is a CycleGAN.
+    """
+
+    players = ("generator",)
+
+    def __init__(self, weight: float | Ramp = 10.0, every: int = 1):
+        super().__init__(weight, every)
+
+    def forward(self, recipe: Recipe, judge: dict[str, Judge], batch: Batch, generated: Batch) -> Tensor:
+        a = absolute_error(recipe.b2a(generated["fake_b"]), batch["source"])
+        return self.strength * (a + absolute_error(recipe.a2b(generated["fake_a"]), batch["real"]))
+
+
+class Identity(Lazy):
+    """A generator leaves images of its target domain as they are: Zhu et al. 2017, arXiv 1703.10593, section 5.2.
+
+    weight: half of the cycle's in the paper. Both domains need the same number of channels. The recipe is a CycleGAN.
+    """
+
+    players = ("generator",)
+
+    def __init__(self, weight: float | Ramp = 5.0, every: int = 1):
+        super().__init__(weight, every)
+
+    def forward(self, recipe: Recipe, judge: dict[str, Judge], batch: Batch, generated: Batch) -> Tensor:
+        if batch["source"].shape[1] != batch["real"].shape[1]:
+            raise UserError("term.identity: both domains need the same number of channels; leave identity out")
+        a = absolute_error(recipe.b2a(batch["source"]), batch["source"])
+        return self.strength * (a + absolute_error(recipe.a2b(batch["real"]), batch["real"]))

@@ -39,9 +39,7 @@ class ShowProgress(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         step, latest = trainer.global_step, self.scalars.latest
-        text = "  ".join(
-            f"{k.split('/')[0][0].upper()} {v:.3f}" for k, v in latest.items() if k.endswith("adversarial")
-        )
+        text = "  ".join(f"{name[0].upper()} {value:.3f}" for name, value in adversarial(latest).items())
         rate = f"  {latest['images_per_second']:,.0f} images/s" if latest else ""
         self.bar.update(self.task, completed=step, text=text + rate)
         last = step == trainer.max_steps
@@ -52,9 +50,9 @@ class ShowProgress(pl.Callback):
         """step 20 of 200: discriminator 1.211, generator 0.753; 960 images/s; 0:00:12 left; sliced-wasserstein 0.31"""
         seconds = self.clock() - self.began[0]
         done = step - self.began[1]
-        losses = {k.split("/")[0]: v for k, v in self.scalars.latest.items() if k.endswith("adversarial")}
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in adversarial(self.scalars.latest).items())
         parts = [
-            f"{self.job}step {step:,} of {steps:,}: " + ", ".join(f"{name} {v:.4g}" for name, v in losses.items()),
+            f"{self.job}step {step:,} of {steps:,}" + (f": {losses}" if losses else ""),
             f"{self.scalars.latest['images_per_second']:,.0f} images/s",
             f"{time_left(done, done + steps - step, seconds)} left",
             ", ".join(f"{name} {value:.4g}" for name, value in self.scores().items() if name != "step"),
@@ -69,3 +67,13 @@ class ShowProgress(pl.Callback):
     def teardown(self, trainer, pl_module, stage) -> None:
         if hasattr(self, "bar"):
             self.bar.stop()
+
+
+def adversarial(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Each player's adversarial loss, the sum of all its games."""
+    found: dict[str, float] = {}
+    for key, value in scalars.items():
+        player, _, term = key.partition("/")
+        if term.startswith("adversarial"):
+            found[player] = found.get(player, 0.0) + value
+    return found

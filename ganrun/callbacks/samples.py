@@ -58,7 +58,6 @@ class Samples(pl.Callback):
         board.add_image("samples", np.asarray(self._last), trainer.global_step, dataformats="HWC")
         return self._last
 
-
     def _grid(self, pl_module) -> Image.Image:
         given = None if self.label is None else [{"label": self.label}]
         (shown,) = pl_module.look(self.num, "samples", given, chunk=self.num)

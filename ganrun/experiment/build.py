@@ -136,7 +136,9 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
-    return Parts(cfg, datamodule, module, before.scorer if before else build_scorer(cfg, data, recipe), activation_bytes)
+    return Parts(
+        cfg, datamodule, module, before.scorer if before else build_scorer(cfg, data, recipe), activation_bytes
+    )
 
 
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
@@ -255,6 +257,8 @@ def check_sides(recipe: Recipe, data: Data) -> None:
             f"recipe: {type(recipe).__name__} takes {', '.join(missing)}, which dataset {data.name} has not; {advice}"
         )
     if len(data.parts) > 1 and not data.paired and not recipe.unpaired:
-        raise UserError(f"dataset {data.name} has no pairs, which {type(recipe).__name__} learns from; try model=cyclegan")
+        raise UserError(
+            f"dataset {data.name} has no pairs, which {type(recipe).__name__} learns from; try model=cyclegan"
+        )
     if len(data.parts) > 1 and not recipe.needs:
         raise UserError(f"dataset {data.name} is for translation, but {type(recipe).__name__} makes samples from noise")

@@ -51,6 +51,8 @@ def load(request: Request) -> SamplingGenerator:
     """The generator on its device."""
     device = device_named(request.device)
     sampling = open_generator(request.file, request.run, trust=request.trust)
+    if not isinstance(sampling, SamplingGenerator):
+        raise UserError(f"from={request.file}: this generator turns images into images; use ganrun translate")
     if sampling.value_range is None:
         check_vectors(request)
     for note in sampling.ambiguities(request.label):

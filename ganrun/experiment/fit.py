@@ -208,11 +208,12 @@ class Fit:
         """What the generators take and make, and which averages are theirs."""
         data, recipe = self.parts.data, self.module.recipe
         averaged = {id(network): i for i, network in enumerate(self.module.generating_networks)}
-        channels = {name: [data.parts[key][0] for key in keys] for name, keys in recipe.translates.items()}
+        between = {name: list(keys) for name, keys in recipe.translates.items()}
+        channels = {name: [data.parts[key][0] for key in keys] for name, keys in between.items()}
         return {
             "value_range": None if data.value_range is None else list(data.value_range),
             "classes": data.classes if self.parts.cfg.conditional.key else [],
-            **({"channels": channels} if channels else {}),
+            **({"channels": channels, "between": between} if between else {}),
             "averages": {name: averaged[id(network)] for name, network in recipe.exports().items()},
         }
 
@@ -237,5 +238,7 @@ class Fit:
         parts = module.recipe.exports() | ({"noise": module.noise} if module.noise else {})
         trained = {"dataset": self.parts.data.name, "steps": self.trainer.global_step, "seed": cfg.seed}
         with module.ema.applied() if module.ema else nullcontext():
-            tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+            tensors = {
+                f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()
+            }
             save_generator(path, tensors, header(cfg, self.samples_are, trained | {"ema": module.ema is not None}))

@@ -1,4 +1,4 @@
-"""What `ganrun sample` was asked for, checked before anything heavy is imported."""
+"""What `ganrun sample` and `translate` were asked for, checked before anything heavy is imported."""
 
 import os
 import re
@@ -17,6 +17,8 @@ KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "s
         "label": Any, "batch_size": int, "device": str, "trust": str | list[str],
         "interpolate": int | None, "frames": int | None, "fps": int | None, "neighbours": int | None,
         "data_dir": str | None}  # fmt: skip
+TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "device": str,
+             "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, "fps": 1, "neighbours": 1}
 MAXIMUM = {"num": 10**9, "batch_size": 10**5, "interpolate": 10**4, "frames": 10**4, "fps": 240, "neighbours": 99}
 FOLDER = ""  # the suffix of a folder's name
@@ -57,16 +59,56 @@ class Request:
         return self.out.suffix.lower()
 
 
-def check_sample(cfg: DictConfig) -> Request:
+@dataclass(frozen=True)
+class Translation:
+    """file: the generator's, or a checkpoint. run: that it lies in, if it does. The others are keys of translate.yaml."""
+
+    file: Path
+    run: RunDir | None
+    input: Path
+    out: Path
+    overwrite: bool
+    direction: str | None
+    device: str
+    max_pixels: int | None
+    trust: str | list[str]
+
+
+def check_translate(cfg: DictConfig) -> Translation:
     """Raises UserError for the first thing wrong; touches nothing."""
-    check_known(cfg, KEYS)
+    if OmegaConf.is_missing(cfg, "input"):
+        raise UserError("input= must be given: a folder or .zip of images, or one image")
+    keys = checked(cfg, TRANSLATE)
+    check_minimum(cfg, {"max_pixels": 1})
+    file, run = find_generator(keys.pop("from"))
+    paths = {name: Path(keys.pop(name)).expanduser() for name in ("input", "out")}
+    for name, path in paths.items():
+        check_place(name, path)
+    if not any(place.exists() for place in (paths["input"], *paths["input"].parents[:-1])):
+        raise UserError(f"input={paths['input']}: there is no such folder, .zip or image")
+    if paths["out"].suffix not in (FOLDER, ".png"):
+        raise UserError(f"out={paths['out']}: this makes a folder (no ending) of PNGs, or of one image a .png")
+    if not paths["out"].parent.is_dir():
+        raise UserError(f"out={paths['out']}: there is no folder {paths['out'].parent} to put it in")
+    return Translation(file, run, **paths, **keys)
+
+
+def checked(cfg: DictConfig, types: dict[str, Any]) -> dict[str, Any]:
+    """The plain values of a command's keys. Raises UserError for unknown ones and for other types."""
+    check_known(cfg, types)
     if OmegaConf.is_missing(cfg, "from"):
         raise UserError("from= must be given: a run directory, a generator's .safetensors file, or a run's checkpoint")
-    check_types(cfg, KEYS)
+    check_types(cfg, types)
     check_device(cfg.device)
     keys = OmegaConf.to_container(cfg, resolve=True)
-    keys = {key: keys[key] for key in KEYS}
+    keys = {key: keys[key] for key in types}
     check_finite(keys)
+    return keys
+
+
+def check_sample(cfg: DictConfig) -> Request:
+    """Raises UserError for the first thing wrong; touches nothing."""
+    keys = checked(cfg, KEYS)
     check_minimum(cfg, MINIMUM)
     for key, most in MAXIMUM.items():
         if keys[key] is not None and keys[key] > most:

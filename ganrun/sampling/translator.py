@@ -19,7 +19,8 @@ class Channels(NamedTuple):
 class Translator(nn.Module):
     """Image-to-image generators by direction, such as a2b and b2a; a single one is called generator.
 
-    value_range: of the images that they take and give. channels: of each direction's images.
+    value_range: of the images that they take and give. channels: of each direction's images. between: the keys that
+    both had in the data that it was trained on.
     trained: on what, for how many steps, averaged or not, as far as that is known.
 
     >>> translator = ganrun.load_generator("<run>/generator.safetensors")
@@ -27,12 +28,14 @@ class Translator(nn.Module):
     """
 
     def __init__(
-        self, networks: Mapping[str, nn.Module], *, value_range: Sequence[float], channels: Mapping[str, Sequence[int]]
-    ):
+        self, networks: Mapping[str, nn.Module], *, value_range: Sequence[float],
+        channels: Mapping[str, Sequence[int]], between: Mapping[str, Sequence[str]],
+    ):  # fmt: skip
         super().__init__()
         for name, network in networks.items():
             self.add_module(name, network)
         self.value_range = value_range
+        self.between = {name: tuple(between[name]) for name in networks}
         self.channels = {name: Channels(*channels[name]) for name in networks}
         self.trained: dict[str, Any] = {}
 
