@@ -28,7 +28,7 @@ RUNS = {loss: [f"loss={loss}"] for loss in options("loss")} | {
 def in_double(parts: Parts, steps: int) -> tuple[GANModule, list[Batch]]:
     """Trains in float64; returns the module, and each round's data and noise."""
     module, rounds = parts.module.double(), []
-    play, draw = module.training_step, module.noise.draw
+    play, draw = module.training_step, module.noise and module.noise.draw
 
     def watched(batch, batch_idx):
         batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
@@ -39,7 +39,9 @@ def in_double(parts: Parts, steps: int) -> tuple[GANModule, list[Batch]]:
         rounds[-1]["z"] = draw(num, rng)
         return rounds[-1]["z"]
 
-    module.training_step, module.noise.draw = watched, drawn
+    module.training_step = watched
+    if module.noise:
+        module.noise.draw = drawn
     trainer = pl.Trainer(
         max_steps=steps, precision="64-true", accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
