@@ -44,8 +44,8 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
         )
     conditional = cfg.conditional.key or "none"
     table.add_row("loss", short(cfg.loss._target_) + (f", conditional on {conditional}" if cfg.conditional.key else ""))
-    for group in ("penalty", "augment", "term"):
-        if cfg[group]:
+    for group in ("penalty", "augment", "term", "callbacks", "logger"):
+        if cfg.get(group):
             table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))
     for note in norm_notes(parts)[0]:
         table.add_row("", note)
