@@ -60,17 +60,25 @@ class Wandb(InRun):
 
 
 class Mlflow(InRun):
-    """MLflow, at $MLFLOW_TRACKING_URI or in mlruns/ of the run directory; a resume goes on with the same run there."""
+    """MLflow, at $MLFLOW_TRACKING_URI or in mlflow/ of the run directory; a resume goes on with the same run there.
+
+    There it is a database: files alone, mlflow's former default, are refused by its later versions.
+    """
 
     def __init__(self, *, experiment: str = "ganrun"):
         need("mlflow")
         self.experiment = experiment
 
     def open(self, run: Path) -> Logger:
-        place = os.environ.get("MLFLOW_TRACKING_URI", f"file:{(run / 'mlruns').absolute()}")
-        kept = run / "mlflow-run"  # its id
+        folder = run.absolute() / "mlflow"
+        folder.mkdir(exist_ok=True)
+        place, files = os.environ.get("MLFLOW_TRACKING_URI"), None
+        if place is None:
+            place, files = f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+        kept = folder / "run"  # its id
         own = kept.read_text().strip() if kept.exists() else None
-        logger = MLFlowLogger(self.experiment, run_name=run.name, tracking_uri=place, run_id=own)
+        about = {"run_name": run.name, "run_id": own, "artifact_location": files}
+        logger = MLFlowLogger(self.experiment, tracking_uri=place, **about)
         if own is None and logger.run_id:  # None in processes that log nothing
             kept.write_text(logger.run_id)
         return logger
