@@ -10,9 +10,9 @@ OPTIMIZERS = "torch.optim"
 DATASETS = "torchvision.datasets"
 GENERATOR_ROOMS = ("ganrun.networks", "ganrun.noise")  # what a generator.yaml may name
 RUN_ROOMS = (  # what a run's config may name; constructed, none of it writes, but for torchvision's downloads
-    *GENERATOR_ROOMS, "ganrun.adversary", "ganrun.augment", "ganrun.data", "ganrun.ema", "ganrun.losses",
-    "ganrun.metrics", "ganrun.optim", "ganrun.penalties", "ganrun.presentations", "ganrun.ramps", "ganrun.recipes",
-    "ganrun.terms", OPTIMIZERS,
+    *GENERATOR_ROOMS, "ganrun.adversary", "ganrun.augment", "ganrun.callbacks.rates", "ganrun.data", "ganrun.ema",
+    "ganrun.loggers", "ganrun.losses", "ganrun.metrics", "ganrun.optim", "ganrun.penalties", "ganrun.presentations",
+    "ganrun.ramps", "ganrun.recipes", "ganrun.terms", "pytorch_lightning.callbacks.rich_model_summary", OPTIMIZERS,
 )  # fmt: skip
 LONGEST = 200  # characters of a dotted name; nobody writes longer ones, and Python's importer recurses over its parts
 

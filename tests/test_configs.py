@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from ganrun.configs import config_dir, groups, options
 from ganrun.data.datamodule import Rounds
 from ganrun.experiment.build import build
-from ganrun.experiment.check import check
+from ganrun.experiment.check import MULTI_SELECT, check
 from ganrun.experiment.fit import make_trainer
 
 SMALL = ["steps=2", "batch_size=4", "generator.width=4", "discriminator.width=4", "dataset.limit=12"]
@@ -39,7 +39,7 @@ def run_steps(*overrides):
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in groups() for o in options(g)])
 def test_every_option_composes_and_passes_its_check(group, option):
-    value = f"[{option}]" if group in ("penalty", "augment", "term", "metric") else option
+    value = f"[{option}]" if group in MULTI_SELECT else option
     extra = ["model=mlp"] if option in OFFLINE - {"digits"} else []
     extra += ["noise.z_dim=1"] if option in ("unet", "resnet-translator") else []  # which take no noise
     cfg, _ = composed(f"{group}={value}", *extra)

@@ -11,7 +11,8 @@ LIGHTNING = (
     "module.py",
     "data/datamodule.py",
     "callbacks/",
-    *(f"experiment/{name}.py" for name in ("fit", "trainer", "processes", "strategy")),
+    "loggers.py",
+    *(f"experiment/{name}.py" for name in ("build", "fit", "trainer", "processes", "strategy")),
 )
 HYDRA = ("commands/", "experiment/")
 CORE = {  # file -> the modules of ganrun it may import

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers.logger import Logger
 
 from ganrun.activations import kept_by_autograd
 from ganrun.data.base import Data
@@ -17,6 +19,7 @@ from ganrun.errors import UserError, one_of
 from ganrun.experiment.hardware import compile_settings
 from ganrun.experiment.typed import players_of
 from ganrun.game import Batch, Recipe
+from ganrun.loggers import InRun
 from ganrun.metrics.features import Features
 from ganrun.metrics.metric import Metric
 from ganrun.metrics.scorer import Scorer
@@ -32,13 +35,18 @@ NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "ou
 
 @dataclass(frozen=True)
 class Parts:
-    """A run's data and module, ready to fit. activation_bytes: that a move keeps for each of its images, in fp32."""
+    """A run's data and module, ready to fit. activation_bytes: that a move keeps for each of its images, in fp32.
+
+    callbacks, loggers: beside those that every run has.
+    """
 
     cfg: DictConfig
     datamodule: GANDataModule
     module: GANModule
     scorer: Scorer
     activation_bytes: int
+    callbacks: list[pl.Callback] = field(default_factory=list)
+    loggers: list[Logger | InRun] = field(default_factory=list)
 
     @property
     def data(self) -> Data:
@@ -54,12 +62,19 @@ def build_node(cfg: DictConfig, key: str) -> Any:
     return refusing(key, instantiate)(node, _convert_="all") if "_target_" in node else None
 
 
-def build_as(kind: type[Kind], cfg: DictConfig, key: str, prefix: str = "") -> Kind:
-    """Instantiates cfg[key], which must make a `kind`. prefix: of the key, for messages."""
+def build_all(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, group: str) -> list[Kind]:
+    """All that a group of several holds; [] for a config that was saved before there was the group."""
+    node = cfg.get(group) or {}
+    return [build_as(kind, node, name, f"{group}.") for name in node]
+
+
+def build_as(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, key: str, prefix: str = "") -> Kind:
+    """Instantiates cfg[key], which must make a `kind`, or one of them. prefix: of the key, for messages."""
     made = build_node(cfg, key)
     if not isinstance(made, kind):
         got = f"{cfg[key]._target_} makes a {type(made).__name__}" if "_target_" in cfg[key] else "it has no _target_"
-        raise UserError(f"{prefix}{key}: {got}; expected a {kind.__module__}.{kind.__name__}")
+        wanted = " or ".join(f"{k.__module__}.{k.__name__}" for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise UserError(f"{prefix}{key}: {got}; expected a {wanted}")
     return made
 
 
@@ -136,9 +151,9 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)
-    return Parts(
-        cfg, datamodule, module, before.scorer if before else build_scorer(cfg, data, recipe), activation_bytes
-    )
+    scorer = before.scorer if before else build_scorer(cfg, data, recipe)
+    watching = (build_all(pl.Callback, cfg, "callbacks"), build_all((Logger, InRun), cfg, "logger"))
+    return Parts(cfg, datamodule, module, scorer, activation_bytes, *watching)
 
 
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:

@@ -32,6 +32,7 @@ from ganrun.experiment.state import Start, config_digest, flatten
 from ganrun.experiment.train_log import log, logging_to
 from ganrun.experiment.trainer import make_trainer
 from ganrun.generator_file import save_generator
+from ganrun.loggers import InRun
 from ganrun.run_dir import RunDir
 from ganrun.signals import Signals, requeue
 from ganrun.storage import link, remove_partial
@@ -164,12 +165,14 @@ class Fit:
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=step + 1 if step else None,
         )  # fmt: skip
+        self.loggers = [one.open(run.path) if isinstance(one, InRun) else one for one in parts.loggers]
         job = "" if run.job is None else f"job {run.job}: "
         progress = ShowProgress(self.scalars, console(), scores=lambda: self.evaluate.last, job=job)
+        first = [watch, self.scalars, *parts.callbacks]  # these before what saves their states
         self.trainer = make_trainer(
             cfg,
-            callbacks=[watch, self.scalars, self.samples, self.collapse, self.evaluate, self.checkpoints, progress],
-            logger=[self.board, MetricsFile(run.metrics, step)],
+            callbacks=[*first, self.samples, self.collapse, self.evaluate, self.checkpoints, progress],
+            logger=[self.board, MetricsFile(run.metrics, step), *self.loggers],
             plugins=[CheckpointFiles(start.content if start else None)],
             default_root_dir=run.path,
         )
@@ -179,6 +182,8 @@ class Fit:
         if self.start is None:
             flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
             self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.parts.scorer.metrics})
+            for logger in self.loggers:
+                logger.log_hyperparams(flat)
         path = self.start.path if self.start else None
         device = self.trainer.strategy.root_device
         if device.type == "cuda":

@@ -44,7 +44,7 @@ def status(fit: "Fit") -> str:
         return "collapsed"
     received = fit.signals.received
     whole = fit.trainer.global_step >= fit.trainer.max_steps or (fit.evaluate.ended and not received)
-    return "finished" if whole else f"stopped by {name(received)}"
+    return "finished" if whole else f"stopped by {name(received) if received else 'a callback'}"
 
 
 def scores(fit: "Fit") -> dict[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     conditional = cfg.conditional.key or "none"
     loss = short(cfg.loss.get("_target_", "none"))
     table.add_row("loss", loss + (f", conditional on {conditional}" if cfg.conditional.key else ""))
-    for group in ("penalty", "augment", "presentation", "term"):
+    for group in ("penalty", "augment", "presentation", "term", "callbacks", "logger"):
         if cfg.get(group):
             table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))
     for note in norm_notes(parts)[0]:

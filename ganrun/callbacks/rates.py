@@ -1,0 +1,28 @@
+"""Logs the numbers that change by themselves: learning rates, ramps, the average's decay."""
+
+import pytorch_lightning as pl
+
+from ganrun.game import Timed
+from ganrun.ramps import Ramp
+
+
+class Rates(pl.Callback):
+    """Every `every` steps those that acted in the round that ends: <player>/lr, <part>/<name of a ramp>, ema/decay."""
+
+    def __init__(self, every: int):
+        self.every = every
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        step = trainer.global_step
+        if step % self.every and step != trainer.max_steps:
+            return
+        numbers = {f"{name}/lr": p.optimizer.param_groups[0]["lr"] for name, p in pl_module.player_optimizers.items()}
+        for path, module in pl_module.recipe.named_modules():
+            if isinstance(module, Timed):
+                part = path.rpartition(".")[2]
+                ramps = {name: ramp for name, ramp in vars(module).items() if isinstance(ramp, Ramp)}
+                numbers |= {f"{part}/{name}": ramp.at(module.now) for name, ramp in ramps.items()}
+        if pl_module.ema:
+            numbers["ema/decay"] = pl_module.ema.decay_at(step - 1, pl_module.batch_size)
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step)
