@@ -289,4 +289,5 @@ def test_real_colours_lose_them(data_dir):
     words = ["dataset=image-folder", f"dataset.path={place}", "dataset.limit=50", "dataset.cache=null"]
     data = open_data(composed(*words, "pairs=colorize")[0])
     batch = data.read(torch.arange(50))
-    assert torch.equal(batch["source"], to_channels(batch["real"], 1)) and data.classes[0] == "airplane"
+    assert (batch["source"].int() - to_channels(batch["real"], 1).int()).abs().max() <= 1  # which sums in floats
+    assert data.classes[0] == "airplane"
