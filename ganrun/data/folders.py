@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -122,6 +122,8 @@ class PairedImages(TwoFolders):
     side: Half | None = None
 
     def open(self) -> None:
+        if self.side not in (None, *get_args(Half)):
+            raise UserError(f"dataset.side={self.side}; valid: {', '.join(get_args(Half))}, or null for two folders")
         matched = self._halves() if self.side else self._matched()
         sides = {key: self._open_side(key, Side, **settings) for key, settings in matched.items()}
         self._take(sides, labelled=True)

@@ -107,8 +107,8 @@ class Decoding:
     """How an image becomes uint8 pixels (channels, *size).
 
     span: the values that become 0 and 255, None = the full range of the pixels' depth. fit: see fit_images; frames:
-    see formats.chosen; max_pixels: of one image, None = formats.MAX_PIXELS. half: this one of two images side by side, None
-    = the whole.
+    see formats.chosen; max_pixels: of one image, None = formats.MAX_PIXELS. half: this one of two images side by
+    side, None = the whole.
 
     An image at least 6 times as large as needed is resized by Pillow in two steps, a JPEG partly while it is decoded;
     half of one never is, as pixels of the other half would get in.

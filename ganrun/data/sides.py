@@ -176,10 +176,8 @@ class TwoSided(Over):
         if self.paired:
             yield from super().shuffled(num, chunk)
             return
-        own = {"source": ("source",), "real": ()}  # the real ones come in the order that they have alone
-        orders = {
-            key: torch.randperm(len(side), generator=generator("reals", *own[key])) for key, side in self.sides.items()
-        }
+        names = {"source": ("reals", "source"), "real": ("reals",)}  # the latter's order is that which it has alone
+        orders = {key: torch.randperm(len(side), generator=generator(*names[key])) for key, side in self.sides.items()}
         for places in torch.arange(min(num, len(self))).split(chunk):
             yield {key: side.read(orders[key][places % len(side)])["real"] for key, side in self.sides.items()}
 

@@ -15,14 +15,8 @@ from ganrun.experiment.typed import players_of
 from ganrun.run_dir import RunDir
 from ganrun.storage import replacing
 
-PLACES = (
-    "data_dir",
-    "cache_dir",
-    "dataset.path",
-    "dataset.source",
-    "dataset.data_dir",
-    "dataset.cache",
-)  # where, not what
+PLACES = ("data_dir", "cache_dir", "dataset.path", "dataset.source", "dataset.data_dir",
+          "dataset.cache")  # where, not what  # fmt: skip
 WHEN_ASKED = re.compile(r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight")
 SHOWN = "optimizer.lr, optimizer.<player>.{lr,clip_gradients,clip_weights}, {penalty,term}.<name>.weight"
 Change = dict[str, Any]  # step: from which it holds; key, had, got

@@ -37,6 +37,8 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
     refuse_lists(overrides)
     if cfg.ema and not is_option(cfg.ema):
         raise UserError(f"ema={OmegaConf.to_container(cfg.ema)}: ema is off; choose ema=average to set its keys")
+    if cfg.pairs and not is_option(cfg.pairs):
+        raise UserError(f"pairs={OmegaConf.to_container(cfg.pairs)}: pairs is off; choose pairs=colorize or another")
     drop_leftovers(cfg, typed)
     check_settings(cfg)
     for name in cfg:
