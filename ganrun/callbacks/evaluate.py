@@ -29,8 +29,8 @@ class Evaluate(pl.Callback):
     """
 
     def __init__(
-        self, run: RunDir, scorer: Scorer, datamodule: GANDataModule, *, every: int, export: Callable[[], None], best_by: str | None = None,
-        patience: int | None = None, ends: Callable[[], bool], doubts: Callable[[], bool],
+        self, run: RunDir, scorer: Scorer, datamodule: GANDataModule, *, every: int, export: Callable[[], None],
+        best_by: str | None = None, patience: int | None = None, ends: Callable[[], bool], doubts: Callable[[], bool],
     ):  # fmt: skip
         self.run = run
         self.scorer = scorer

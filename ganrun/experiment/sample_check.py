@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Translation:
-    """file: the generator's, or a checkpoint. run: that it lies in, if it does. The others are keys of translate.yaml."""
+    """file: the generator's, or a checkpoint. run: that it lies in, if any. The others are keys of translate.yaml."""
 
     file: Path
     run: RunDir | None

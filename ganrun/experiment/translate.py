@@ -22,7 +22,7 @@ Read = Callable[[str], bytes]
 
 
 def translate(request: Translation) -> dict[str, str]:
-    """Writes a PNG for each image; returns the reasons for those without one, by name. Raises UserError, CannotWrite."""
+    """Writes a PNG for each image; returns the reasons for those without one. Raises UserError, CannotWrite."""
     translator = load(request)
     read, names, faults = find(request)
     direction = translator.direction(request.direction)

@@ -19,8 +19,9 @@ class CycleGAN(Recipe):
     unpaired = True
     compared: ClassVar = {"fake_b": "real", "fake_a": "source"}
     panels: ClassVar = {
-        "source": "a", "fake_b": "a to b", "cycle_a": "and back", "real": "b", "fake_a": "b to a", "cycle_b": "and back",
-    }  # fmt: skip
+        **{"source": "a", "fake_b": "a to b", "cycle_a": "and back"},
+        **{"real": "b", "fake_a": "b to a", "cycle_b": "and back"},
+    }
     translates: ClassVar = {"a2b": ("source", "real"), "b2a": ("real", "source")}
 
     def __init__(
