@@ -180,7 +180,8 @@ def scored(
     if other and len(other) < source.num:
         print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
         other = None
-    floor = scorer.score(Samples(other, data, source.num).fakes(0, None)) if other else {}
+    alone = [name for name, metric in metrics.items() if not metric.needs_pairs]  # which have a floor
+    floor = scorer.score(Samples(other, data, source.num).fakes(0, None), alone) if other and alone else {}
     of = {"from": name_of(given) or cfg["from"], "path": cfg.path}
     if given.file:
         of |= {"weights": weights_of(given.file), "steps": source.sampling.trained.get("steps")}
@@ -193,7 +194,7 @@ def scored(
             [one[name].value for one in rounds],
             None if rounds[0][name].std is None else fmean(one[name].std for one in rounds),
             "lower" if metric.lower_is_better else "higher",
-            floor[name].value if floor else None,
+            floor[name].value if name in floor else None,
             of,
             scorer.protocols[name] | about,
         )

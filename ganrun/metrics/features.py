@@ -17,9 +17,10 @@ from ganrun.errors import UserError
 class Seen(NamedTuple):
     """Samples as a metric sees them."""
 
-    features: Tensor  # (num, F) float32
+    features: Tensor  # (num, F) float32; of Stored the samples themselves
     logits: Tensor | None = None  # (num, K), of networks that classify
     label: Tensor | None = None  # (num,), which class each is, or was made for
+    target: Tensor | None = None  # (num, ...) as it is stored, what each should have become
 
 
 class Features(ABC):
@@ -53,6 +54,19 @@ class Values(Features):
 
     def see(self, samples):
         return Seen(as_numbers(samples.to(self._device)).flatten(1))
+
+
+class Stored(Features):
+    """The samples as they are stored: uint8 images (num, C, H, W), or points (num, D)."""
+
+    costly = False
+    protocol = {"features": "pixels"}  # noqa: RUF012 - read only
+
+    def prepare(self, data, device):
+        self._device = device
+
+    def see(self, samples):
+        return Seen(samples.to(self._device))
 
 
 class NetworkFeatures(Features):

@@ -21,7 +21,7 @@ class Score(NamedTuple):
 class Setting(NamedTuple):
     """What a metric is to score. labels: (num_fake,) what fakes are made for, None = nothing, or not known.
 
-    conditional: are they made for labels?
+    conditional: are they made for labels? paired: has each of them a true counterpart, its target?
     """
 
     data: Data
@@ -30,6 +30,7 @@ class Setting(NamedTuple):
     conditional: bool
     device: torch.device = torch.device("cpu")
     labels: Tensor | None = None
+    paired: bool = False
 
     def least(self, most: int | None) -> int:
         """Samples of the smaller side, of which at most so many are looked at."""
@@ -44,6 +45,7 @@ class Metric(ABC):
 
     lower_is_better = True
     needs_real = True
+    needs_pairs = False  # does it compare each fake with its own target?
     needs_all_reals = False  # or do as many as fakes tell as much, where a score in training names no number?
     most: int | None = None  # samples of a side that it looks at; None = all
 

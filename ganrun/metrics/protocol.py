@@ -19,5 +19,6 @@ def short(protocol: Mapping[str, Any]) -> str:
     """In one line."""
     weights = f" {protocol['weights'][:8]}" if protocol.get("weights") else ""
     reals = f", {protocol['num_real']:,} real ({protocol['split']})" if protocol.get("num_real") else ""
+    pairs = f", each against its {protocol['against']} ({protocol['split']})" if protocol.get("against") else ""
     bits = ", 8 bit" if protocol.get("values") == "8 bit" else ""
-    return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{reals}{bits}"
+    return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{reals}{pairs}{bits}"

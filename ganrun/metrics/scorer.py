@@ -35,8 +35,8 @@ class Scorer:
     """metrics: by name. num_real: reals, None = all, or if `even` as many as fakes for metrics that need no more.
 
     split: what the reals are called in the protocol. shows: how far it is, where nothing else does?
-    conditional: are the fakes made for labels? asks: are these chosen here, for a generator? cache: folder for
-    statistics of reals, None = computed each time.
+    conditional: are the fakes made for labels? asks: are these chosen here, for a generator? paired: do the fakes come
+    with their targets? cache: folder for statistics of reals, None = computed each time.
     """
 
     metrics: dict[str, Metric]
@@ -45,6 +45,7 @@ class Scorer:
     num_real: int | None = None
     even: bool = False
     conditional: bool = False
+    paired: bool = False
     split: str = "training data"
     asks: bool = True
     shows: bool = False
@@ -63,7 +64,8 @@ class Scorer:
         labels = self.labels()
         for metric in self.metrics.values():
             num = self.reals_for(metric)
-            metric.prepare(Setting(self.data, num, self.num_fake, self.conditional, self._device, labels))
+            about = Setting(self.data, num, self.num_fake, self.conditional, self._device, labels, self.paired)
+            metric.prepare(about)
 
     def reals_for(self, metric: Metric) -> int:
         """How many reals a metric sees."""
@@ -79,8 +81,9 @@ class Scorer:
             self._labels = found[torch.arange(self.num_fake) % len(found)]
         return self._labels
 
-    def score(self, fakes: Iterable[Batch]) -> dict[str, Score]:
-        """Of a stream with fake (num, ...) as the data set stores its own, and label (num,) if made for labels.
+    def score(self, fakes: Iterable[Batch], names: Iterable[str] | None = None) -> dict[str, Score]:
+        """Of a stream with fake (num, ...) as the data set stores its own, label (num,) if made for labels, and if
+        paired target (num, ...), stored as fake is. names: of the metrics to score, None = all.
 
         All of it, making the stream included, in fp32 or better. Changes nothing but its own memory of the reals.
         """
@@ -88,8 +91,9 @@ class Scorer:
         with torch.random.fork_rng(devices), in_fp32(self._device), torch.no_grad():
             seed_default_generators(derive("score"))  # for what networks draw inside
             self._see_reals()
-            fake = self._summarise(fakes, "fake", self.metrics.values())
-            return {name: self._score(metric, fake) for name, metric in self.metrics.items()}
+            metrics = {name: self.metrics[name] for name in (self.metrics if names is None else names)}
+            fake = self._summarise(fakes, "fake", metrics.values())
+            return {name: self._score(metric, fake) for name, metric in metrics.items()}
 
     def _score(self, metric: Metric, fake: dict[Key, Summary]) -> Score:
         return metric.score(self._real[self._key(metric)] if metric.needs_real else None, fake[key_of(metric)])
@@ -155,7 +159,7 @@ class Scorer:
             batches = tracked(batches, total, f"scoring: {key}", "samples", size=lambda batch: len(batch[key]))
         for batch in batches:
             for features in {features for features, _ in found}:
-                seen = features.see(batch[key])._replace(label=batch.get("label"))
+                seen = features.see(batch[key])._replace(label=batch.get("label"), target=batch.get("target"))
                 for (its, _), summary in found.items():
                     if its is features:
                         summary.add(seen)
