@@ -11,7 +11,7 @@ from ganrun.classes import ambiguities, by_number, index_of, listed, spaced
 from ganrun.data.images import ImageFolder
 from ganrun.data.labels import is_split, read_labels, wrapping
 from ganrun.errors import UserError
-from ganrun.experiment.sources import Samples
+from ganrun.experiment.sources import DatasetSource
 from ganrun.sampling.files import folder_names, write_folder
 from ganrun.sampling.generator import SamplingGenerator
 
@@ -255,5 +255,5 @@ def test_written_samples_are_read_back_as_the_same_classes(tmp_path):
     assert made.classes == sorted(names)
     data = ImageFolder(name="own", path=str(tmp_path / "made"), resolution=8, channels=1)
     data.classes = classes
-    source = Samples(made, data, 6)
+    source = DatasetSource(made, data, 6)
     assert source.conditional and source._labels.tolist() == [names.index(name) for name in sorted(names)]

@@ -179,4 +179,3 @@ def test_a_run_leaves_pictures_scores_and_a_translator(finished):
         assert own and all(torch.equal(value, weights[f"recipe.{name}.{key}"]) for key, value in own.items())
     with pytest.raises(ValueError, match="takes images of shape"):
         translator.translate(torch.rand(1, 3, 32, 32))
-

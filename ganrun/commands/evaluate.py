@@ -66,6 +66,11 @@ def print_table(cfg: DictConfig, scores: list["Scored"]) -> None:
     screen.print(table)
     if cfg["from"] == "test":
         screen.print("these are the data set's own test samples: the floor, which no generator can be expected to pass")
-    elif any(score.floor is not None for score in scores):
+    elif any(score.floor is not None and "against" not in score.protocol for score in scores):
         other = {"train": "test", "test": "training"}[cfg.split]
         screen.print(f"real: the score of the data set's own {other} samples, the floor under this protocol")
+    copied = [score.metric for score in scores if score.floor is not None and "against" in score.protocol]
+    if copied:
+        screen.print(
+            f"real, of {', '.join(copied)}: the score of the sources themselves, untranslated, which is to be beaten"
+        )

@@ -145,7 +145,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
         num_batches=schedule.num_batches,
         seed=cfg.seed,
         channels_last=cfg.channels_last,
-        **({"unpaired": True} if recipe.unpaired else {}),
+        unpaired=recipe.unpaired,
     )
     activation_bytes = dry_run(module, datamodule)
     compiled = compile_settings(cfg)
@@ -185,9 +185,17 @@ def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
         num_real=cfg.evaluate.num_real,
         even=True,
         conditional=cfg.conditional.key is not None,
-        **({"paired": True} if data.paired else {}),
+        paired=data.paired,
+        source=source_side(data, recipe),
         cache=Path(cfg.cache_dir).expanduser(),
     )
+
+
+def source_side(data: Data, recipe: Recipe) -> Data | None:
+    """The data that the recipe's first output is made from."""
+    output = next(iter(recipe.compared.values()))
+    takes = [takes for takes, gives in recipe.translates.values() if gives == output]
+    return data.sides[takes[0]] if takes else None
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:

@@ -20,18 +20,19 @@ from ganrun.experiment.of_run import config_of
 from ganrun.experiment.outcome import versions
 from ganrun.experiment.resume import parse
 from ganrun.experiment.sample_check import check_device, find_generator
-from ganrun.experiment.sources import Generator, Samples, Source, images_at
+from ganrun.experiment.sources import DatasetSource, GeneratorSource, Source, TranslatorSource, images_at
 from ganrun.experiment.typed import check_known, check_minimum, check_place, check_types
 from ganrun.metrics.metric import Metric
 from ganrun.metrics.scorer import Scorer
 from ganrun.run_dir import RunDir
+from ganrun.sampling.translator import Translator
 
 SPLITS = {"train": "training data", "test": "test data"}
 KEYS = {
     "from": str, "path": str | None, "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
     "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str,
     "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
-    "overwrite": bool,
+    "overwrite": bool, "direction": str | None,
 }  # fmt: skip
 MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size": 1}
 
@@ -63,10 +64,11 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     if not cfg.metric.keys() - {"features"}:
         raise UserError("metric=[]: nothing to score; name some, as in metric=[fid,kid]")
     metrics = build_metrics(cfg)
+    side, other = data.sides[source.like], other and other.sides[source.like]
     for metric in metrics.values():  # a classifier is trained on training data, whichever split it sees
-        metric.features.prepare(other if cfg.split == "test" else data, device_of(cfg))
+        metric.features.prepare(other if cfg.split == "test" else side, device_of(cfg))
     floor = other if cfg.floor and cfg["from"] != "test" else None
-    return scored(cfg, given, metrics, data, source, floor), given.run
+    return scored(cfg, given, metrics, side, source, floor), given.run
 
 
 def check_json(cfg: DictConfig) -> None:
@@ -151,11 +153,19 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
     if cfg["from"] == "test":
         if cfg.split == "test":
             raise UserError("from=test split=test: the same samples on both sides; leave out split=test")
-        return Samples(other, data, cfg.num_samples)
+        return DatasetSource(other, data, cfg.num_samples)
     if cfg["from"] == "images":
-        return Samples(images_at(cfg.path, data), data, cfg.num_samples)
-    sampling = open_generator(given.file, given.run, trust=cfg.trust).to(device_of(cfg))
-    return Generator(sampling, data, cfg.num_samples, cfg.batch_size)
+        return DatasetSource(images_at(cfg.path, data), data, cfg.num_samples)
+    made = open_generator(given.file, given.run, trust=cfg.trust).to(device_of(cfg))
+    if isinstance(made, Translator):
+        if cfg.seeds != 1:
+            raise UserError(
+                f"seeds={cfg.seeds}: a translator draws nothing; it is for generators that start from noise"
+            )
+        return TranslatorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.direction)
+    if cfg.direction is not None:
+        raise UserError(f"direction={cfg.direction}: it is for translators; this generator starts from noise")
+    return GeneratorSource(made, data, cfg.num_samples, cfg.batch_size)
 
 
 def device_of(cfg: DictConfig) -> torch.device:
@@ -172,7 +182,9 @@ def scored(
     """Each metric over all seeds, and of the other split."""
     scorer = Scorer(
         metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
-        asks=given.file is not None, split=SPLITS[cfg.split], cache=Path(cfg.cache_dir).expanduser(), shows=True,
+        paired=source.paired, asks=given.file is not None, split=SPLITS[cfg.split],
+        cache=Path(cfg.cache_dir).expanduser(), shows=True,
+        source=source.data.sides[source.takes] if isinstance(source, TranslatorSource) else None,
     )  # fmt: skip
     scorer.prepare(device_of(cfg))
     seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))
@@ -181,7 +193,9 @@ def scored(
         print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
         other = None
     alone = [name for name, metric in metrics.items() if not metric.needs_pairs]  # which have a floor
-    floor = scorer.score(Samples(other, data, source.num).fakes(0, None), alone) if other and alone else {}
+    floor = scorer.score(DatasetSource(other, data, source.num).fakes(0, None), alone) if other and alone else {}
+    if source.paired and len(alone) < len(metrics):
+        floor |= scorer.score(source.copies(), metrics.keys() - set(alone))
     of = {"from": name_of(given) or cfg["from"], "path": cfg.path}
     if given.file:
         of |= {"weights": weights_of(given.file), "steps": source.sampling.trained.get("steps")}

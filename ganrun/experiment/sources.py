@@ -12,27 +12,62 @@ from torch import Tensor
 from ganrun.classes import listed
 from ganrun.data.base import Data
 from ganrun.data.images import ImageArray, ImageFolder
+from ganrun.data.pixels import to_channels
 from ganrun.errors import UserError
 from ganrun.experiment.build import refusing
 from ganrun.game import Batch
 from ganrun.pictures import to_uint8
 from ganrun.sampling.files import folder_names
 from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.translator import Translator
 
 
 class Source(ABC):
-    """Fakes to score. num: how many there will be. conditional: have they labels? about: for the protocol."""
+    """Fakes to score. num: how many there will be. conditional: have they labels? about: for the protocol.
+
+    like: the side of the data that they should be like. paired: do they come with their targets?
+    """
 
     num: int
-    conditional: bool
+    conditional = False
     about: dict[str, Any]
+    like = "real"
+    paired = False
 
     @abstractmethod
     def fakes(self, seed: int, labels: Tensor | None) -> Iterator[Batch]:
         """Batches of fake, as the data set stores its own, and label if conditional."""
 
 
-class Generator(Source):
+class TranslatorSource(Source):
+    """Images of the data's other side, translated. direction: None = the only or first one."""
+
+    def __init__(self, translator: Translator, data: Data, num: int, batch_size: int, direction: str | None):
+        self.sampling, self.data, self.batch_size = translator, data, batch_size
+        self.direction = translator.direction(direction)
+        self.takes, self.like = translator.between[self.direction]
+        self.num, self.paired = min(num, len(data)), data.paired
+        self.about = {"ema": translator.trained.get("ema"), "direction": self.direction}
+        got = tuple(data.parts[key][0] if key in data.parts else 0 for key in (self.takes, self.like))
+        if got != translator.channels[self.direction]:
+            wanted = " and ".join(map(str, translator.channels[self.direction]))
+            raise UserError(
+                f"from: {self.direction} translates {self.takes} to {self.like} images of {wanted} channels, but dataset "
+                f"{data.name} has {', '.join(f'{key} {list(shape)}' for key, shape in data.parts.items())}"
+            )
+
+    def fakes(self, seed, labels):
+        for batch in self.data.shuffled(self.num, self.batch_size):
+            made = self.sampling.translate(batch[self.takes].float() / 127.5 - 1, self.direction)
+            yield {"fake": to_uint8(made), "target": batch[self.like]}
+
+    def copies(self) -> Iterator[Batch]:
+        """The sources themselves in place of what is made of them: what paired scores must beat."""
+        for batch in self.data.shuffled(self.num, self.batch_size):
+            yield {"fake": to_channels(batch[self.takes], batch[self.like].shape[1]), "target": batch[self.like]}
+
+
+class GeneratorSource(Source):
     """labels, where it is conditional, are those of as many reals."""
 
     def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
@@ -54,7 +89,7 @@ class Generator(Source):
             yield {"fake": fake} | ({} if label is None else {"label": label})
 
 
-class Samples(Source):
+class DatasetSource(Source):
     """The samples of another data set, at most `num` of them, in a fixed shuffle.
 
     Their labels are used where each class is one of the data's, by its name or by the folder that `ganrun sample` gives

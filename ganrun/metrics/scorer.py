@@ -36,7 +36,8 @@ class Scorer:
 
     split: what the reals are called in the protocol. shows: how far it is, where nothing else does?
     conditional: are the fakes made for labels? asks: are these chosen here, for a generator? paired: do the fakes come
-    with their targets? cache: folder for statistics of reals, None = computed each time.
+    with their targets? source: what they are made from, None = noise. cache: folder for statistics of reals, None =
+    computed each time.
     """
 
     metrics: dict[str, Metric]
@@ -46,10 +47,10 @@ class Scorer:
     even: bool = False
     conditional: bool = False
     paired: bool = False
+    source: Data | None = None
     split: str = "training data"
     asks: bool = True
     shows: bool = False
-    paired: bool = False
     cache: Path | None = None
     _labels: Tensor | None = field(default=None, init=False)
     _real: dict[tuple[Key, int], Summary] = field(default_factory=dict, init=False)  # with the number of reals
@@ -179,6 +180,7 @@ class Scorer:
             **metric.features.protocol,
             "dataset": self.data.name,
             "data": self.data.identity,
+            **({"source": self.source.identity} if self.source else {}),
             **self.data.described,
             "split": self.split,
             "num_real": min(num_real, limit) if metric.needs_real else 0,
