@@ -52,8 +52,8 @@ class TranslatorSource(Source):
         if got != translator.channels[self.direction]:
             wanted = " and ".join(map(str, translator.channels[self.direction]))
             raise UserError(
-                f"from: {self.direction} translates {self.takes} to {self.like} images of {wanted} channels, but dataset "
-                f"{data.name} has {', '.join(f'{key} {list(shape)}' for key, shape in data.parts.items())}"
+                f"from: {self.direction} takes {self.takes} images and makes {self.like} ones, of {wanted} channels, but "
+                f"dataset {data.name} has {', '.join(f'{key} {list(shape)}' for key, shape in data.parts.items())}"
             )
 
     def fakes(self, seed, labels):
