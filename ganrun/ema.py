@@ -16,7 +16,7 @@ class EMA(nn.Module):
 
     decay: weight of the old average, after step t at most (1 + t) / (warmup + t), so that early averages are not
     dominated by the initial weights (warmup 1 = off). start: step before which the average is a copy of the networks,
-    as in BigGAN (Brock et al. 2019, arXiv 1809.11096, appendix C); 0 = off.
+    as in the code of BigGAN (Brock et al. 2019, arXiv 1809.11096); 0 = off.
     """
 
     def __init__(

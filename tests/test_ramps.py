@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import TINY
 from forked import run
+from test_configs import SMALL as BUILT
 from test_configs import composed
 from test_runs import assert_same_state
 from torch import nn
@@ -15,10 +16,11 @@ from torch import nn
 from ganrun.augment.instance_noise import InstanceNoise
 from ganrun.ema import EMA, HalfLifeEMA
 from ganrun.errors import UserError
+from ganrun.experiment.build import build
 from ganrun.game import Now
 from ganrun.optim import PlayerOptimizer
 from ganrun.penalties import R1
-from ganrun.ramps import Constant, ConstantThenLinear, Cosine, Linear, at, bounds
+from ganrun.ramps import Constant, ConstantThenLinear, Cosine, Linear, Ramp, at, bounds
 from ganrun.terms import FeatureMatching
 
 
@@ -44,6 +46,33 @@ def when(step: int) -> Now:
 def test_course_by_hand(ramp, expected):
     assert [at(ramp, when(step)) for step in (0, 25, 50, 100, 1000)] == pytest.approx(expected, abs=1e-12)
     assert bounds(ramp) == pytest.approx((min(expected[0], expected[-1]), max(expected[0], expected[-1])))
+
+
+class Saw(Ramp):
+    """A user's own."""
+
+    def __init__(self, high: float, period: int):
+        self.high, self.period = high, period
+
+    def at(self, now):
+        return self.high * (1 + now.step % self.period) / self.period
+
+
+def test_a_ramp_of_ones_own_in_a_config():
+    saw = "{_target_: test_ramps.Saw, high: 3, period: 3}"
+    cfg, _ = composed(*BUILT, "penalty=[r1]", f"penalty.r1.weight={saw}")
+    penalty = build(cfg).module.recipe.adversary.penalties["r1"]
+    assert [at(penalty.weight, when(step)) for step in range(4)] == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize(("every", "due"), [(1, [0, 1, 2, 3, 4, 5]), (3, [0, 3])])
+def test_a_term_acts_in_its_steps_multiplied_by_their_distance(every, due):
+    term, seen = FeatureMatching(Linear(2, 4, over=4), every=every), []
+    for step in range(6):
+        term.now = when(step)
+        seen += [step] * term.due
+        assert term.strength == pytest.approx(every * min(4, 2 + step / 2))
+    assert seen == due
 
 
 def test_the_ends_are_exact():
