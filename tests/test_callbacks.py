@@ -54,6 +54,11 @@ class Enough(pl.Callback):
         trainer.should_stop = trainer.should_stop or trainer.global_step == self.after
 
 
+class Unreadable(pl.Callback):
+    def state_dict(self):
+        return {"where": Path("x")}
+
+
 class Lines(Logger):
     name = version = None
 
@@ -86,6 +91,7 @@ def place(tmp_path):
     nodes = {
         "callbacks/shrink": {"by": 1e-3, "_target_": "own_watchers.Shrink"},
         "callbacks/enough": {"after": 3, "_target_": "own_watchers.Enough"},
+        "callbacks/unreadable": {"_target_": "own_watchers.Unreadable"},
         "callbacks/nothing": {"_target_": "own_watchers.Nothing"},
         "logger/lines": {"file": "lines.txt", "_target_": "own_watchers.Lines"},
         "logger/none-of-it": {"_target_": "own_watchers.Nothing"},
@@ -129,6 +135,13 @@ def test_a_callback_may_end_a_run_that_can_go_on(place):
     assert json.loads((place / "r" / "result.json").read_text())["steps"] == 3
     run("resume=r", *TRUST, cwd=place)
     assert json.loads((place / "r" / "result.json").read_text())["steps"] == 9
+
+
+def test_a_state_that_no_resume_could_read_is_refused_when_it_is_saved(place):
+    args = ["--config-dir", "my", "callbacks=[unreadable]", *SMALL, "steps=4", "checkpoint.every=2", "run_dir=r"]
+    err = run(*args, cwd=place, check=2).err
+    assert "callback Unreadable: its state_dict() holds something else" in err and err.count("\n") == 1
+    assert not list((place / "r" / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(
