@@ -16,7 +16,7 @@ class EMA(nn.Module):
 
     decay: weight of the old average, after step t at most (1 + t) / (warmup + t), so that early averages are not
     dominated by the initial weights (warmup 1 = off). start: step before which the average is a copy of the networks,
-    as in BigGAN (Brock et al. 2019, arXiv 1809.11096, appendix C); 0 = off.
+    as in the code of BigGAN (Brock et al. 2019, arXiv 1809.11096); 0 = off.
     """
 
     def __init__(
@@ -38,14 +38,16 @@ class EMA(nn.Module):
         self._parameters_of = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
 
     def decay_at(self, step: int, batch_size: int) -> float:
-        """Weight of the old average after step `step`."""
-        now = Now(step, 0, step * batch_size)
-        return min(at(self.decay, now), (1 + step) / (self.warmup + step))
+        """Weight of the old average after step `step`, of batch_size images a move."""
+        return self._decay(Now(step, 0, step * batch_size), batch_size) if step >= self.start else 0.0
+
+    def _decay(self, now: Now, batch_size: int) -> float:
+        return min(at(self.decay, now), (1 + now.step) / (self.warmup + now.step))
 
     @torch.no_grad()
     def update(self, step: int, batch_size: int) -> None:
         """After step `step` (counted from 0), of batch_size images a move, has moved the networks."""
-        decay = self.decay_at(step, batch_size) if step >= self.start else 0.0
+        decay = self.decay_at(step, batch_size)
         if self._parameters_of[0]:
             torch._foreach_lerp_(*self._parameters_of, 1 - decay)
         for average, live in zip(self.average, self._live, strict=True):
@@ -98,8 +100,7 @@ class HalfLifeEMA(EMA):
         self.half_life = half_life
         self.rampup = rampup
 
-    def decay_at(self, step: int, batch_size: int) -> float:
-        now = Now(step, 0, step * batch_size)
+    def _decay(self, now: Now, batch_size: int) -> float:
         half_life = at(self.half_life, now)
         if self.rampup is not None:
             half_life = min(half_life, now.images * self.rampup)

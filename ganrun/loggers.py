@@ -31,15 +31,6 @@ class Csv(InRun):
         return CSVLogger(run, name="csv", flush_logs_every_n_steps=1)
 
 
-class OneWandbRun(WandbLogger):
-    """Ends its run with the fit: the next job of a sweep would go on with it."""
-
-    def finalize(self, status: str) -> None:
-        super().finalize(status)
-        if self._experiment is not None:
-            self._experiment.finish()
-
-
 class Wandb(InRun):
     """Weights & Biases; a resume goes on with the same run there.
 
@@ -54,9 +45,15 @@ class Wandb(InRun):
         self.offline = mode == "offline"
 
     def open(self, run: Path) -> Logger:
+        class OneRun(WandbLogger):  # here, where no config can name it
+            def finalize(self, status: str) -> None:
+                super().finalize(status)
+                if self._experiment is not None:
+                    self._experiment.finish()  # or the next job of a sweep would go on with it
+
         earlier = sorted(run.glob("wandb/*run-*-*"))  # <when>-<id>
         own = earlier[0].name.rpartition("-")[2] if earlier else None
-        return OneWandbRun(name=run.name, save_dir=run, version=own, offline=self.offline, project=self.project)
+        return OneRun(name=run.name, save_dir=run, version=own, offline=self.offline, project=self.project)
 
 
 class Mlflow(InRun):

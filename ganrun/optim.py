@@ -39,6 +39,20 @@ def in_one_go(cls: type[torch.optim.Optimizer], settings: Iterable[str]) -> dict
     return {"foreach": True} if "foreach" in inspect.signature(cls).parameters else {}
 
 
+def check_rate(lr: float | Ramp, lr_schedule: str, decay_steps: int, decay_start: int | None) -> None:
+    """Raises UserError for a learning rate, or a course of it, that cannot be."""
+    if lr_schedule not in LR_SCHEDULES:
+        raise UserError(f"lr_schedule={lr_schedule}; {one_of(LR_SCHEDULES, lr_schedule)}")
+    low, high = bounds(lr)
+    if not 0 <= low <= high < math.inf or high == 0:
+        raise UserError(f"lr={lr}; expected more than 0")
+    require(1, decay_steps=decay_steps)
+    if decay_start is not None and lr_schedule != "constant-then-linear":
+        raise UserError(f"decay_start={decay_start}: lr_schedule={lr_schedule} has none (null = off)")
+    if decay_start is not None and not 0 <= decay_start < decay_steps:
+        raise UserError(f"decay_start={decay_start}; expected at least 0 and less than decay_steps={decay_steps}")
+
+
 def setting_at(value: Any, now: Now) -> Any:
     """An optimizer's own setting now; of a list, such as Adam's betas, each number or ramp."""
     return tuple(float(at(each, now)) for each in value) if isinstance(value, list) else at(value, now)
@@ -71,19 +85,10 @@ class PlayerOptimizer:
         clip_gradients: float | None = None,
         **settings,
     ):
-        if lr_schedule not in LR_SCHEDULES:
-            raise UserError(f"lr_schedule={lr_schedule}; {one_of(LR_SCHEDULES, lr_schedule)}")
+        check_rate(lr, lr_schedule, decay_steps, decay_start)
         for name, value in {"clip_weights": clip_weights, "clip_gradients": clip_gradients}.items():
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name}={value}; expected more than 0 (null = off)")
-        low, high = bounds(lr)
-        if not 0 <= low <= high < math.inf or high == 0:
-            raise UserError(f"lr={lr}; expected more than 0")
-        require(1, decay_steps=decay_steps)
-        if decay_start is not None and lr_schedule != "constant-then-linear":
-            raise UserError(f"decay_start={decay_start}: lr_schedule={lr_schedule} has none (null = off)")
-        if decay_start is not None and not 0 <= decay_start < decay_steps:
-            raise UserError(f"decay_start={decay_start}; expected at least 0 and less than decay_steps={decay_steps}")
         self.parameters = list(parameters)
         self.lr = lr
         self.factor = 1.0  # what rollbacks have left of the learning rate: derived from their number, never saved

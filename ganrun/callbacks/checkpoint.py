@@ -1,14 +1,17 @@
 """When a run's checkpoints and its generator file are written, and which of them stay."""
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ganrun.checkpoint_file import FORMAT, save_checkpoint
+from ganrun.errors import UserError
 from ganrun.run_dir import RunDir
 from ganrun.storage import link, writing
 
@@ -25,6 +28,19 @@ class CheckpointFiles(TorchCheckpointIO):
 
     def load_checkpoint(self, path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.content
+
+
+def check_states(states: dict[str, Any]) -> None:
+    """Raises UserError for a callback's state that no resume could read."""
+    for name, state in states.items():
+        buffer = io.BytesIO()
+        try:
+            torch.save(state, buffer)
+            buffer.seek(0)
+            torch.load(buffer, weights_only=True)
+        except Exception as error:  # pickle and torch raise many kinds
+            kept = "a checkpoint keeps tensors, numbers, text, lists and dicts, which no code is run to read"
+            raise UserError(f"callback {name}: its state_dict() holds something else; {kept}") from error
 
 
 class Checkpoints(pl.Callback):
@@ -55,6 +71,7 @@ class Checkpoints(pl.Callback):
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
         trainer.logger.experiment.flush()  # TensorBoard's: a resume will not log again what came before a checkpoint
+        check_states(checkpoint["callbacks"])
         now = {
             "format": FORMAT,
             "attempt": pl_module.attempt,

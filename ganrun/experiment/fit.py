@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
 from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
 from ganrun.callbacks.collapse import Collapse
@@ -165,7 +166,8 @@ class Fit:
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=step + 1 if step else None,
         )  # fmt: skip
-        self.loggers = [one.open(run.path) if isinstance(one, InRun) else one for one in parts.loggers]
+        added = parts.loggers if rank_zero_only.rank == 0 else []  # a user's own need not know of other processes
+        self.loggers = [one.open(run.path) if isinstance(one, InRun) else one for one in added]
         job = "" if run.job is None else f"job {run.job}: "
         progress = ShowProgress(self.scalars, console(), scores=lambda: self.evaluate.last, job=job)
         first = [watch, self.scalars, *parts.callbacks]  # these before what saves their states
