@@ -21,6 +21,7 @@ from ganrun.errors import UserError
 
 SHOWN = 5  # names in one line
 WHERE = "<folder or .zip>"
+OF_SOURCE = {"path": "source", "range": "source_range", "channels": "source_channels"}  # a side's key -> the source's
 OF_CLASSES = ("classes: ", "no classes: ")  # notes on labels that are not used
 
 
@@ -73,7 +74,8 @@ class TwoFolders(TwoSided, ImageFolder):
         """A message of one side, with the keys of both."""
         if key == "real":
             return text
-        return re.sub(r"dataset\.(path|range|channels)\b", lambda key: SOURCE_KEYS[key[1]], text)
+        keys = OF_SOURCE if self.source else {name: of for name, of in OF_SOURCE.items() if name != "path"}
+        return re.sub(rf"dataset\.({'|'.join(keys)})\b", lambda found: f"dataset.{keys[found[1]]}", text)
 
     def _take(self, sides: dict[str, ImageFolder], labelled: bool) -> None:
         """What is to be said of the sides."""
@@ -92,9 +94,6 @@ class TwoFolders(TwoSided, ImageFolder):
                 f"dataset={self.name} needs dataset.source={WHERE}, the images to translate, and dataset.path={WHERE}, "
                 "what they are to become"
             )
-
-
-SOURCE_KEYS = {key: f"dataset.source{f'_{key}' if key != 'path' else ''}" for key in ("path", "range", "channels")}
 
 
 @dataclass(kw_only=True)

@@ -146,13 +146,21 @@ def _nearest(key: str, known: set[str]) -> str:
     head, _, leaf = key.rpartition(".")
     siblings = {name for name in known if name.startswith(f"{head}.")} if head else {k for k in known if "." not in k}
     if head in groups() and not siblings:
-        example = next(iter(options(head)), "")
-        return f"{key}: there is no such key; choose an option first, as in {head}=[{example}] {head}.{example}.{leaf}="
+        return f"{key}: there is no such key; choose an option first, as in {_first(head, leaf)}"
     same_leaf = sorted(name for name in known if name.rpartition(".")[2] == leaf and name != key)
     elsewhere = [FROM_OTHERS[key]] if FROM_OTHERS.get(key) in known else same_leaf[:3]
     if elsewhere:
         return f"{key}: there is no such key; did you mean {' or '.join(elsewhere)}? {one_of(siblings or known, '')}"
     return f"{key}: there is no such key; {one_of(siblings or known, key)}"
+
+
+def _first(group: str, leaf: str) -> str:
+    """The words that choose an option, one that has such a key if there is one, and set it."""
+    if defaults().get(group, "").startswith("["):
+        example = next(iter(options(group)), "")
+        return f"{group}=[{example}] {group}.{example}.{leaf}="
+    having = [name for name in options(group) if leaf in OmegaConf.load(config_dir() / group / f"{name}.yaml")]
+    return f"{group}={next(iter([*having, *options(group)]), '')} {group}.{leaf}="
 
 
 def is_choice(group: str, value: str) -> bool:

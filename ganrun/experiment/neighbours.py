@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ganrun.data.base import Data, Images
+from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.metrics.distances import nearest
 from ganrun.pictures import to_uint8
@@ -13,7 +13,7 @@ READ = 8192  # images at a time
 
 def check_fits(data: Data, samples: Tensor, neighbours: int) -> None:
     """Raises UserError unless the set has images of the samples' shape, and enough of them."""
-    if not isinstance(data, Images):
+    if len(data.shape) != 3:
         raise UserError(f"neighbours={neighbours}: it needs images, but dataset {data.name} has vectors")
     if data.shape != samples.shape[1:]:
         got, had = ("x".join(map(str, shape)) for shape in (samples.shape[1:], data.shape))
