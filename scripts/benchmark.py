@@ -47,7 +47,6 @@ from ganrun.experiment.report import console
 
 # Nothing beside the steps, and an average that is the same at every step.
 QUIET = ["metric=[]", "on_collapse=null", "sample_every=0", "checkpoint.every=0", "evaluate.every=0", "ema.warmup=1"]
-SIDE = 2048  # of the matrices that tell the peak
 
 
 class Flops(TorchDispatchMode):
@@ -130,20 +129,20 @@ def measure(name: str, precision: str, options: argparse.Namespace) -> dict[str,
         "finite_over_ganrun": ratio("finite", "ganrun"),
         "outside_training_step": median(turns.outside[1 : rounds + 1]),
         "gigaflop": turns.flops / 1e9,
-        "share_of_peak": turns.flops / 1e6 / spreads["ganrun"]["median"] / peak(precision),
+        "share_of_peak": turns.flops / 1e6 / spreads["ganrun"]["median"] / peak(precision, options.side),
     }
 
 
-def peak(precision: str) -> float:
-    """GFLOP/s of the best of several products of large matrices and large convolutions."""
+def peak(precision: str, side: int) -> float:
+    """GFLOP/s of the best of several products of matrices, side x side, and of convolutions, side / 32 images each."""
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     device = device_type("auto")
-    matrix = torch.randn(SIDE, SIDE, device=device).to(dtype)
-    images = torch.randn(64, 128, 16, 16, device=device).to(dtype, memory_format=torch.channels_last)
+    matrix = torch.randn(side, side, device=device).to(dtype)
+    images = torch.randn(side // 32, 128, 16, 16, device=device).to(dtype, memory_format=torch.channels_last)
     kernels = torch.randn(256, 128, 4, 4, device=device).to(dtype, memory_format=torch.channels_last)
     works = {
-        2 * SIDE**3: lambda: matrix @ matrix,
-        2 * 64 * 256 * 8 * 8 * 128 * 4 * 4: lambda: conv2d(images, kernels, stride=2, padding=1),
+        2 * side**3: lambda: matrix @ matrix,
+        2 * (side // 32) * 256 * 8 * 8 * 128 * 4 * 4: lambda: conv2d(images, kernels, stride=2, padding=1),
     }
     speeds = []
     for flops, act in works.items():
@@ -231,6 +230,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer", type=open_peer, action="append", default=[], metavar="CHECKOUT", help="see above")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for ganrun, as compile=true")
     parser.add_argument("--costs", type=costs, help=f"instead of rows: of {','.join(COSTS)}")
+    parser.add_argument("--side", type=positive, default=2048, help="of the matrices that tell the peak (default 2048)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the rows")
     options = parser.parse_args()

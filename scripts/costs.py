@@ -153,7 +153,7 @@ def sweep() -> dict[str, float]:
         command(*words, *more)[0] for more in ([jobs, f"steps={STEPS}"], [jobs, "steps=1"], ["seed=0", "steps=1"])
     )
     step = (whole - short) / JOBS / (STEPS - 1)
-    found = {"seconds": whole, "a_job": (whole - single) / (JOBS - 1), "a_step": step}
+    found = {"seconds": whole, "single": single, "a_job": (whole - single) / (JOBS - 1), "a_step": step}
     found["beyond_steps"] = found["a_job"] - STEPS * step
     say(f"sweep of {JOBS} jobs of {STEPS} steps: {whole:.1f} s; a job {found['a_job']:.2f} s, of which "
         f"{found['beyond_steps']:.2f} s beyond its steps")  # fmt: skip

@@ -593,7 +593,7 @@ def test_checkpoint_of_another_format(copied, tmp_path):
     content["ganrun"]["format"] = 7
     save_checkpoint(content, last)
     refused = run("resume=run/checkpoints/last.ckpt", "steps=50", cwd=tmp_path, check=2)
-    assert "last.ckpt: checkpoint format 7; this ganrun reads format 2" in refused.err
+    assert "last.ckpt: checkpoint format 7; this ganrun reads format 3" in refused.err
     torch.save({**content, "ganrun": {"format": 1}}, last)  # as the first format was written
     refused = run("resume=run/checkpoints/last.ckpt", "steps=50", cwd=tmp_path, check=2)
     assert "not written by ganrun with checkpoint format 3" in refused.err
