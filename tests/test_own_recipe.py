@@ -101,7 +101,8 @@ recipe:
   terms: ${{term}}
 """,
     "schedule/three-players.yaml": "# Both critics move, then the generator\ncritic: 1\nother: 1\ngenerator: 1\n",
-    "term/content.yaml": "# A content loss\ncontent:\n  _target_: own_recipes.Content\n  channels: ${dataset.channels}\n",
+    "term/content.yaml": "# A content loss\ncontent:\n  _target_: own_recipes.Content\n"
+    "  channels: ${dataset.channels}\n",
     "presentation/one-earlier.yaml": "# One earlier fake\none-earlier:\n  _target_: own_recipes.OneEarlier\n"
     "  channels: ${dataset.channels}\n  resolution: ${dataset.resolution}\n",
 }

@@ -40,6 +40,7 @@ class TestPublishedSizes:
             ({"source_channels": 3}, 2_768_705),
             ({"norm": "instance-plain"}, 2_764_737),
             ({"norm": "instance-plain", "layers": 0}, 8_705),
+            ({"norm": "instance-plain", "layers": 5, "width": 16}, 699_633),
         ],
     )
     def test_patchgan(self, settings, expected):

@@ -50,10 +50,11 @@ class TranslatorSource(Source):
         self.about = {"ema": translator.trained.get("ema"), "direction": self.direction}
         got = tuple(data.parts[key][0] if key in data.parts else 0 for key in (self.takes, self.like))
         if got != translator.channels[self.direction]:
-            wanted = " and ".join(map(str, translator.channels[self.direction]))
+            wanted = " to ".join(map(str, translator.channels[self.direction]))
+            have = ", ".join(f"{key} {list(shape)}" for key, shape in data.parts.items())
             raise UserError(
-                f"from: {self.direction} takes {self.takes} images and makes {self.like} ones, of {wanted} channels, but "
-                f"dataset {data.name} has {', '.join(f'{key} {list(shape)}' for key, shape in data.parts.items())}"
+                f"from: {self.direction} translates {self.takes} to {self.like} images, {wanted} channels; dataset "
+                f"{data.name} has {have}"
             )
 
     def fakes(self, seed, labels):
