@@ -36,20 +36,33 @@ def make(config=DCGAN, noise=Normal, *, classes=(), value_range=(-1, 1)) -> tupl
         generator(torch.randn(32, 3), labels)  # batch norm's running statistics move
     target = {"_target_": f"ganrun.noise.{noise.__name__}", "z_dim": 3}
     sampling = SamplingGenerator(generator.eval(), noise(3), value_range=value_range, classes=list(classes))
-    return sampling, {"generator": config, "noise": target}
+    about = {"value_range": value_range and list(value_range), "classes": list(classes)}
+    return sampling, {"networks": {"generator": config}, "noise": target, **about}
 
 
 @pytest.fixture
 def saved(tmp_path):
     """Path and SamplingGenerator of a saved dcgan."""
     sampling, description = make()
-    save_generator(tmp_path / "generator.safetensors", sampling, description)
+    save_generator(tmp_path / "generator.safetensors", sampling.state_dict(), description)
     return tmp_path / "generator.safetensors", sampling
 
 
 def rewrite(path, **changes) -> None:
+    """Changes keys of the header; generator: the config of that network."""
+    if "generator" in changes:
+        changes["networks"] = {"generator": changes.pop("generator")}
     header = path.with_suffix(".yaml")
     header.write_text(yaml.safe_dump({**yaml.safe_load(header.read_text()), **changes}))
+
+
+def test_files_of_format_1_still_load(saved):
+    path, sampling = saved
+    header = yaml.safe_load(path.with_suffix(".yaml").read_text())
+    older = {"format": 1, "generator": header["networks"]["generator"], "noise": header["noise"]}
+    older |= {key: header[key] for key in ("value_range", "classes")}
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(older))
+    torch.testing.assert_close(load_generator(path).sample(3), sampling.sample(3), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +77,7 @@ def rewrite(path, **changes) -> None:
 def test_round_trip(tmp_path, config, noise, settings, shape):
     sampling, description = make(config, noise, **settings)
     path = tmp_path / "generator.safetensors"
-    save_generator(path, sampling, description)
+    save_generator(path, sampling.state_dict(), description)
     assert sorted(file.name for file in path.parent.iterdir()) == ["generator.safetensors", "generator.yaml"]
     loaded = ganrun.load_generator(str(path))
     torch.testing.assert_close(loaded.state_dict(), sampling.state_dict(), rtol=0, atol=0)
@@ -235,7 +248,7 @@ def test_trusts_what_the_caller_names(saved, tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text("from ganrun.networks.dcgan import Generator\n")
     monkeypatch.syspath_prepend(tmp_path)
     path, sampling = saved
-    config = yaml.safe_load(path.with_suffix(".yaml").read_text())["generator"]
+    config = yaml.safe_load(path.with_suffix(".yaml").read_text())["networks"]["generator"]
     rewrite(path, generator={**config, "_target_": "my_networks.Generator"})
     with pytest.raises(UserError, match="names my_networks"):
         load_generator(path)
@@ -292,16 +305,16 @@ def test_refuses_a_broken_yaml(saved, text):
         load_generator(saved[0])
 
 
-@pytest.mark.parametrize("got", [None, 0, 2])
+@pytest.mark.parametrize("got", [None, 0, 3])
 def test_refuses_another_format(saved, got):
     rewrite(saved[0], format=got)
-    with pytest.raises(UserError, match=f"format {got}; this ganrun reads format 1"):
+    with pytest.raises(UserError, match=f"format {got}; this ganrun reads formats 1 and 2"):
         load_generator(saved[0])
 
 
 @pytest.mark.parametrize("change", [{"width": 4}, {"resolution": 30}, {"typo": 1}, {"norm": "none"}])
 def test_refuses_networks_that_do_not_fit(saved, change):
-    config = yaml.safe_load(saved[0].with_suffix(".yaml").read_text())["generator"]
+    config = yaml.safe_load(saved[0].with_suffix(".yaml").read_text())["networks"]["generator"]
     rewrite(saved[0], generator={**config, **change})
     with pytest.raises(UserError):
         load_generator(saved[0])

@@ -240,7 +240,7 @@ def test_grid(sample, plain, cond):
 def many(runs):
     """An untrained generator of 300 numbered classes, named from 1 on."""
     header = yaml.safe_load((runs / "cond" / "generator.yaml").read_text())
-    settings = {key: value for key, value in header["generator"].items() if key != "_target_"} | {"num_classes": 300}
+    settings = {key: value for key, value in header["networks"]["generator"].items() if key != "_target_"} | {"num_classes": 300}
     torch.manual_seed(0)
     classes = sorted(str(i) for i in range(1, 301))
     sampling = SamplingGenerator(
@@ -250,8 +250,8 @@ def many(runs):
         classes=classes,
     )
     (runs / "many").mkdir()
-    about = {"generator": header["generator"] | {"num_classes": 300}, "noise": header["noise"]}
-    save_generator(runs / "many" / FILES[0], sampling, about)
+    networks = {"generator": header["networks"]["generator"] | {"num_classes": 300}}
+    save_generator(runs / "many" / FILES[0], sampling.state_dict(), {**header, "networks": networks, "classes": classes})
     return load_generator(runs / "many" / FILES[0])
 
 
