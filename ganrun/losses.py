@@ -98,22 +98,20 @@ class Minimax(NonSaturating):
 
 
 class LeastSquares(Smoothed):
-    """LSGAN: 1/2 E(D(G(z)) - 1)^2 for the generator.
-
-    generator_factor: multiplies the generator's loss; 2 leaves out the 1/2, as CycleGAN does (arXiv 1703.10593).
-    """
-
-    def __init__(self, smoothing: float = 0.0, discriminator_factor: float = 1.0, generator_factor: float = 1.0):
-        super().__init__(smoothing, discriminator_factor)
-        if generator_factor <= 0:
-            raise ValueError(f"generator_factor={generator_factor}; expected more than 0 (1 = off)")
-        self.generator_factor = generator_factor
+    """LSGAN: 1/2 E(D(G(z)) - 1)^2 for the generator."""
 
     def discriminator(self, real, fake):
         return self.discriminator_factor * least_squares(real, fake, self.smoothing)
 
     def generator(self, real, fake):
-        return self.generator_factor * (fake - 1).square().mean() / 2
+        return (fake - 1).square().mean() / 2
+
+
+class LeastSquaresOfCycleGAN(LeastSquares):
+    """E(D(G(x)) - 1)^2 for the generator, without the 1/2: Zhu et al. 2017, arXiv 1703.10593, section 4."""
+
+    def generator(self, real, fake):
+        return (fake - 1).square().mean()
 
 
 class Hinge(AdversarialLoss):

@@ -28,7 +28,7 @@ LOSSES = {  # class, penalties (weight, every), moves of the discriminator, opti
     "non-saturating": ("NonSaturating", {}, 1, ADAM, None, "batch"),
     "minimax": ("Minimax", {}, 1, ADAM, None, "batch"),
     "lsgan": ("LeastSquares", {}, 1, ADAM, None, "batch"),
-    "lsgan-cyclegan": ("LeastSquares", {}, 1, ADAM, None, "batch"),
+    "lsgan-cyclegan": ("LeastSquaresOfCycleGAN", {}, 1, ADAM, None, "batch"),
     "hinge": ("Hinge", {}, 1, ADAM, None, "batch"),
     "relativistic-pairing": ("RelativisticPairing", {}, 1, ADAM, None, "batch"),
     "relativistic-average": ("RelativisticAverage", {}, 1, ADAM, None, "batch"),
