@@ -112,7 +112,7 @@ MISTAKES = {
     "model=mlp critic.norm=layer": "critic.norm: nothing in this experiment reads it",
     "optimizer=rmsprop optimizer.betas=[0,1]": "optimizer.betas: there is no such key",
     "optimizer.lr=-1": "lr=-1; expected more than 0",
-    "optimizer.lr_schedule=lin": "did you mean linear?",
+    "optimizer.lr_schedule=lin": "did you mean linear or constant-then-linear?",
     "optimizer.betas=3": "optimizer.discriminator: ",
     "ema.decay=2": "ema: decay=2; expected 0 <= decay < 1; ema=none is off",
     "schedule.discriminator=0": "expected at least 1 move a player",

@@ -14,6 +14,7 @@ from test_runs import assert_same_state
 from torch import nn
 
 from ganrun.augment.instance_noise import InstanceNoise
+from ganrun.callbacks.rates import ramps
 from ganrun.ema import EMA, HalfLifeEMA
 from ganrun.errors import UserError
 from ganrun.experiment.build import build
@@ -63,6 +64,17 @@ def test_a_ramp_of_ones_own_in_a_config():
     cfg, _ = composed(*BUILT, "penalty=[r1]", f"penalty.r1.weight={saw}")
     penalty = build(cfg).module.recipe.adversary.penalties["r1"]
     assert [at(penalty.weight, when(step)) for step in range(4)] == [1, 2, 3, 1]
+
+
+def test_ramps_are_logged_by_the_names_of_their_parts_or_by_paths_that_differ():
+    def critic(end: float) -> nn.ModuleDict:
+        parts = {"r1": R1(Linear(2, end, over=4)), "plain": R1(3.0)}
+        for part in parts.values():
+            part.now = when(2)
+        return nn.ModuleDict(parts)
+
+    assert ramps(critic(0)) == {"r1/weight": 1}
+    assert ramps(nn.ModuleDict({"a": critic(0), "b": critic(4)})) == {"a.r1/weight": 1, "b.r1/weight": 3}
 
 
 @pytest.mark.parametrize(("every", "due"), [(1, [0, 1, 2, 3, 4, 5]), (3, [0, 3])])
@@ -270,7 +282,7 @@ def test_a_ramped_weight_acts_and_is_logged_in_a_whole_run(tmp_path):
 
 def test_a_run_goes_on_in_the_middle_of_its_ramps(tmp_path):
     """To the bit; and when it goes on for longer, ramps over ${steps} keep their first horizon."""
-    ramps = [
+    changing = [
         f"penalty.r1.weight={FALL}",
         "optimizer.lr={_target_: ganrun.ramps.Cosine, start: 1e-3, end: 0, over: ${steps}}",
         "optimizer.generator.betas=[{_target_: ganrun.ramps.Linear, start: 0, end: 0.9, over: 64, unit: images},0.9]",
@@ -280,12 +292,12 @@ def test_a_run_goes_on_in_the_middle_of_its_ramps(tmp_path):
         "ema=half-life",
         "ema.half_life={_target_: ganrun.ramps.Linear, start: 10, end: 50, over: 5}",
     ]
-    run(*SMALL, *ramps, "checkpoint.every=3", "checkpoint.keep=null", "run_dir=whole", cwd=tmp_path)
+    run(*SMALL, *changing, "checkpoint.every=3", "checkpoint.keep=null", "run_dir=whole", cwd=tmp_path)
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     run("resume=whole", "steps=8", cwd=tmp_path)
     run("resume=stopped/checkpoints/step-000003.ckpt", "steps=8", cwd=tmp_path)
     assert_same_state(tmp_path / "whole", tmp_path / "stopped")
-    fixed = [setting.replace("${steps}", "6") for setting in ramps]
+    fixed = [setting.replace("${steps}", "6") for setting in changing]
     run(*SMALL, *fixed, "steps=8", "run_dir=once", cwd=tmp_path)
     assert_same_state(tmp_path / "whole", tmp_path / "once")
 
