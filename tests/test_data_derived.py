@@ -132,6 +132,14 @@ def test_a_source_is_derived_from_the_flipped_and_cropped_image(name):
 
 
 @pytest.mark.parametrize("name", OF_COLOUR)
+def test_a_source_is_made_where_the_image_lies(name):
+    data = OF_COLOUR[name](noise(flip=True, random_crop=2))
+    batch = Rounds(data, batch_size=4, num_batches=1, seed=0)[0]
+    there = data.complete({key: value.to("meta") for key, value in batch.items()})
+    assert there["source"].device.type == "meta" and there["source"].shape == (4, *data.parts["source"])
+
+
+@pytest.mark.parametrize("name", OF_COLOUR)
 def test_samples_for_scores_have_the_same_source_whenever_they_are_read(name):
     data = OF_COLOUR[name](noise(flip=True))
     whole = data.read(torch.arange(30))

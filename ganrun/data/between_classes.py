@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ganrun.data.base import Data
-from ganrun.data.derived import check_channels, check_images
+from ganrun.data.derivation import check_channels, check_images
 from ganrun.data.sides import Subset, TwoSided
 from ganrun.errors import UserError, one_of
 

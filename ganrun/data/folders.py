@@ -59,6 +59,7 @@ class TwoFolders(TwoSided, ImageFolder):
     source: str | None = None
     source_channels: int | None = None
     source_range: Sequence[float] | str | None = None
+    side_by_side = False
 
     def _open_side(self, key: str, kind: type[ImageFolder] = ImageFolder, **settings: Any) -> ImageFolder:
         own = {field.name: getattr(self, field.name) for field in fields(ImageFolder)} | {"num_classes": None}
@@ -74,19 +75,20 @@ class TwoFolders(TwoSided, ImageFolder):
         """A message of one side, with the keys of both."""
         if key == "real":
             return text
-        keys = OF_SOURCE if self.source else {name: of for name, of in OF_SOURCE.items() if name != "path"}
+        keys = {name: of for name, of in OF_SOURCE.items() if name != "path" or not self.side_by_side}
         return re.sub(rf"dataset\.({'|'.join(keys)})\b", lambda found: f"dataset.{keys[found[1]]}", text)
 
     def _take(self, sides: dict[str, ImageFolder], labelled: bool) -> None:
         """What is to be said of the sides."""
         for key, side in sides.items():
-            of_both = key == "source" and self.source is None  # halves of the same files
-            notes = [] if of_both else side.notes
+            twin = sides["real"] if key == "source" and self.side_by_side else None  # of whose files the same is said
+            notes = [note for note in side.notes if twin is None or note not in twin.notes]
+            skipped = [file for file in side.skipped if twin is None or file not in twin.skipped]
             if key == "source" or not labelled:
                 notes = [note for note in notes if not note.startswith(OF_CLASSES)]
             about = "source: " if key == "source" else ""
             self.notes += [f"{about}{self._told(note, key)}" for note in notes]
-            self.skipped += [(name, f"{about}{why}") for name, why in side.skipped if not of_both]
+            self.skipped += [(name, f"{about}{why}") for name, why in skipped]
 
     def _check_places(self) -> None:
         if not (self.path and self.source):
@@ -119,6 +121,10 @@ class PairedImages(TwoFolders):
 
     paired = True
     side: Half | None = None
+
+    @property
+    def side_by_side(self) -> bool:
+        return self.side is not None
 
     def open(self) -> None:
         if self.side not in (None, *get_args(Half)):
@@ -189,7 +195,7 @@ class PairedImages(TwoFolders):
         chosen = [name for name in found["real"] if name in common]
         if not chosen:
             raise UserError(f"dataset {self.name}: no pair is left")
-        lost = sorted({*found["source"], *found["real"]} - common) if self.source else []
+        lost = sorted({*found["source"], *found["real"]} - common)
         self.skipped += [(printable(name), "its partner is left out") for name in lost]
         chosen = [chosen[i] for i in spaced(len(chosen), self.limit)]
         return {key: self._those(side, found[key], chosen) for key, side in sides.items()}

@@ -144,7 +144,7 @@ def splits(cfg: DictConfig) -> tuple[Data, Data | None]:
     if test is None and needed:
         raise UserError(f"dataset {train.name} has no test split; expected split=train, and from= something else")
     if cfg.split == "test":
-        test.name = train.name
+        test.name, test.sides["real"].name = train.name, train.sides["real"].name
         return test, train
     return train, test
 
