@@ -240,7 +240,8 @@ def test_grid(sample, plain, cond):
 def many(runs):
     """An untrained generator of 300 numbered classes, named from 1 on."""
     header = yaml.safe_load((runs / "cond" / "generator.yaml").read_text())
-    settings = {key: value for key, value in header["networks"]["generator"].items() if key != "_target_"} | {"num_classes": 300}
+    config = header["networks"]["generator"] | {"num_classes": 300}
+    settings = {key: value for key, value in config.items() if key != "_target_"}
     torch.manual_seed(0)
     classes = sorted(str(i) for i in range(1, 301))
     sampling = SamplingGenerator(
@@ -250,8 +251,8 @@ def many(runs):
         classes=classes,
     )
     (runs / "many").mkdir()
-    networks = {"generator": header["networks"]["generator"] | {"num_classes": 300}}
-    save_generator(runs / "many" / FILES[0], sampling.state_dict(), {**header, "networks": networks, "classes": classes})
+    about = {**header, "networks": {"generator": config}, "classes": classes}
+    save_generator(runs / "many" / FILES[0], sampling.state_dict(), about)
     return load_generator(runs / "many" / FILES[0])
 
 
