@@ -6,7 +6,7 @@ __all__ = ["__version__", "load_generator"]
 
 def __getattr__(name: str):
     if name == "load_generator":  # torch is imported only by those who ask for it
-        from ganrun.generator_file import load_generator
+        from ganrun.sampling.generator_file import load_generator
 
         return load_generator
     raise AttributeError(f"module 'ganrun' has no attribute {name!r}")

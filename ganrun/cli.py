@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ganrun import __version__
-from ganrun.choices import chosen, is_key, refuse_spaces
-from ganrun.configs import MAIN_GROUPS, PACKAGE, config_dir, config_dirs_of, defaults, groups, keys, options
+from ganrun.config.choices import chosen, is_key, refuse_spaces
+from ganrun.config.groups import MAIN_GROUPS, PACKAGE, config_dir, config_dirs_of, defaults, groups, keys, options
+from ganrun.config.places import quoted
 from ganrun.errors import Failure, UserError, one_of
-from ganrun.places import quoted
 
 EXAMPLES = """\
   ganrun model=dcgan loss=wgan-gp                     train; the run lands in outputs/
@@ -123,12 +123,12 @@ def add_modules(config_dirs: list[Path]) -> None:
 
 def commands() -> dict[str, str]:
     """Command -> first line of its docstring, without importing it."""
-    files = sorted((PACKAGE / "commands").glob("[!_]*.py"))
-    return {file.stem: docstring(file.stem).splitlines()[0] for file in files}
+    names = sorted(file.parent.name for file in (PACKAGE / "commands").glob("*/__init__.py"))
+    return {name: docstring(name).splitlines()[0] for name in names}
 
 
 def docstring(command: str) -> str:
-    source = (PACKAGE / "commands" / f"{command}.py").read_text(encoding="utf-8")
+    source = (PACKAGE / "commands" / command / "__init__.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)) or ""
 
 

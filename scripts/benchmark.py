@@ -41,9 +41,9 @@ from torch.nn.functional import conv2d
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ganrun.experiment.build import Parts
-from ganrun.experiment.hardware import device_type, multiplies_bf16
-from ganrun.experiment.report import console
+from ganrun.training.build import Parts
+from ganrun.training.hardware import device_type, multiplies_bf16
+from ganrun.training.report import console
 
 # Nothing beside the steps, and an average that is the same at every step.
 QUIET = ["metric=[]", "on_collapse=null", "sample_every=0", "checkpoint.every=0", "evaluate.every=0", "ema.warmup=1"]

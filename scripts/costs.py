@@ -19,16 +19,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from loops import ROWS
 
-from ganrun.configs import config_dir
+from ganrun.config.groups import config_dir
 from ganrun.data.base import Data
 from ganrun.data.datamodule import Rounds
-from ganrun.experiment.build import Parts, build
-from ganrun.experiment.fit import Fit
-from ganrun.experiment.report import console
-from ganrun.experiment.train_log import logging_to
-from ganrun.generator_file import SamplingGenerator
-from ganrun.run_dir import RunDir
+from ganrun.files.run_dir import RunDir
+from ganrun.sampling.generator_file import SamplingGenerator
 from ganrun.signals import Signals
+from ganrun.training.build import Parts, build
+from ganrun.training.fit import Fit
+from ganrun.training.report import console
+from ganrun.training.train_log import logging_to
 
 GANRUN = Path(sys.executable).parent / "ganrun"
 SIZES = (1_000, 60_000)  # images

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ganrun.callbacks.watch import Watch, send
-from ganrun.experiment.build import Parts
 from ganrun.losses import cross_entropy, logistic, wasserstein
 from ganrun.module import GANModule
 from ganrun.optim import total_norm
 from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm
 from ganrun.signals import Signals
+from ganrun.training.build import Parts
 
 TINY = [f"{net}.{key}" for net in ("generator", "discriminator") for key in ("width=128", "depth=2", "growth=1")]
 LOSSES = {  # the discriminator's and the generator's

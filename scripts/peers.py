@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from ganrun.experiment.build import Parts
+from ganrun.training.build import Parts
 
 EPOCH = 50_000  # as long as CIFAR-10's: to start workers anew after every few rounds would be no fair comparison
 ROUNDS = 100_000  # more than any benchmark asks for

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 CONTEXT = get_context("forkserver")
-ROOMS = ("commands.train", "experiment.fit", "experiment.resume", "commands.sample", "experiment.draw")
+ROOMS = ("commands.train", "training.fit", "training.resume", "commands.sample.draw")
 CONTEXT.set_forkserver_preload([*(f"ganrun.{room}" for room in ROOMS), "forked"])
 
 

@@ -5,7 +5,7 @@ from test_configs import SMALL, composed
 from torch import nn
 
 from ganrun.activations import kept_by_autograd
-from ganrun.experiment.build import build
+from ganrun.training.build import build
 
 
 def test_by_hand():

@@ -14,8 +14,8 @@ from test_configs import composed
 from test_runs import assert_same_state, state
 
 from ganrun.errors import UserError
-from ganrun.experiment.build import build
 from ganrun.loggers import InRun
+from ganrun.training.build import build
 
 SMALL = [*TINY, "log_every=1", "on_collapse=null", "dataset.limit=64", "checkpoint.every=0", "sample_every=0"]
 OWN = '''

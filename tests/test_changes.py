@@ -10,7 +10,7 @@ from conftest import TINY
 from forked import run
 from PIL import Image
 
-from ganrun.checkpoint_file import load_checkpoint
+from ganrun.files.checkpoint import load_checkpoint
 
 SMALL = [*TINY, "steps=4", "checkpoint.every=2", "checkpoint.keep=null", "metric=[]", "on_collapse=null"]
 PENALISED = ["loss=hinge", "penalty=[r1]", "optimizer.generator.lr=3e-4"]

@@ -6,7 +6,9 @@ import sys
 import pytest
 from conftest import GANRUN, TINY, ganrun
 
-from ganrun import choices, cli, configs
+from ganrun import cli
+from ganrun.config import choices
+from ganrun.config import groups as configs
 
 MISTAKES = {
     "trian": "did you mean train",

@@ -10,9 +10,18 @@ from conftest import ganrun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ganrun.adversary import Adversary
-from ganrun.alarms import is_lost, is_out_of_reach, is_saturated, sameness, told
-from ganrun.callbacks.collapse import saturation
-from ganrun.diversity import Diversity, Reals, neighbour_distance, random_features, reach, shrunk, spread, twins
+from ganrun.collapse.alarms import is_lost, is_out_of_reach, is_saturated, sameness, told
+from ganrun.collapse.callback import saturation
+from ganrun.collapse.diversity import (
+    Diversity,
+    Reals,
+    neighbour_distance,
+    random_features,
+    reach,
+    shrunk,
+    spread,
+    twins,
+)
 from ganrun.losses import Hinge, LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPairing
 from ganrun.losses import Wasserstein as WassersteinLoss
 from ganrun.seeding import generator

@@ -6,9 +6,9 @@ from conftest import TINY, ganrun
 from test_configs import SMALL, composed
 from test_runs import assert_same_state, state
 
-from ganrun.configs import options
-from ganrun.experiment.build import build
-from ganrun.experiment.fit import make_trainer
+from ganrun.config.groups import options
+from ganrun.training.build import build
+from ganrun.training.fit import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by torch's own tracing
 SETTINGS = {"mlp": ["dataset=ring"]}

@@ -9,11 +9,11 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ganrun.configs import config_dir, groups, options
+from ganrun.config.check import MULTI_SELECT, check
+from ganrun.config.groups import config_dir, groups, options
 from ganrun.data.datamodule import Rounds
-from ganrun.experiment.build import build
-from ganrun.experiment.check import MULTI_SELECT, check
-from ganrun.experiment.fit import make_trainer
+from ganrun.training.build import build
+from ganrun.training.fit import make_trainer
 
 SMALL = ["steps=2", "batch_size=4", "generator.width=4", "discriminator.width=4", "dataset.limit=12"]
 OFFLINE = {"digits", "gaussian", "ring", "grid", "swiss-roll"}

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from ganrun.classes import ambiguities, by_number, index_of, listed, spaced
+from ganrun.commands.evaluate.sources import DatasetSource
 from ganrun.data.images import ImageFolder
 from ganrun.data.labels import is_split, read_labels, wrapping
 from ganrun.errors import UserError
-from ganrun.experiment.sources import DatasetSource
 from ganrun.sampling.files import folder_names, write_folder
 from ganrun.sampling.generator import SamplingGenerator
 

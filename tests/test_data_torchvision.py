@@ -22,9 +22,9 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torchvision import datasets
 
-from ganrun.configs import config_dir
+from ganrun.config.groups import config_dir
 from ganrun.errors import UserError
-from ganrun.experiment.build import build_node, innermost, refusing
+from ganrun.training.build import build_node, innermost, refusing
 
 RNG = np.random.default_rng(0)
 MNIST_LIKE = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}

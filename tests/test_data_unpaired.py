@@ -15,8 +15,8 @@ from ganrun.data.datamodule import GANDataModule, Rounds
 from ganrun.data.derived import Invert
 from ganrun.data.folders import UnpairedImages
 from ganrun.errors import UserError
-from ganrun.experiment.build import open_data
 from ganrun.seeding import derive
+from ganrun.training.build import open_data
 
 
 def unpaired(place, num_source: int = 5, num_real: int = 8, **settings) -> UnpairedImages:

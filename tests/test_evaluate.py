@@ -139,7 +139,7 @@ class TestGenerator:
         assert json.loads((place / "few.json").read_text())[0]["protocol"]["num_real"] == 50
 
     def test_a_run_in_training_is_scored_and_left_alone(self, place):
-        from ganrun.storage import owning
+        from ganrun.files.storage import owning
 
         before = (place / "run" / "result.json").read_bytes()
         with owning(place / "run"):

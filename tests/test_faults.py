@@ -17,8 +17,8 @@ from conftest import GANRUN, TINY, own_loss
 from forked import Run, run
 from PIL import Image
 
-from ganrun.checkpoint_file import damage, load_checkpoint, save_checkpoint
-from ganrun.run_dir import RunDir
+from ganrun.files.checkpoint import damage, load_checkpoint, save_checkpoint
+from ganrun.files.run_dir import RunDir
 
 ARGS = [*TINY, "run_dir=run", "dataset.limit=100", "log_every=4", "sample_every=8", "evaluate.every=8"]
 ARGS += ["checkpoint.every=8", "steps=40"]

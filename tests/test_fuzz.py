@@ -21,11 +21,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ganrun import cli, configs
+from ganrun import cli
 from ganrun.commands import train
-from ganrun.experiment.check import MULTI_SELECT
-from ganrun.experiment.hydra_main import parsed
-from ganrun.places import quoted
+from ganrun.config import groups as configs
+from ganrun.config.check import MULTI_SELECT
+from ganrun.config.hydra_main import parsed
+from ganrun.config.places import quoted
 
 SMALL = ["generator.width=8", "discriminator.width=8", "dataset.limit=64", "steps=1"]
 CONTEXTS = [  # command lines that together show every leaf key

@@ -12,9 +12,9 @@ import yaml
 
 import ganrun
 from ganrun.errors import UserError
-from ganrun.generator_file import SamplingGenerator, load_generator, save_generator
 from ganrun.networks import dcgan, mlp
 from ganrun.noise import Normal, Uniform
+from ganrun.sampling.generator_file import SamplingGenerator, load_generator, save_generator
 
 MLP = {"_target_": "ganrun.networks.mlp.Generator", "z_dim": 3, "channels": 1, "resolution": 8, "width": 8}
 DCGAN = {"_target_": "ganrun.networks.dcgan.Generator", "z_dim": 3, "channels": 3, "resolution": 16, "width": 8}

@@ -11,10 +11,10 @@ import pytest
 import pytorch_lightning as pl
 from test_configs import SMALL, composed
 
-from ganrun.configs import options
-from ganrun.experiment.build import Parts, build
+from ganrun.config.groups import options
 from ganrun.game import Batch
 from ganrun.module import GANModule
+from ganrun.training.build import Parts, build
 
 FILE = Path(__file__).with_name("golden.json")
 RUNS = {loss: [f"loss={loss}"] for loss in options("loss")} | {

@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 from test_configs import composed
 
 from ganrun.errors import UserError
-from ganrun.experiment import hardware
-from ganrun.experiment.hardware import compile_settings, device_named, multiplies_bf16, precision_of, tune
-from ganrun.experiment.trainer import check_devices, make_trainer, num_devices, picked
+from ganrun.training import hardware
+from ganrun.training.hardware import compile_settings, device_named, multiplies_bf16, precision_of, tune
+from ganrun.training.trainer import check_devices, make_trainer, num_devices, picked
 
 FLAGS = {
     "an old processor": ("flags\t\t: fpu sse2 avx2 avx512f", False),

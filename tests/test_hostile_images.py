@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ganrun.configs import config_dir
+from ganrun.config.groups import config_dir
 from ganrun.data import decoded, files
 from ganrun.data.datamodule import Rounds
 from ganrun.data.decoded import Unreadable

@@ -17,10 +17,10 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from ganrun.commands.evaluate.evaluations import weights_of
 from ganrun.data.identity import changes
 from ganrun.data.images import ImageFolder
-from ganrun.experiment.evaluations import weights_of
-from ganrun.experiment.state import config_digest
+from ganrun.files.run_dir import RunDir
 from ganrun.metrics import classifier, inception, precision_recall
 from ganrun.metrics.frechet import FID
 from ganrun.metrics.inception import sha256
@@ -28,7 +28,7 @@ from ganrun.metrics.network import Network
 from ganrun.metrics.precision_recall import Coverage
 from ganrun.metrics.protocol import difference
 from ganrun.metrics.scorer import Scorer
-from ganrun.run_dir import RunDir
+from ganrun.training.state import config_digest
 
 CPU = torch.device("cpu")
 SIDE = 160  # a .bmp of 77 kB

@@ -13,7 +13,7 @@ from forked import Run, run
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ganrun.checkpoint_file import damage
+from ganrun.files.checkpoint import damage
 
 ARGS = [*TINY, "steps=30", "run_dir=run", "penalty=[r1]", "log_every=2"]
 ARGS += ["sample_every=6", "evaluate.every=4", "checkpoint.every=1", "optimizer.lr_schedule=cosine"]

@@ -7,10 +7,10 @@ import torch
 from test_configs import SMALL, composed
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganrun.experiment.build import build
-from ganrun.experiment.fit import Fit, make_trainer
-from ganrun.run_dir import RunDir
+from ganrun.files.run_dir import RunDir
 from ganrun.signals import Signals
+from ganrun.training.build import build
+from ganrun.training.fit import Fit, make_trainer
 
 
 def fitted(*overrides, probe=None):

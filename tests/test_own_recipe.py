@@ -7,7 +7,7 @@ import torch
 from conftest import TINY, ganrun, last_line
 
 import ganrun as package
-from ganrun.checkpoint_file import load_checkpoint
+from ganrun.files.checkpoint import load_checkpoint
 
 CODE = '''
 import torch

@@ -13,8 +13,8 @@ from test_golden import in_double
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, relu
 
-from ganrun.experiment.build import build
 from ganrun.seeding import derive, seed_default_generators
+from ganrun.training.build import build
 
 STEPS, BATCH = 3, 6
 SMALL = ["generator.width=4", "discriminator.width=4", "generator.z_dim=5", f"batch_size={BATCH}", "dataset.limit=40"]

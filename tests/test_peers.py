@@ -13,8 +13,8 @@ import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-from ganrun.configs import config_dir
-from ganrun.experiment.build import build
+from ganrun.config.groups import config_dir
+from ganrun.training.build import build
 
 CHECKOUTS = ["GANRUN_MIMICRY", "GANRUN_STUDIOGAN"]
 SMALL = ["model=dcgan", "dataset=digits", "dataset.resolution=32", "generator.width=8", "discriminator.width=8"]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ganrun import cli
-from ganrun.places import command, is_place, quote, quoted, unquoted
+from ganrun.config.places import command, is_place, quote, quoted, unquoted
 
 ODD = [
     "数据", "é", "a b", " a ", "a,b", "a=b", "[x]", "]x[", "{a", "it's", 'say "hi"', "'a' and 'b'", "(1)", "x (1)",

@@ -17,7 +17,7 @@ from forked import Run, run
 from torch import distributed
 
 from ganrun.callbacks.watch import Watch
-from ganrun.checkpoint_file import load_checkpoint
+from ganrun.files.checkpoint import load_checkpoint
 from ganrun.signals import Signals
 
 ARGS = [*TINY, "run_dir=run", "dataset.limit=100", "log_every=2", "sample_every=4", "evaluate.every=4"]

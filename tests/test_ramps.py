@@ -17,12 +17,12 @@ from ganrun.augment.instance_noise import InstanceNoise
 from ganrun.callbacks.rates import ramps
 from ganrun.ema import EMA, HalfLifeEMA
 from ganrun.errors import UserError
-from ganrun.experiment.build import build
 from ganrun.game import Now
 from ganrun.optim import PlayerOptimizer
 from ganrun.penalties import R1
 from ganrun.ramps import Constant, ConstantThenLinear, Cosine, Linear, Ramp, at, bounds
 from ganrun.terms import FeatureMatching
+from ganrun.training.build import build
 
 
 def when(step: int) -> Now:

@@ -11,7 +11,7 @@ from forked import Run, run
 from test_kill import assert_same, assert_same_run, files
 from test_processes import TWO, both_to_the_end
 
-from ganrun.checkpoint_file import load_checkpoint
+from ganrun.files.checkpoint import load_checkpoint
 from ganrun.seeding import derive, of_attempt
 
 BAD = [*TINY, "loss=minimax", "optimizer.discriminator.lr=1e-2", "optimizer.generator.lr=1e-4"]  # D saturates at once
@@ -162,7 +162,7 @@ def test_rollback_without_scores_is_refused(setting, tmp_path):
 
 PLUG = """
 import os
-from ganrun.experiment import fit
+from ganrun.training import fit
 from ganrun.losses import Minimax
 
 

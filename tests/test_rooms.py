@@ -7,19 +7,26 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ganrun"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-LIGHTNING = (
-    "module.py",
-    "data/datamodule.py",
-    "callbacks/",
-    "loggers.py",
-    *(f"experiment/{name}.py" for name in ("build", "fit", "trainer", "processes", "strategy")),
-)
-HYDRA = ("commands/", "experiment/")
+LIGHTNING = ("module.py", "loggers.py", "data/datamodule.py", "callbacks/", "collapse/callback.py", "training/")
+HYDRA = ("commands/", "config/", "training/")
+FOLDERS = {  # folder -> the folders that it may import; all may import the core, the files beside them
+    "augment": set(),
+    "networks": set(),
+    "recipes": set(),
+    "config": set(),
+    "files": {"config"},
+    "data": {"files"},
+    "metrics": {"data", "files"},
+    "sampling": {"config", "files"},
+    "callbacks": {"data", "files", "metrics"},
+    "collapse": {"callbacks", "data", "metrics"},
+    "training": {"callbacks", "collapse", "config", "data", "files", "metrics", "sampling"},
+    "commands": {"config", "data", "files", "metrics", "sampling", "training"},
+}
 CORE = {  # file -> the modules of ganrun it may import
     "game.py": set(),
     "losses.py": set(),
     "errors.py": set(),
-    "trust.py": {"errors"},
     "seeding.py": set(),
     "ema.py": {"game", "ramps"},
     "ramps.py": {"errors", "game"},
@@ -54,6 +61,19 @@ def test_only_their_rooms_know_lightning_and_hydra(module):
     roots = {name.split(".")[0] for name in imports(module)}
     assert "pytorch_lightning" not in roots or module.startswith(LIGHTNING), module
     assert not roots & {"hydra", "omegaconf"} or module.startswith(HYDRA), module
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if "/" in m])
+def test_folders_import_one_way(module):
+    folder = module.split("/")[0]
+    own = {name.split(".")[1] for name in imports(module) if name.startswith("ganrun.")} & FOLDERS.keys()
+    assert own - {folder} <= FOLDERS[folder], f"{module} imports {own - {folder} - FOLDERS[folder]}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if "/" not in m and m not in ("cli.py", "__init__.py")])
+def test_the_core_imports_no_folder(module):
+    own = {name.split(".")[1] for name in imports(module) if name.startswith("ganrun.")}
+    assert not own & FOLDERS.keys(), module
 
 
 @pytest.mark.parametrize("module", CORE)

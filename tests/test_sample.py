@@ -20,18 +20,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ganrun import cli, load_generator
+from ganrun.commands.sample.neighbours import beside_neighbours
 from ganrun.data.images import Digits, ImageFolder
 from ganrun.errors import UserError
-from ganrun.experiment.neighbours import beside_neighbours
-from ganrun.experiment.of_checkpoint import open_generator
-from ganrun.generator_file import save_generator
+from ganrun.files.run_dir import RunDir
 from ganrun.networks import dcgan
 from ganrun.noise import Normal
 from ganrun.pictures import grid, to_uint8
-from ganrun.run_dir import RunDir
 from ganrun.sampling.files import folder_names, write_folder
 from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.generator_file import save_generator
 from ganrun.sampling.interpolation import path
+from ganrun.training.of_checkpoint import open_generator
 
 FILES = ("generator.safetensors", "generator.yaml")
 LAST = "/checkpoints/last.ckpt"
@@ -367,7 +367,7 @@ def test_neighbours(sample, plain):
 
 
 def test_training_images_are_their_own_neighbours(monkeypatch):
-    monkeypatch.setattr("ganrun.experiment.neighbours.READ", 100)
+    monkeypatch.setattr("ganrun.commands.sample.neighbours.READ", 100)
     data = Digits(name="digits", channels=1, resolution=16)
     real = data.read(torch.tensor([3, 500, 1790]))["real"]
     rows, distances = beside_neighbours(real / 127.5 - 1, data, 2)
@@ -550,7 +550,7 @@ def test_a_disk_that_takes_nothing(sample, runs, tmp_path, monkeypatch, capfd, o
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ganrun.storage.os.replace", full)
+    monkeypatch.setattr("ganrun.files.storage.os.replace", full)
     words = ["interpolate=2", "frames=2"] if out[-3:] in ("gif", "mp4") else []
     assert cli.run(["sample", f"from={runs / 'plain'}", f"out={out}", *words]) == 1
     err = capfd.readouterr().err

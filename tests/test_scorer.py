@@ -12,8 +12,9 @@ from conftest import TINY, ganrun
 from torch import nn
 
 from ganrun import load_generator
-from ganrun.callbacks.evaluate import Evaluate
+from ganrun.callbacks.scores import Evaluate
 from ganrun.data.images import Digits
+from ganrun.files.run_dir import RunDir
 from ganrun.metrics.class_accuracy import ClassAccuracy
 from ganrun.metrics.classifier import Classifier
 from ganrun.metrics.frechet import FID, IntraFID
@@ -26,7 +27,6 @@ from ganrun.metrics.protocol import difference, short
 from ganrun.metrics.scorer import Scorer
 from ganrun.metrics.sliced_wasserstein import SlicedWasserstein
 from ganrun.pictures import to_uint8
-from ganrun.run_dir import RunDir
 from ganrun.seeding import generator
 
 CPU = torch.device("cpu")

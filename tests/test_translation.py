@@ -15,12 +15,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import ganrun as package
 from ganrun.adversary import Adversary
-from ganrun.checkpoint_file import load_checkpoint
-from ganrun.experiment.build import build
+from ganrun.files.checkpoint import load_checkpoint
 from ganrun.game import Verdict
 from ganrun.losses import NonSaturating
 from ganrun.presentations import ImagePool
 from ganrun.seeding import derive, seed_default_generators
+from ganrun.training.build import build
 
 STEPS = 4
 NETWORKS = ["generator.width=4", "discriminator.width=4", "discriminator.layers=1"]

@@ -15,10 +15,10 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ganrun.checkpoint_file import FORMAT, MARK, load_checkpoint
-from ganrun.configs import config_dir
+from ganrun.config.groups import config_dir
+from ganrun.config.trust import RUN_ROOMS, check_trusted, trusted_class
 from ganrun.errors import UserError
-from ganrun.trust import RUN_ROOMS, check_trusted, trusted_class
+from ganrun.files.checkpoint import FORMAT, MARK, load_checkpoint
 
 UNTRUSTED = [  # the module part lies outside
     "os.system",
@@ -34,10 +34,10 @@ UNTRUSTED = [  # the module part lies outside
     "canary_package.Net",
     "canary_package.ganrun.losses.Hinge",
     "ganrun.cli.run",
-    "ganrun.run_dir.RunDir",
+    "ganrun.files.run_dir.RunDir",
     "ganrun.callbacks.log.MetricsFile",
-    "ganrun.generator_file.import_module",
-    "ganrun.trust.import_module",
+    "ganrun.sampling.generator_file.import_module",
+    "ganrun.config.trust.import_module",
     "ganrun.load_generator",
     "ganrun.losses",
     "ganrun",
@@ -135,7 +135,7 @@ def test_passes_its_own(name):
 
 def test_a_refused_name_imports_nothing(monkeypatch):
     imported = []
-    monkeypatch.setattr("ganrun.trust.import_module", imported.append)
+    monkeypatch.setattr("ganrun.config.trust.import_module", imported.append)
     for name in UNTRUSTED + NO_NAME:
         refused(trusted_class, name, RUN_ROOMS, match="names")
     assert not imported

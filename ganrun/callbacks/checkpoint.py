@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from ganrun.checkpoint_file import FORMAT, save_checkpoint
 from ganrun.errors import UserError
-from ganrun.run_dir import RunDir
-from ganrun.storage import link, writing
+from ganrun.files.checkpoint import FORMAT, save_checkpoint
+from ganrun.files.run_dir import RunDir
+from ganrun.files.storage import link, writing
 
 
 class CheckpointFiles(TorchCheckpointIO):

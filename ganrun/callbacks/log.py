@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ganrun.storage import replacing, writing
+from ganrun.files.storage import replacing, writing
 
 
 class TensorBoard(TensorBoardLogger):

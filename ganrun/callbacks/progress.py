@@ -1,5 +1,6 @@
 """How far training is: a bar on a terminal, lines elsewhere, and the same lines in train.log."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -8,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ganrun.callbacks.log import Log
-from ganrun.experiment.train_log import log
 from ganrun.progress import Clock, Pace, time_left
+
+log = logging.getLogger("ganrun")
 
 
 class ShowProgress(pl.Callback):

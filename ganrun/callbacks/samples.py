@@ -11,10 +11,10 @@ from torch import Tensor
 from ganrun.classes import by_number, spaced
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
+from ganrun.files.run_dir import RunDir
+from ganrun.files.storage import replacing
 from ganrun.game import Batch
 from ganrun.pictures import heads, most_classes, side_by_side
-from ganrun.run_dir import RunDir
-from ganrun.storage import replacing
 
 POINTS = 2000  # generated vectors in a scatter plot
 CHUNK = 64  # examples a pass

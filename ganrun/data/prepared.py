@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ganrun.data.identity import digest_of
 from ganrun.errors import UserError
-from ganrun.storage import PARTIAL, replacing
+from ganrun.files.storage import PARTIAL, replacing
 
 FORMAT = 3  # 1 had a digest of the files in place of the pixels, 2 no notes
 DEFAULT = "~/.cache/ganrun"  # as in configs/train.yaml

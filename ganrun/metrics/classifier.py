@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ganrun.checkpoint_file import FORMAT, damage, load_checkpoint, save_checkpoint
 from ganrun.data.base import Data
 from ganrun.errors import UserError
+from ganrun.files.checkpoint import FORMAT, damage, load_checkpoint, save_checkpoint
+from ganrun.files.storage import locked, make_cache
 from ganrun.metrics.features import NetworkFeatures, as_numbers, fit_weights, hash_of, in_fp32
 from ganrun.progress import tracked
 from ganrun.seeding import derive, generator
-from ganrun.storage import locked, make_cache
 
 RECIPE = 2  # changes with anything else below that changes the weights
 STEPS = 600

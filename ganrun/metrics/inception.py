@@ -13,8 +13,8 @@ from torch import nn
 from torch.hub import download_url_to_file
 
 from ganrun.errors import UserError
+from ganrun.files.storage import make_cache
 from ganrun.metrics.features import NetworkFeatures, load_weights
-from ganrun.storage import make_cache
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d"  # what the file's hash begins with

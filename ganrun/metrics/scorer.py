@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganrun.checkpoint_file import FORMAT, damage, load_checkpoint, save_checkpoint
 from ganrun.data.base import Data
 from ganrun.errors import CannotWrite
+from ganrun.files.checkpoint import FORMAT, damage, load_checkpoint, save_checkpoint
+from ganrun.files.storage import make_cache
 from ganrun.game import Batch
 from ganrun.metrics.features import Features, in_fp32
 from ganrun.metrics.metric import Metric, Score, Setting
 from ganrun.metrics.summaries import Summary
 from ganrun.progress import tracked
 from ganrun.seeding import derive, seed_default_generators
-from ganrun.storage import make_cache
 
 log = logging.getLogger("ganrun")
 Key = tuple[Features, str]  # and the summary's name

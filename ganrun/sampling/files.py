@@ -13,8 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ganrun.files.storage import replacing, writing
 from ganrun.pictures import to_uint8
-from ganrun.storage import replacing, writing
 
 Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch,)
 MARK = ("Software", "ganrun")  # in each PNG, by which its own files are known later

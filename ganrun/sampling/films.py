@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ganrun.errors import UserError
-from ganrun.storage import replacing
+from ganrun.files.storage import replacing
 
 QUALITY = "16"  # x264's constant rate factor: 0 is lossless, 18 looks so, 51 is the worst
 

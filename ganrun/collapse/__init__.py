@@ -1,0 +1,1 @@
+"""Watching for a collapse: what is seen, what counts, what follows."""

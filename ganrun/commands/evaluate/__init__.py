@@ -1,0 +1,76 @@
+"""Score a generator, a folder of images or real test data; from=<run> metric=[fid,kid] seeds=3.
+
+Metrics (metric=[...]), features (metric/features=...) and data sets (dataset=...) are listed by `ganrun --help`; those
+of a run are taken where none are named.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.config.hydra_main import refuse_flags, run_hydra
+from ganrun.errors import UserError
+from ganrun.files.storage import replacing
+
+if TYPE_CHECKING:
+    from ganrun.commands.evaluate.evaluations import Scored
+
+
+def run(args: list[str]) -> int:
+    """Prints a table, writes the scores into the run's result.json, and returns the exit code."""
+    refuse_flags(args, sweeps=False)
+    of_dataset = [arg for arg in args if arg.startswith("dataset.")]
+    if any(arg.startswith("dataset=") for arg in args):
+        of_dataset = []
+    rest = [arg for arg in args if arg not in of_dataset]
+    run_hydra("evaluate", rest, lambda cfg: _evaluate(cfg, of_dataset))
+    return 0
+
+
+def _evaluate(cfg: DictConfig, of_dataset: list[str]) -> None:
+    from ganrun.commands.evaluate.evaluations import write_into
+    from ganrun.commands.evaluate.scoring import evaluate
+
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    scores, run = evaluate(cfg, typed, of_dataset)
+    if cfg.out:
+        with replacing(Path(cfg.out).expanduser()) as file:
+            file.write((json.dumps([asdict(score) for score in scores], indent=2) + "\n").encode())
+    print_table(cfg, scores)
+    if run:
+        try:
+            write_into(run, scores)
+            print(run.result)
+        except UserError as error:  # it is being trained, and will write its own result
+            print(f"warning: not written into {run.result}: {error}", file=sys.stderr)
+
+
+def print_table(cfg: DictConfig, scores: list["Scored"]) -> None:
+    from rich.table import Table
+
+    from ganrun.metrics.protocol import short
+    from ganrun.training.report import console
+
+    table = Table("metric", "score", "real", "better", "protocol")
+    for score in scores:
+        spread = f" ± {score.std:.2g}" if len(score.values) > 1 else ""
+        within = f" (± {score.within:.2g} within)" if score.within is not None else ""
+        floor = "" if score.floor is None else f"{score.floor:.5g}"
+        table.add_row(score.metric, f"{score.mean:.5g}{spread}{within}", floor, score.better, short(score.protocol))
+    screen = console()
+    screen.print(table)
+    if cfg["from"] == "test":
+        screen.print("these are the data set's own test samples: the floor, which no generator can be expected to pass")
+    elif any(score.floor is not None and "against" not in score.protocol for score in scores):
+        other = {"train": "test", "test": "training"}[cfg.split]
+        screen.print(f"real: the score of the data set's own {other} samples, the floor under this protocol")
+    copied = [score.metric for score in scores if score.floor is not None and "against" in score.protocol]
+    if copied:
+        screen.print(
+            f"real, of {', '.join(copied)}: the score of the sources themselves, untranslated, which is to be beaten"
+        )

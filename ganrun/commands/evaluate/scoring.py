@@ -1,0 +1,216 @@
+"""From the config of an evaluation to scores with their protocol."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.commands.evaluate.evaluations import Scored, weights_of
+from ganrun.commands.evaluate.sources import DatasetSource, GeneratorSource, Source, TranslatorSource, images_at
+from ganrun.commands.sample.request import check_device, find_generator
+from ganrun.config.check import check_targets, drop_leftovers
+from ganrun.config.groups import config_dir
+from ganrun.config.typed import check_known, check_minimum, check_place, check_types
+from ganrun.data.base import Data
+from ganrun.errors import UserError
+from ganrun.files.run_dir import RunDir
+from ganrun.metrics.metric import Metric
+from ganrun.metrics.scorer import Scorer
+from ganrun.sampling.translator import Translator
+from ganrun.training.build import build_metrics, open_data
+from ganrun.training.hardware import device_named
+from ganrun.training.of_checkpoint import open_generator
+from ganrun.training.outcome import versions
+from ganrun.training.resume import parse
+from ganrun.training.saved_run import config_of
+
+SPLITS = {"train": "training data", "test": "test data"}
+KEYS = {
+    "from": str, "path": str | None, "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
+    "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str,
+    "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
+    "overwrite": bool, "direction": str | None,
+}  # fmt: skip
+MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size": 1}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `from` names: a run, if it is one's generator, and the file."""
+
+    run: RunDir | None
+    file: Path | None
+
+
+def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tuple[list[Scored], RunDir | None]:
+    """Scores what the config names; writes nothing. overrides: as typed; of_dataset: those of the run's data set."""
+    typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
+    OmegaConf.set_struct(cfg, False)
+    drop_leftovers(cfg, typed, ("metric",))
+    check_known(cfg, [*KEYS, "metric", "dataset"])
+    check_types(cfg, KEYS)
+    check_device(cfg.device)
+    check_minimum(cfg, MINIMUM)
+    check_json(cfg)
+    given = find(cfg)
+    complete(cfg, given, set(typed), of_dataset)
+    for name in ("dataset", "pairs", "metric"):
+        check_targets(cfg[name], name)
+    data, other = splits(cfg)
+    source = open_source(cfg, given, data, other)
+    if not cfg.metric.keys() - {"features"}:
+        raise UserError("metric=[]: nothing to score; name some, as in metric=[fid,kid]")
+    metrics = build_metrics(cfg)
+    side, other = data.sides[source.like], other and other.sides[source.like]
+    for metric in metrics.values():  # a classifier is trained on training data, whichever split it sees
+        metric.features.prepare(other if cfg.split == "test" else side, device_of(cfg))
+    floor = other if cfg.floor and cfg["from"] != "test" else None
+    return scored(cfg, given, metrics, side, source, floor), given.run
+
+
+def check_json(cfg: DictConfig) -> None:
+    """Can `out` be written, once all is computed?"""
+    if cfg.out is None:
+        return
+    check_place("out", cfg.out)
+    path = Path(cfg.out).expanduser()
+    if path.suffix != ".json" or path.is_dir():
+        raise UserError(f"out={cfg.out}; expected the name of a .json file")
+    if not path.parent.is_dir():
+        raise UserError(f"out={cfg.out}: there is no folder {path.parent} to put it in")
+    if path.exists() and not cfg.overwrite:
+        raise UserError(f"out={cfg.out} exists; overwrite=true writes over it, or name another place")
+
+
+def find(cfg: DictConfig) -> Given:
+    """Raises UserError for what cannot be scored."""
+    name = cfg["from"]
+    if name in ("images", "test"):
+        if cfg.get("dataset") is None:
+            raise UserError(f"from={name}: to compare with which data set? give dataset=<name>")
+        if (name == "images") != bool(cfg.path):
+            raise UserError(
+                f"from={name}: path={cfg.path}; from=images needs path=<folder, .zip or .npz>, and only that"
+            )
+        if cfg.seeds != 1:
+            raise UserError(f"seeds={cfg.seeds}: nothing is drawn from={name}; it is for generators")
+        return Given(None, None)
+    if cfg.path:
+        raise UserError(f"path={cfg.path}: it is for from=images")
+    file, run = find_generator(name)
+    return Given(run, file)
+
+
+def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[str]) -> None:
+    """Takes data set and features from the run where none are named."""
+    own, cfg.pairs = cfg.get("dataset") is None, {}
+    if own and given.run is None:
+        raise UserError(f"from={cfg['from']}: no run beside it that names a data set; give dataset=<name>")
+    if own:
+        moved = {key: cfg[key] for key in ("data_dir", "cache_dir") if key in typed}
+        saved = config_of(given.run, trust=cfg.trust, **moved)
+        cfg.dataset, cfg.pairs = saved.dataset, saved.get("pairs", {})
+        if "features" not in cfg.metric and saved.metric.get("features"):
+            cfg.metric.features = saved.metric.features
+    for text in of_dataset:
+        key, value = parse(text)
+        check_known({key: value}, [f"dataset.{name}" for name in cfg.dataset])
+        OmegaConf.update(cfg, key, value)
+    if "features" not in cfg.metric:
+        cfg.metric.features = OmegaConf.load(config_dir() / "metric" / "features" / "inception.yaml")
+
+
+def name_of(given: Given) -> str | None:
+    """generator.safetensors, best.safetensors, checkpoints/<name>.ckpt: by which `ganrun rank` knows the first two."""
+    if given.file and given.file.suffix == ".ckpt":
+        return f"{given.file.parent.name}/{given.file.name}"
+    return given.file and given.file.name
+
+
+def splits(cfg: DictConfig) -> tuple[Data, Data | None]:
+    """The reals to compare with, and the data set's other split, if it has one and if it is wanted."""
+    train = open_data(cfg)
+    needed = cfg.split == "test" or cfg["from"] == "test"
+    try:
+        test = train.held_out() if cfg.floor or needed else None
+    except UserError as error:  # it is not there, and cannot be downloaded
+        if needed:
+            raise
+        print(f"no floor: {error}")
+        test = None
+    if test is None and needed:
+        raise UserError(f"dataset {train.name} has no test split; expected split=train, and from= something else")
+    if cfg.split == "test":
+        test.name, test.sides["real"].name = train.name, train.sides["real"].name
+        return test, train
+    return train, test
+
+
+def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -> Source:
+    if cfg["from"] == "test":
+        if cfg.split == "test":
+            raise UserError("from=test split=test: the same samples on both sides; leave out split=test")
+        return DatasetSource(other, data, cfg.num_samples)
+    if cfg["from"] == "images":
+        return DatasetSource(images_at(cfg.path, data), data, cfg.num_samples)
+    made = open_generator(given.file, given.run, trust=cfg.trust).to(device_of(cfg))
+    if isinstance(made, Translator):
+        if cfg.seeds != 1:
+            raise UserError(
+                f"seeds={cfg.seeds}: a translator draws nothing; it is for generators that start from noise"
+            )
+        return TranslatorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.direction)
+    if cfg.direction is not None:
+        raise UserError(f"direction={cfg.direction}: it is for translators; this generator starts from noise")
+    return GeneratorSource(made, data, cfg.num_samples, cfg.batch_size)
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """Sums are in fp64, which mps has not."""
+    if cfg.device == "mps":
+        raise UserError("device=mps: it has no fp64, in which scores are summed; valid: auto, cpu, cuda, cuda:<number>")
+    found = device_named(cfg.device)
+    return torch.device("cpu") if found.type == "mps" else found
+
+
+def scored(
+    cfg: DictConfig, given: Given, metrics: dict[str, Metric], data: Data, source: Source, other: Data | None
+) -> list[Scored]:
+    """Each metric over all seeds, and of the other split."""
+    scorer = Scorer(
+        metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
+        paired=source.paired, asks=given.file is not None, split=SPLITS[cfg.split],
+        cache=Path(cfg.cache_dir).expanduser(), shows=True,
+        source=source.data.sides[source.takes] if isinstance(source, TranslatorSource) else None,
+    )  # fmt: skip
+    scorer.prepare(device_of(cfg))
+    seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))
+    rounds = [scorer.score(source.fakes(seed, scorer.labels())) for seed in seeds]
+    if other and len(other) < source.num:
+        print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
+        other = None
+    alone = [name for name, metric in metrics.items() if not metric.needs_pairs]  # which have a floor
+    floor = scorer.score(DatasetSource(other, data, source.num).fakes(0, None), alone) if other and alone else {}
+    if source.paired and len(alone) < len(metrics):
+        floor |= scorer.score(source.copies(), metrics.keys() - set(alone))
+    of = {"from": name_of(given) or cfg["from"], "path": cfg.path}
+    if given.file:
+        of |= {"weights": weights_of(given.file), "steps": source.sampling.trained.get("steps")}
+    about = {**source.about, "seed": seeds, "versions": versions()}
+    return [
+        Scored(
+            name,
+            fmean(one[name].value for one in rounds),
+            stdev(one[name].value for one in rounds) if len(rounds) > 1 else None,
+            [one[name].value for one in rounds],
+            None if rounds[0][name].std is None else fmean(one[name].std for one in rounds),
+            "lower" if metric.lower_is_better else "higher",
+            floor[name].value if name in floor else None,
+            of,
+            scorer.protocols[name] | about,
+        )
+        for name, metric in scorer.metrics.items()
+    ]

@@ -1,0 +1,130 @@
+"""What can be scored: a generator's samples, images from anywhere, a data set's own test split."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganrun.classes import listed
+from ganrun.data.base import Data
+from ganrun.data.images import ImageArray, ImageFolder
+from ganrun.data.pixels import to_channels
+from ganrun.errors import UserError
+from ganrun.game import Batch
+from ganrun.pictures import to_uint8
+from ganrun.sampling.files import folder_names
+from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.translator import Translator
+from ganrun.training.build import refusing
+
+
+class Source(ABC):
+    """Fakes to score. num: how many there will be. conditional: have they labels? about: for the protocol.
+
+    like: the side of the data that they should be like. paired: do they come with their targets?
+    """
+
+    num: int
+    conditional = False
+    about: dict[str, Any]
+    like = "real"
+    paired = False
+
+    @abstractmethod
+    def fakes(self, seed: int, labels: Tensor | None) -> Iterator[Batch]:
+        """Batches of fake, as the data set stores its own, and label if conditional."""
+
+
+class TranslatorSource(Source):
+    """Images of the data's other side, translated. direction: None = the only or first one."""
+
+    def __init__(self, translator: Translator, data: Data, num: int, batch_size: int, direction: str | None):
+        self.sampling, self.data, self.batch_size = translator, data, batch_size
+        self.direction = translator.direction(direction)
+        self.takes, self.like = translator.between[self.direction]
+        self.num, self.paired = min(num, len(data)), data.paired
+        self.about = {"ema": translator.trained.get("ema"), "direction": self.direction}
+        got = tuple(data.parts[key][0] if key in data.parts else 0 for key in (self.takes, self.like))
+        if got != translator.channels[self.direction]:
+            wanted = " to ".join(map(str, translator.channels[self.direction]))
+            have = ", ".join(f"{key} {list(shape)}" for key, shape in data.parts.items())
+            raise UserError(
+                f"from: {self.direction} translates {self.takes} to {self.like} images, {wanted} channels; dataset "
+                f"{data.name} has {have}"
+            )
+
+    def fakes(self, seed, labels):
+        for batch in self.data.shuffled(self.num, self.batch_size):
+            made = self.sampling.translate(batch[self.takes].float() / 127.5 - 1, self.direction)
+            yield {"fake": to_uint8(made), "target": batch[self.like]}
+
+    def copies(self) -> Iterator[Batch]:
+        """The sources themselves in place of what is made of them: what paired scores must beat."""
+        for batch in self.data.shuffled(self.num, self.batch_size):
+            yield {"fake": to_channels(batch[self.takes], batch[self.like].shape[1]), "target": batch[self.like]}
+
+
+class GeneratorSource(Source):
+    """labels, where it is conditional, are those of as many reals."""
+
+    def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
+        self.sampling, self.num, self.batch_size = sampling, num, batch_size
+        self.conditional = bool(sampling.classes)
+        self.about = {"ema": sampling.trained.get("ema")}
+        if (sampling.value_range is None) != (len(data.shape) == 1):
+            what = "points" if sampling.value_range is None else "images"
+            raise UserError(f"from: the generator makes {what}, but dataset {data.name} has {list(data.shape)}")
+        if self.conditional and sampling.classes != data.classes:
+            raise UserError(f"from: the generator's classes {sampling.classes} are not those of dataset {data.name}")
+        got = tuple(sampling.sample(1).shape[1:])
+        if got != data.shape:
+            raise UserError(f"from: the generator makes {list(got)}, but dataset {data.name} has {list(data.shape)}")
+
+    def fakes(self, seed, labels):
+        for samples, label in self.sampling.batches(self.num, seed, labels, batch_size=self.batch_size):
+            fake = samples if self.sampling.value_range is None else to_uint8(samples)
+            yield {"fake": fake} | ({} if label is None else {"label": label})
+
+
+class DatasetSource(Source):
+    """The samples of another data set, at most `num` of them, in a fixed shuffle.
+
+    Their labels are used where each class is one of the data's, by its name or by the folder that `ganrun sample` gives
+    it.
+    """
+
+    def __init__(self, held: Data, data: Data, num: int):
+        self.held, self.num = held, min(num, len(held))
+        if self.num < 2:
+            raise UserError(f"{held.name}: {self.num} samples; expected at least 2")
+        index = {name: i for names in (folder_names(data.classes), data.classes) for i, name in enumerate(names)}
+        self.conditional = bool(held.classes) and set(held.classes) <= index.keys()
+        self.about = {"labels": "their own"} if self.conditional else {}
+        self._labels = torch.tensor([index[name] for name in held.classes] if self.conditional else [])
+        if held.classes and data.classes and not self.conditional:
+            other = listed([name for name in held.classes if name not in index])
+            print(f"labels are not used: {other} of {held.name} are no classes of {data.name}")
+
+    def fakes(self, seed, labels):
+        for batch in self.held.shuffled(self.num):
+            label = {"label": self._labels[batch["label"].cpu()]} if self.conditional else {}
+            yield {"fake": batch["real"]} | label
+
+
+def images_at(path: str, data: Data) -> Data:
+    """The images of a folder, .zip or .npz, which must have the size of the data's. Raises UserError."""
+    if len(data.shape) != 3:
+        raise UserError(f"from=images: dataset {data.name} are no images")
+    channels, *size = data.shape
+    about = {"name": f"images of {path}", "path": path, "resolution": size, "channels": channels, "fit": "exact"}
+    if Path(path).suffix == ".npz":
+        return refusing("path", ImageArray)(**about, names=data.classes)
+    try:
+        return refusing("path", ImageFolder)(**about)
+    except UserError as error:  # there is no such key here
+        told, *_ = re.split(r"; (?=dataset\.(?:on_error|labels_from)=)", str(error))
+        raise UserError(told.replace("path: dataset.", "").replace("dataset.path=", "path=")) from error

@@ -1,0 +1,133 @@
+"""Runs in the order of a score. Scores are compared only if one protocol made them all."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.commands.evaluate.evaluations import weights_of
+from ganrun.config.typed import check_known, check_types
+from ganrun.errors import UserError, one_of
+from ganrun.files.run_dir import RunDir
+from ganrun.metrics.protocol import difference
+
+KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evaluation-best", "best", "final"] | None}
+SOURCES = ("evaluation", "final")  # what is ranked by if none is named: no run has chosen among several scores
+FILES = {"evaluation": "generator.safetensors", "evaluation-best": "best.safetensors"}
+
+
+class Row(NamedTuple):
+    """One run's score. std: over sampling seeds, None = of one. chosen: how, if it is the best of several."""
+
+    run: Path
+    value: float
+    std: float | None
+    step: int | None
+    better: Literal["lower", "higher"]
+    source: str
+    protocol: dict[str, Any]
+    chosen: dict[str, Any] = {}  # noqa: RUF012 - read only
+
+    @property
+    def words(self) -> str:
+        """What kind of score it is."""
+        if self.source in FILES:
+            return f"`ganrun evaluate` of {FILES[self.source]}"
+        chosen = ", ".join(f"{key}={value}" for key, value in self.chosen.items())
+        return f"the best in training, by {chosen}" if chosen else "the final score in training"
+
+
+def ranked(cfg: DictConfig) -> list[Row]:
+    """The best first. Raises UserError for runs without that score, and for unlike protocols."""
+    OmegaConf.set_struct(cfg, False)
+    check_known(cfg, KEYS)
+    check_types(cfg, KEYS)
+    runs = find_runs([cfg.of] if isinstance(cfg.of, str) else list(cfg.of))
+    if not runs:
+        raise UserError("of=[]: nothing to rank; name runs, or folders that hold some")
+    rows = rows_of(runs, cfg.by, [cfg.source] if cfg.source else SOURCES)
+    for row in rows[1:]:
+        unlike = difference(rows[0].protocol, row.protocol)
+        if unlike:
+            raise UserError(f"{cfg.by} of {rows[0].run} and {row.run} do not compare: {unlike}")
+        unlike = difference(rows[0].chosen, row.chosen)
+        if unlike:
+            raise UserError(
+                f"the best {cfg.by} of {rows[0].run} and {row.run} do not compare, since one was chosen otherwise: "
+                f"{unlike}; source=final compares what both have come to"
+            )
+    return sorted(rows, key=lambda row: (row.value != row.value, row.value if row.better == "lower" else -row.value))
+
+
+def find_runs(places: Iterable[str]) -> list[RunDir]:
+    found: dict[Path, RunDir] = {}
+    for place in map(Path, places):
+        place = place.expanduser()
+        configs = (
+            [place / ".hydra" / "config.yaml"] if RunDir(place).config.exists() else place.rglob(".hydra/config.yaml")
+        )
+        here = [config.parent.parent for config in sorted(configs)]
+        if not here:
+            raise UserError(f"of={place}: no run there; expected run directories, or folders that hold some")
+        for path in here:
+            found.setdefault(path.resolve(), RunDir(path))  # as it was named first
+    return list(found.values())
+
+
+def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:
+    """From the first source that all runs have."""
+    for source in sources:
+        rows = [readable(row_of, run, by, source) for run in runs]
+        if all(rows):
+            return rows
+    without = [run for run, row in zip(runs, rows, strict=True) if row is None]
+    scores = {name for run in without for source in sources for name in readable(names, run, source)}
+    known = one_of(scores, by) if scores else "it has none at all"
+    raise UserError(f"by={by}: {without[0].path} has no such score; {known}; `ganrun evaluate` adds some")
+
+
+def readable(read: Callable[..., Any], run: RunDir, *args: str) -> Any:
+    """What `read` finds in a run's result.json, which anybody may have written."""
+    try:
+        return read(run.read_result(), run, *args)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{run.result}: its scores cannot be read; was it written by ganrun?") from error
+
+
+def names(result: dict[str, Any], run: RunDir, source: str) -> list[str]:
+    if source in FILES:
+        return [one["metric"] for one in evaluations(result, run, source)]
+    return list(result.get("scores", {}))
+
+
+def evaluations(result: dict[str, Any], run: RunDir, source: str) -> list[dict[str, Any]]:
+    """Those of the run's generator as it is now, or of its best one."""
+    file = run.path / FILES[source]
+    found = [one for one in result.get("evaluations", []) if one["of"]["from"] == file.name]
+    now = weights_of(file) if found and file.exists() else None
+    return [one for one in found if now in (None, one["of"].get("weights"))]
+
+
+def row_of(result: dict[str, Any], run: RunDir, by: str, source: str) -> Row | None:
+    if source in FILES:
+        found = [one for one in evaluations(result, run, source) if one["metric"] == by]
+        if not found:
+            return None
+        one = found[-1]  # the newest
+        std = float(one["std"]) if len(one["values"]) > 1 else None
+        return checked(Row(run.path, one["mean"], std, one["of"]["steps"], one["better"], source, one["protocol"]))
+    score = result.get("scores", {}).get(by)
+    if score is None or (source == "best" and score["best"] is None):
+        return None
+    step = score["best_step" if source == "best" else "step"]
+    chosen = {"evaluate.every": score["every"], "evaluate.best_by": score["best_by"]} if source == "best" else {}
+    return checked(Row(run.path, score[source], None, step, score["better"], source, score["protocol"], chosen))
+
+
+def checked(row: Row) -> Row:
+    """Raises TypeError for what no score is."""
+    fits = isinstance(row.value, int | float) and isinstance(row.step, int | None) and isinstance(row.protocol, dict)
+    if not fits or row.better not in ("lower", "higher"):
+        raise TypeError(row)
+    return row

@@ -1,0 +1,54 @@
+"""Draw from a trained generator: image files, arrays, a grid, an interpolation, nearest training images.
+
+  ganrun sample from=<run>                                      one picture, samples.png
+  ganrun sample from=<run> num=50000 out=samples.npz            arrays for an evaluator
+  ganrun sample from=<run> num=1000 out=samples                 PNGs, in class folders if conditional; also out=x.zip
+  ganrun sample from=<run>/best.safetensors label=3 truncation=0.7
+  ganrun sample from=<run> interpolate=8 out=walk.mp4           also walk.gif; walk.png has a row for each way
+  ganrun sample from=<run> neighbours=5                         beside each sample its nearest training images
+
+The run's directory need not be there: generator.safetensors and generator.yaml are enough, but for neighbours=. The
+last line on stdout is what was written.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from omegaconf import DictConfig
+
+from ganrun.commands.sample.request import check_sample
+from ganrun.config.hydra_main import refuse_flags, run_hydra
+from ganrun.config.places import as_text
+from ganrun.signals import in_main_thread
+
+
+def run(args: list[str]) -> int:
+    """Returns the exit code. The last line on stdout is the path that was written."""
+    args = [as_text(arg) if arg.startswith("label=") else arg for arg in args]  # a class may be named 003 or true
+    refuse_flags(args, sweeps=False)
+    composed: list[DictConfig] = []
+    run_hydra("sample", args, composed.append)
+    if not composed:  # Hydra itself answered, as for --cfg job
+        return 0
+    request = check_sample(composed[0])
+    from ganrun.commands.sample.draw import draw
+
+    with terminated():
+        draw(request)
+    print(request.out, flush=True)
+    return 0
+
+
+@contextmanager
+def terminated() -> Iterator[None]:
+    """Within it SIGTERM removes half a file, as Ctrl-C does; another thread than the main one gets no signals."""
+    if not in_main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,226 @@
+"""What `ganrun sample` and `translate` were asked for, checked before anything heavy is imported."""
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.config.typed import check_finite, check_known, check_minimum, check_place, check_types
+from ganrun.errors import UserError
+from ganrun.files.run_dir import RunDir, find_run
+
+KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
+        "label": Any, "batch_size": int, "device": str, "trust": str | list[str],
+        "interpolate": int | None, "frames": int | None, "fps": int | None, "neighbours": int | None,
+        "data_dir": str | None}  # fmt: skip
+TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "device": str,
+             "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
+MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, "fps": 1, "neighbours": 1}
+MAXIMUM = {"num": 10**9, "batch_size": 10**5, "interpolate": 10**4, "frames": 10**4, "fps": 240, "neighbours": 99}
+FOLDER = ""  # the suffix of a folder's name
+SUFFIXES = {  # what can be made of samples, of an interpolation, of neighbours
+    "num": (FOLDER, ".zip", ".npz", ".png"),
+    "interpolate": (".gif", ".mp4", ".png"),
+    "neighbours": (".png",),
+}
+DEFAULT_OUT = {"num": "samples.png", "interpolate": "walk.gif", "neighbours": "neighbours.png"}
+ACTS_WITH = {"frames": "interpolate", "fps": "interpolate", "data_dir": "neighbours"}
+GIF_FPS = 50  # browsers show faster ones slowly
+
+
+@dataclass(frozen=True)
+class Request:
+    """file: the generator's, or a checkpoint. run: that it lies in, if it does. The others are keys of sample.yaml."""
+
+    file: Path
+    run: RunDir | None
+    out: Path
+    overwrite: bool
+    num: int | None
+    seed: int
+    truncation: float | None
+    label: Any
+    batch_size: int
+    device: str
+    trust: str | list[str]
+    interpolate: int | None
+    frames: int | None
+    fps: int | None
+    neighbours: int | None
+    data_dir: str | None
+
+    @property
+    def kind(self) -> str:
+        """The ending of what is made, FOLDER for a folder."""
+        return self.out.suffix.lower()
+
+
+@dataclass(frozen=True)
+class Translation:
+    """file: the generator's, or a checkpoint. run: that it lies in, if any. The others are keys of translate.yaml."""
+
+    file: Path
+    run: RunDir | None
+    input: Path
+    out: Path
+    overwrite: bool
+    direction: str | None
+    device: str
+    max_pixels: int | None
+    trust: str | list[str]
+
+
+def check_translate(cfg: DictConfig) -> Translation:
+    """Raises UserError for the first thing wrong; touches nothing."""
+    if OmegaConf.is_missing(cfg, "input"):
+        raise UserError("input= must be given: a folder or .zip of images, or one image")
+    keys = checked(cfg, TRANSLATE)
+    check_minimum(cfg, {"max_pixels": 1})
+    file, run = find_generator(keys.pop("from"))
+    paths = {name: Path(keys.pop(name)).expanduser() for name in ("input", "out")}
+    for name, path in paths.items():
+        check_place(name, path)
+    if not any(place.exists() for place in (paths["input"], *paths["input"].parents[:-1])):
+        raise UserError(f"input={paths['input']}: there is no such folder, .zip or image")
+    if paths["out"].suffix not in (FOLDER, ".png"):
+        raise UserError(f"out={paths['out']}: this makes a folder (no ending) of PNGs, or of one image a .png")
+    if not paths["out"].parent.is_dir():
+        raise UserError(f"out={paths['out']}: there is no folder {paths['out'].parent} to put it in")
+    return Translation(file, run, **paths, **keys)
+
+
+def checked(cfg: DictConfig, types: dict[str, Any]) -> dict[str, Any]:
+    """The plain values of a command's keys. Raises UserError for unknown ones and for other types."""
+    check_known(cfg, types)
+    if OmegaConf.is_missing(cfg, "from"):
+        raise UserError("from= must be given: a run directory, a generator's .safetensors file, or a run's checkpoint")
+    check_types(cfg, types)
+    check_device(cfg.device)
+    keys = OmegaConf.to_container(cfg, resolve=True)
+    keys = {key: keys[key] for key in types}
+    check_finite(keys)
+    return keys
+
+
+def check_sample(cfg: DictConfig) -> Request:
+    """Raises UserError for the first thing wrong; touches nothing."""
+    keys = checked(cfg, KEYS)
+    check_minimum(cfg, MINIMUM)
+    for key, most in MAXIMUM.items():
+        if keys[key] is not None and keys[key] > most:
+            raise UserError(f"{key}={keys[key]}; expected at most {most:,}")
+    if keys["truncation"] is not None and keys["truncation"] <= 0:
+        raise UserError(f"truncation={keys['truncation']}; expected more than 0, or null for none")
+    made_of = _made_of(keys)
+    out = DEFAULT_OUT[made_of] if keys["out"] is None else keys["out"]
+    file, run = find_generator(keys.pop("from"))
+    if run is None and made_of == "neighbours":
+        raise UserError("neighbours= needs the run's data set, which its config names; give from=<run directory>")
+    check_out(out, made_of, keys)
+    return Request(file, run, **keys | {"out": Path(out).expanduser()})
+
+
+def _made_of(keys: dict[str, Any]) -> str:
+    """The key that says what is made: interpolate, neighbours, or num for plain samples."""
+    chosen = [key for key in ("interpolate", "neighbours") if keys[key] is not None]
+    if len(chosen) > 1:
+        raise UserError("interpolate= and neighbours= make two pictures; give one of them")
+    for key, other in ACTS_WITH.items():
+        if keys[key] is not None and keys[other] is None:
+            raise UserError(f"{key}={keys[key]}: it acts with {other}= only; add it, or leave {key}= out")
+    return chosen[0] if chosen else "num"
+
+
+def check_device(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"device={name}; valid: auto, cpu, cuda, cuda:<number>, mps")
+
+
+def find_generator(path: str) -> tuple[Path, RunDir | None]:
+    """The generator file or checkpoint that `from` means, and the run that it belongs to if there is one."""
+    check_place("from", path)
+    given = Path(os.path.expanduser(path))
+    if not path or not given.exists():
+        raise UserError(f"from={path}: there is no such run directory, .safetensors file or checkpoint")
+    if given.is_dir():
+        return of_run(path, RunDir(given))
+    if given.suffix == ".ckpt":
+        run, file = find_run(path, "from")
+        return file, run
+    if given.suffix != ".safetensors":
+        raise UserError(f"from={path}: expected a run directory, a .safetensors file or a checkpoint (.ckpt)")
+    run = RunDir(given.parent)
+    return given, run if run.config.exists() else None
+
+
+def of_run(path: str, run: RunDir) -> tuple[Path, RunDir | None]:
+    """The generator of a directory; while a run has written none, its newest checkpoint."""
+    is_run = run.config.exists()
+    if run.generator.exists():
+        return run.generator, run if is_run else None
+    if not is_run:
+        raise UserError(f"from={path}: not a run; expected a directory with a generator.safetensors in it")
+    saved = run.saved_checkpoints()
+    if not saved:
+        raise UserError(f"from={path}: the run has no generator yet; it is written with the first checkpoint")
+    print(f"{path} has no generator.safetensors yet; taking {saved[0]}", file=sys.stderr)
+    return saved[0], run
+
+
+def check_out(out: str, made_of: str, keys: dict[str, Any]) -> None:
+    """Can it be made of that, and is there room for it where it is to lie?"""
+    if not out:
+        raise UserError("out=: expected a path; leave it out for the default")
+    check_place("out", out)
+    path = Path(out).expanduser()
+    check_suffix(out, made_of, path.suffix.lower())
+    check_frames(path.suffix.lower(), keys)
+    if not path.parent.is_dir():
+        raise UserError(f"out={out}: there is no folder {path.parent} to put it in")
+    check_free(out, path, keys["overwrite"])
+
+
+def check_suffix(out: str, made_of: str, suffix: str) -> None:
+    if suffix in SUFFIXES[made_of]:
+        return
+    valid = ", ".join(suffix or "a folder (no ending)" for suffix in SUFFIXES[made_of])
+    if made_of == "num":
+        films = [ending for ending in SUFFIXES["interpolate"] if ending not in SUFFIXES["num"]]
+        valid += f"; with interpolate=<n> {', '.join(films)}"
+        raise UserError(f"out={out}: this makes {valid}")
+    raise UserError(f"out={out}: with {made_of}= this makes {valid}")
+
+
+def check_frames(suffix: str, keys: dict[str, Any]) -> None:
+    """How fast they are shown, where they are."""
+    if keys["fps"] is None:
+        return
+    if suffix == ".png":
+        raise UserError(f"fps={keys['fps']}: a .png stands still; leave it out, or give out=<name>.gif or .mp4")
+    if suffix == ".gif" and keys["fps"] > GIF_FPS:
+        raise UserError(f"fps={keys['fps']}: a .gif shows at most {GIF_FPS}; give out=<name>.mp4")
+
+
+def check_free(out: str, path: Path, overwrite: bool) -> None:
+    """Nothing lies there, or what may be replaced."""
+    if not path.exists():
+        return
+    is_folder = path.suffix == FOLDER
+    if is_folder != path.is_dir():
+        raise UserError(f"out={out} is a {'folder' if path.is_dir() else 'file'}; name another place")
+    if not overwrite and (not is_folder or any(path.iterdir())):
+        what = "exists and is not empty" if is_folder else "exists"
+        raise UserError(f"out={out} {what}; overwrite=true writes over it, or name another place")
+
+
+def check_vectors(request: Request) -> None:
+    """For a generator of vectors: what needs images is refused."""
+    for key in ("interpolate", "neighbours"):
+        if getattr(request, key) is not None:
+            raise UserError(f"{key}={getattr(request, key)}: it needs images, but this generator makes vectors")
+    if request.kind not in (".png", ".npz"):
+        raise UserError(f"out={request.out}: this generator makes vectors; valid: .png (scatter plot), .npz")

@@ -1,0 +1,150 @@
+"""Train a GAN; resume=<run directory or .ckpt> goes on with a run, -m sweeps over comma-separated values."""
+
+import sys
+import traceback
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganrun import __version__
+from ganrun.commands.train import sweep
+from ganrun.config.check import check
+from ganrun.config.explain import explain
+from ganrun.config.groups import without_config_dirs
+from ganrun.config.hydra_main import refuse_flags, run_hydra
+from ganrun.config.places import command, unquoted
+from ganrun.errors import COLLAPSED, CannotWrite, UserError, reason_of
+from ganrun.files.run_dir import FORMAT, RunDir, make_named, make_unique
+from ganrun.files.storage import owning, replacing, writing
+
+if TYPE_CHECKING:
+    from ganrun.training.build import Parts
+
+
+def run(args: list[str]) -> int:
+    """Returns the exit code. The last line on stdout is the run or sweep directory."""
+    resumed = [arg for arg in args if arg.startswith("resume=")][-1:]
+    resumed = [arg for arg in resumed if arg not in ("resume=", "resume=null")]
+    multirun = bool({"-m", "--multirun"} & set(args))
+    if resumed and multirun:
+        raise UserError("resume= goes on with one run; leave out -m")
+    if resumed:
+        from ganrun.training.resume import resume
+
+        rest = [arg for arg in without_config_dirs(args) if not arg.startswith("resume=")]
+        return _finish(*resume(unquoted(resumed[-1].removeprefix("resume=")), rest))
+    if multirun:
+        return sweep.run(args, _job)
+    outcome: list[tuple[dict[str, Any], RunDir]] = []
+    refuse_flags(args)
+    run_hydra("train", args, lambda cfg: outcome.append(_single(cfg)))
+    return _finish(*outcome[0]) if outcome else 0  # Hydra itself answered, as for --cfg job
+
+
+def _finish(result: dict[str, Any], run: RunDir) -> int:
+    if "status" in result:  # else another process of the run writes and tells
+        if result["status"] != "finished":
+            why = result["reason"] if result["status"] == "collapsed" else result["status"]
+            print(f"{why}; go on with: {command(f'resume={run.path}')}", file=sys.stderr)
+        print(run.path, flush=True)
+    if result.get("signal"):
+        return 128 + result["signal"]
+    return COLLAPSED if result.get("collapsed", result.get("status") == "collapsed") else 0
+
+
+def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
+    """One run in a directory of its own, which is made once the config has passed and everything is built."""
+    overrides = _typed()
+    notes, parts, first = _build(cfg, overrides)
+    named = any(override.lstrip("+").startswith("run_dir=") for override in overrides)
+    wanted = Path(cfg.run_dir).expanduser()
+    run = RunDir((make_named if named else make_unique)(wanted) if first else wanted)
+    with owning(run.path) if first else nullcontext():
+        if first:
+            _save_hydra(cfg, run)
+        return _train(parts, run, notes), run
+
+
+def _job(cfg: DictConfig) -> dict[str, Any]:
+    """One job of a sweep, in the directory that Hydra made. A failure is written down and never raised."""
+    run = RunDir(HydraConfig.get().runtime.output_dir, job=HydraConfig.get().job.num)
+    try:
+        _save_hydra(cfg, run)
+        notes, parts, _ = _build(cfg, _typed())
+        _save_hydra(cfg, run)
+        with owning(run.path):
+            return _train(parts, run, notes)
+    except Exception as error:  # the other jobs must go on, whatever this one died of
+        print(f"failed: {reason_of(error)}", file=sys.stderr)
+        failed = run.read_result() | {"status": "failed", "reason": reason_of(error)}
+        with suppress(OSError, CannotWrite):  # the disk may be what failed
+            with run.log.open("a") as file:
+                traceback.print_exc(file=file)
+            run.write_result(failed)
+        return failed
+
+
+def _typed() -> list[str]:
+    """The overrides as the user typed them."""
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+
+
+def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", bool]:
+    """Checks and builds everything that can be refused. Returns warnings, the parts, and is this the first process?"""
+    try:
+        notes = check(cfg, overrides)
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a value that must be given
+        raise UserError(explain(error, "train", overrides)) from error
+    from ganrun.training.build import build
+    from ganrun.training.hardware import precision_of
+    from ganrun.training.state import init_from
+    from ganrun.training.trainer import make_trainer
+
+    cfg.precision = precision_of(cfg)  # final values are saved: a resume elsewhere goes on in the same precision
+    parts = build(cfg)
+    if len(parts.data) < cfg.batch_size:
+        notes.append(f"{len(parts.data)} samples, fewer than batch_size={cfg.batch_size}: each batch repeats some")
+    trainer = make_trainer(cfg, logger=False)
+    if cfg.init_from:
+        notes += init_from(parts, cfg.init_from)
+    parts.scorer.prepare(trainer.strategy.root_device)  # it may train a classifier: last of all that can be refused
+    return notes, parts, trainer.is_global_zero
+
+
+def _train(parts: "Parts", run: RunDir, notes: list[str]) -> dict[str, Any]:
+    from ganrun.training.run import train
+
+    return train(parts, run, notes=notes)
+
+
+def _save_hydra(cfg: DictConfig, run: RunDir) -> None:
+    """.hydra/ as Hydra lays it out, with final values; a resume reads it and never writes it."""
+    cfg.run_dir = str(run.path.absolute())
+    cfg.data_dir, cfg.cache_dir = absolute(cfg.data_dir), absolute(cfg.cache_dir)
+    for key in ("path", "source", "cache"):
+        if "dataset" in cfg and cfg.dataset.get(key):
+            cfg.dataset[key] = absolute(cfg.dataset[key])
+    if cfg.init_from:
+        cfg.init_from = absolute(cfg.init_from)
+    about = {
+        "hydra": {"runtime": {"choices": dict(HydraConfig.get().runtime.choices)}},
+        "ganrun": {"format": FORMAT, "version": __version__},
+    }
+    with writing(run.path):
+        run.hydra.mkdir(parents=True, exist_ok=True)
+    for path, content in (
+        (run.hydra / "overrides.yaml", OmegaConf.create(_typed())),
+        (run.hydra / "hydra.yaml", OmegaConf.create(about)),
+        (run.config, cfg),  # the last: with it a run exists
+    ):
+        with replacing(path) as file:
+            file.write(OmegaConf.to_yaml(content, resolve=content is cfg).encode())
+
+
+def absolute(path: str) -> str:
+    return str(Path(str(path)).expanduser().absolute())

@@ -1,0 +1,33 @@
+"""Turn images into images with a trained translator: every file of a folder or .zip, names and sizes kept.
+
+  ganrun translate from=<run> input=photos out=translated       a PNG for each image
+  ganrun translate from=<run> input=photo.jpg out=painting.png  one image
+  ganrun translate from=<run> input=photos.zip direction=b2a    the other way, where there are two
+
+The run's directory need not be there: generator.safetensors and generator.yaml are enough. Files that cannot be read or
+that the network cannot take are listed, and the exit code is then 1. The last line on stdout is what was written.
+"""
+
+import sys
+
+from omegaconf import DictConfig
+
+from ganrun.commands.sample.request import check_translate
+from ganrun.config.hydra_main import refuse_flags, run_hydra
+
+
+def run(args: list[str]) -> int:
+    """Returns the exit code. The last line on stdout is the path that was written."""
+    refuse_flags(args, sweeps=False)
+    composed: list[DictConfig] = []
+    run_hydra("translate", args, composed.append)
+    if not composed:  # Hydra itself answered, as for --cfg job
+        return 0
+    request = check_translate(composed[0])
+    from ganrun.commands.translate.images import translate
+
+    faults = translate(request)
+    for name, reason in faults.items():
+        print(f"not translated: {name}: {reason}", file=sys.stderr)
+    print(request.out, flush=True)
+    return 1 if faults else 0

@@ -1,0 +1,1 @@
+"""Configs: groups and options, Hydra, checks, how places are typed, which classes a file may name."""

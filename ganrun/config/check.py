@@ -1,0 +1,205 @@
+"""Checks a composed config, so that no key is ignored in silence: names the key, what was got and what is valid."""
+
+import inspect
+import logging
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ganrun.config.groups import config_dir, groups, options
+from ganrun.config.settings import Settings, check_values
+from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of
+from ganrun.errors import UserError, one_of
+
+MULTI_SELECT = ("penalty", "augment", "presentation", "term", "metric", "callbacks", "logger")
+NEEDED = ("dataset", "pairs", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule",
+          "conditional", "ema", "trainer", *MULTI_SELECT)  # fmt: skip
+PLACES = ("run_dir", "data_dir", "cache_dir", "init_from", "dataset.path", "dataset.source", "dataset.cache")
+PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only where another node reads them
+
+
+def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
+    """Raises UserError for the first thing wrong; drops presets' leftovers; returns warnings.
+
+    overrides: what the user typed, such as "optimizer.lr=1e-4".
+    """
+    overrides = list(overrides)
+    typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
+    OmegaConf.set_struct(cfg, False)
+    for name in NEEDED:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise UserError(no_option(name, cfg.get(name)))
+    if cfg.get("resume"):  # else taken before Hydra
+        raise UserError(f"resume={cfg.resume}: give it bare, as resume=<run directory or .ckpt>")
+    refuse_lists(overrides)
+    if cfg.ema and not is_option(cfg.ema):
+        raise UserError(f"ema={OmegaConf.to_container(cfg.ema)}: ema is off; choose ema=average to set its keys")
+    if cfg.pairs and not is_option(cfg.pairs):
+        raise UserError(f"pairs={OmegaConf.to_container(cfg.pairs)}: pairs is off; choose pairs=colorize or another")
+    drop_leftovers(cfg, typed)
+    check_settings(cfg)
+    for name in cfg:
+        if isinstance(cfg[name], DictConfig):
+            check_targets(cfg[name], name)
+    check_finite(OmegaConf.to_container(cfg, resolve=True))
+    return check_unread(cfg, typed) + check_shadowed(cfg, typed)
+
+
+def no_option(name: str, got: Any) -> str:
+    """What is wrong with a group that is not composed."""
+    if got is None:
+        return f"{name} is missing; choose one: {name}=<option>; {one_of(options(name), '')}"
+    if got in options(name):
+        return f"{name}={got}: in a YAML an option is chosen in the defaults list, as `- override /{name}: {got}`"
+    return f"{name}={got}; expected the keys of an option; {one_of(options(name), '')}"
+
+
+def recheck(cfg: DictConfig) -> None:
+    """A saved config with changed values: interpolations are gone, so only types and smallest values are checked."""
+    check_values(cfg)
+    for name in cfg:
+        if isinstance(cfg[name], DictConfig):
+            check_targets(cfg[name], name)
+
+
+def refuse_lists(overrides: Iterable[str]) -> None:
+    """Hydra would take loss=[hinge,wgan] and merge the two."""
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        if group in set(groups()) - set(MULTI_SELECT) and value.startswith("["):
+            raise UserError(f"{override}: {group} takes one option; to sweep over several: -m {group}={value[1:-1]}")
+
+
+def drop_leftovers(cfg: DictConfig, typed: dict[str, str], of: Iterable[str] = MULTI_SELECT) -> None:
+    """A preset's values for a penalty that is no longer selected go; values that the user typed are refused."""
+    for group in of:
+        if typed.get(group, "").lstrip().startswith("{"):
+            raise UserError(f"{group}={typed[group]}: name options, as in {group}=[{next(iter(options(group)))}]")
+        for name in [name for name, node in cfg[group].items() if not is_option(node)]:
+            if options(f"{group}/{name}"):
+                got = cfg[group][name]
+                valid = one_of(options(f"{group}/{name}"), str(got))
+                raise UserError(f"{group}.{name}={got}: it is chosen by {group}/{name}=<option>; {valid}")
+            if f"{group}.{name}" in typed and name in typed.get(group, ""):
+                raise UserError(
+                    f"{group}.{name}={cfg[group][name]}; expected one of its keys: {group}.{name}.<key>=<value>"
+                )
+            if any(f"{key}.".startswith(f"{group}.{name}.") for key in typed):
+                raise UserError(f"{group}.{name}: {name} is not selected; add {group}=[{name}] to the command")
+            del cfg[group][name]
+
+
+def is_option(node: Any) -> bool:
+    return isinstance(node, DictConfig) and "_target_" in node
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """The top level: known keys, their types and smallest values."""
+    known = {field.name for field in fields(Settings)} | set(NEEDED) | {"critic"}
+    read = _references(OmegaConf.to_container(cfg, resolve=False))
+    for name in cfg:
+        if name not in known and not any(path.split(".")[0] == name for path in read):
+            raise UserError(f"{name}: there is no such key; {one_of(known | set(groups()), str(name))}")
+    check_values(cfg)
+    for key in PLACES:
+        check_place(key, OmegaConf.select(cfg, key))
+
+
+def check_targets(node: DictConfig, path: str) -> None:
+    """Every key of a node with `_target_`, and of the nodes below it, is a parameter of that class, of its type."""
+    if "_target_" in node:
+        check_parameters(node, path)
+    for key in node:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        below = node[key] if isinstance(node[key], ListConfig) else [node[key]]  # such as betas with a ramp
+        for each in below:
+            if isinstance(each, DictConfig):
+                check_targets(each, f"{path}.{key}")
+
+
+def check_parameters(node: DictConfig, path: str) -> None:
+    parameters, hints, any_key = signature(node._target_, path)
+    for key in (key for key in node if not str(key).startswith("_")):
+        if key not in parameters and not any_key:
+            raise UserError(f"{path}.{key}: there is no such key; {one_of(parameters, str(key))}")
+        if OmegaConf.is_missing(node, key):
+            raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
+        found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # as an image folder's classes
+        built = is_option(node[key]) and not is_ramp(node[key])
+        if key in hints and not built and not found_later:
+            check_type(f"{path}.{key}", node[key], hints[key])
+
+
+def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
+    """Parameter names and types of a `_target_`, and whether it takes any other keyword too."""
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would print what is told below
+    try:
+        found = get_object(target)
+        parameters = inspect.signature(found).parameters
+        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)
+    except (ImportError, AttributeError, ValueError, TypeError, NameError) as error:
+        raise UserError(f"{path}._target_={target} cannot be imported: {' '.join(str(error).split())}") from error
+    names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return names, hints, any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+
+
+def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
+    """Values of plain nodes that nothing reads: refused if typed, else a preset's leftover worth a warning."""
+    warnings = []
+    read = _references(OmegaConf.to_container(cfg, resolve=False))
+    for group in PLAIN:
+        for key in [key for key, value in cfg[group].items() if is_ramp(value) or not isinstance(value, DictConfig)]:
+            path = f"{group}.{key}"
+            if path in read:
+                continue
+            if path in typed:
+                valid = options(path.replace(".", "/"))
+                if valid:
+                    raise UserError(f"{path}: it is chosen by {group}/{key}=<option>; {one_of(valid, '')}")
+                siblings = [name for name in read if name.startswith(f"{group}.")]
+                advice = f"; {one_of(siblings, path)}" if siblings else ""
+                raise UserError(f"{path}: nothing in this experiment reads it{advice}")
+            if group == "optimizer":
+                warnings.append(f"{path}={cfg[group][key]} comes from a preset and does not act with this optimizer")
+    return warnings
+
+
+def _references(node: Any) -> set[str]:
+    """All keys that `${key}` or `${oc.select:key,default}` name somewhere in a raw config."""
+    if isinstance(node, dict):
+        return set().union(*map(_references, node.values()))
+    if isinstance(node, list):
+        return set().union(*map(_references, node))
+    if not isinstance(node, str) or "${" not in node:
+        return set()
+    return {part.split("}")[0].split(",")[0].removeprefix("oc.select:").strip() for part in node.split("${")[1:]}
+
+
+def check_shadowed(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
+    """Optimizer values that a preset holds against what the user typed."""
+    warnings = []
+    option = config_dir() / "optimizer" / f"{typed.get('optimizer')}.yaml"
+    own = {f"optimizer.{name}.lr" for name in ("generator", "discriminator")}
+    if (
+        option.exists()
+        and "optimizer.lr" not in typed
+        and not own <= typed.keys()
+        and cfg.optimizer.lr != OmegaConf.load(option).lr
+    ):
+        warnings.append(
+            f"optimizer.lr={cfg.optimizer.lr} comes from a preset, not from optimizer={typed['optimizer']} "
+            f"({OmegaConf.load(option).lr}); give optimizer.lr= to choose"
+        )
+    players = {name: cfg.optimizer[name] for name in players_of(cfg)}
+    for key in [path.removeprefix("optimizer.") for path in typed if path.startswith("optimizer.")]:
+        for player in [name for name in players if key in players[name] and f"optimizer.{name}.{key}" not in typed]:
+            if players[player][key] != cfg.optimizer[key]:
+                warnings.append(
+                    f"optimizer.{player}.{key}={players[player][key]} is set by a preset; optimizer.{key}="
+                    f"{cfg.optimizer[key]} does not reach it: give optimizer.{player}.{key}="
+                )
+    return warnings

@@ -1,1 +1,0 @@
-"""From a command line to a run: compose, check, build, fit; resume, sweep and report."""

@@ -1,0 +1,61 @@
+"""A checkpoint as a file: whole or not there, with a checksum at its end, and read without unpickling anything."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganrun.errors import UserError
+from ganrun.files.storage import replacing
+
+FORMAT = 3  # 1 had no checksum; 2 knew data by their files, and scores by that
+MARK = b"ganrun:blake2b:"  # starts the trailer that follows torch's own bytes; torch.load does not mind it
+TRAILER = len(MARK) + 64
+CHUNK = 2**20  # bytes
+
+
+def save_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Writes tensors and plain containers beside `path`, syncs, then renames. Raises CannotWrite."""
+    buffer = io.BytesIO()  # torch turns a full disk into errors of its own kind; a buffer has no disk
+    torch.save(content, buffer)
+    data = buffer.getbuffer()
+    with replacing(path) as file:
+        file.write(data)
+        file.write(MARK + hashlib.blake2b(data, digest_size=32).hexdigest().encode())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU; nothing in it can run code.
+
+    Raises UserError for a damaged file, and for one of another format.
+    """
+    fault = damage(path)
+    if fault:
+        raise UserError(f"{path}: {fault}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        about = dict(content["ganrun"])
+    except Exception as error:  # what torch and pickle raise for a file that somebody else wrote
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a checkpoint of ganrun: {reason[:200]}") from error
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path}: checkpoint format {about.get('format')}; this ganrun reads format {FORMAT}")
+    return content | {"ganrun": about}
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the file's bytes, if anything is."""
+    try:
+        size = path.stat().st_size - TRAILER
+        with path.open("rb") as file:
+            digest = hashlib.blake2b(digest_size=32)
+            while block := file.read(max(0, min(CHUNK, size - file.tell()))):
+                digest.update(block)
+            trailer = file.read()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not trailer.startswith(MARK):
+        return f"no checksum at its end: truncated, or not written by ganrun with checkpoint format {FORMAT}"
+    return None if trailer == MARK + digest.hexdigest().encode() else "damaged: its checksum does not match"

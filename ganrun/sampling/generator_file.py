@@ -1,0 +1,107 @@
+"""generator.safetensors + generator.yaml: a recipe's averaged generators, which sample or translate anywhere.
+
+Neither the data set nor the training code is needed, and nothing is unpickled. The YAML names classes; only those of
+ganrun's networks and noise are built, unless the caller trusts more packages.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ganrun.config.trust import GENERATOR_ROOMS, package_names, shown, trusted_class
+from ganrun.errors import UserError
+from ganrun.files.storage import replacing
+from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.translator import Translator
+
+FORMAT = 2  # 1 had one generator, by the key `generator`, and always noise
+
+
+def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Writes `path` (.safetensors) and the .yaml beside it.
+
+    tensors: by `<network>.<name>`, and `noise.<name>` if the noise has any. header: `networks`, the configs by name;
+    `noise`, a config, or None for networks that take images; of each of those `channels` and `between`, what it takes
+    and gives; `value_range`, None for vectors; `classes`, `trained`.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    header = {"format": FORMAT, **header}
+    with replacing(path) as file:
+        file.write(save(tensors))
+    with replacing(path.with_suffix(".yaml")) as file:
+        file.write(yaml.safe_dump(header, sort_keys=False, allow_unicode=True).encode())
+
+
+def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGenerator | Translator:
+    """The generator of a run, in eval mode on the CPU, from its generator.safetensors and generator.yaml.
+
+    A Translator, if it takes images.
+
+    trust: further packages whose classes the YAML may name. Raises UserError for what is missing or unfit.
+    """
+    path = Path(path)
+    header_path = path.parent / f"{path.stem}.yaml"
+    for file in (path, header_path):
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; a generator is generator.safetensors and generator.yaml together")
+    with reading(path):
+        header = yaml.safe_load(header_path.read_text(encoding="utf-8"))
+        if header.get("format") not in (1, FORMAT):
+            raise UserError(f"{header_path}: format {header.get('format')}; this ganrun reads formats 1 and {FORMAT}")
+        if header["format"] == 1:
+            header["networks"] = {"generator": header["generator"]}
+        return assemble(header, load_file(path), trust, str(header_path))
+
+
+def assemble(
+    header: dict[str, Any], tensors: dict[str, Tensor], trust: Iterable[str], where: str
+) -> SamplingGenerator | Translator:
+    """The generators that a header describes, with these tensors. where: the header was found, for messages."""
+    allowed = (*GENERATOR_ROOMS, *package_names(trust))
+    networks = {name: _build(node, allowed, f"{where}: {name}") for name, node in header["networks"].items()}
+    noise = header["noise"] and _build(header["noise"], allowed, f"{where}: noise")
+    check_header(header)
+    if noise:
+        made = SamplingGenerator(
+            networks["generator"], noise, **{key: header[key] for key in ("value_range", "classes")}
+        )
+    else:
+        made = Translator(networks, **{key: header[key] for key in ("value_range", "channels", "between")})
+    made.trained = dict(header.get("trained", {}))
+    made.load_state_dict(tensors)
+    made.eval().requires_grad_(False)
+    if noise:
+        made.sample(1)  # parts that do not fit each other are found here, not at their first use
+    return made
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever hand-edited or damaged files raise becomes one line that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read as a generator: {reason}") from error
+
+
+def check_header(header: dict[str, Any]) -> None:
+    """Raises UserError for classes or a range that nothing could be drawn with."""
+    classes, value_range = header["classes"], header["value_range"]
+    if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise UserError(f"classes={shown(classes)} in a generator's .yaml; expected a list of names as text")
+    numbers = isinstance(value_range, list) and all(isinstance(bound, int | float) for bound in value_range)
+    if value_range is not None and not (numbers and len(value_range) == 2 and value_range[0] < value_range[1]):
+        raise UserError(f"value_range={shown(value_range)} in a generator's .yaml; expected two numbers, or null")
+
+
+def _build(config: dict[str, Any], allowed: Iterable[str], key: str) -> Any:
+    found = trusted_class(config["_target_"], allowed, key=f"{key}._target_")
+    return found(**{name: value for name, value in config.items() if name != "_target_"})

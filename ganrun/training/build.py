@@ -1,0 +1,287 @@
+"""From a checked config to the objects of a run. What cannot be built is the user's to mend, said in one line."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers.logger import Logger
+
+from ganrun.activations import kept_by_autograd
+from ganrun.config.typed import players_of
+from ganrun.data.base import Data
+from ganrun.data.datamodule import GANDataModule
+from ganrun.errors import UserError, one_of
+from ganrun.game import Batch, Recipe
+from ganrun.loggers import InRun
+from ganrun.metrics.features import Features
+from ganrun.metrics.metric import Metric
+from ganrun.metrics.scorer import Scorer
+from ganrun.module import GANModule
+from ganrun.noise import Noise
+from ganrun.schedule import Schedule
+from ganrun.seeding import derive, seed_default_generators
+from ganrun.training.hardware import compile_settings
+
+Kind = TypeVar("Kind")
+KINDS = ("generator", "discriminator")  # of players; the others' names are a recipe's own
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's data and module, ready to fit. activation_bytes: that a move keeps for each of its images, in fp32.
+
+    callbacks, loggers: beside those that every run has.
+    """
+
+    cfg: DictConfig
+    datamodule: GANDataModule
+    module: GANModule
+    scorer: Scorer
+    activation_bytes: int
+    callbacks: list[pl.Callback] = field(default_factory=list)
+    loggers: list[Logger | InRun] = field(default_factory=list)
+
+    @property
+    def data(self) -> Data:
+        return self.datamodule.data
+
+
+def build_node(cfg: DictConfig, key: str) -> Any:
+    """Instantiates cfg[key]; a node without `_target_` is an option that composes nothing: None.
+
+    Raises UserError with the reason when the class refuses its arguments.
+    """
+    node = cfg[key]
+    return refusing(key, instantiate)(node, _convert_="all") if "_target_" in node else None
+
+
+def build_all(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, group: str) -> list[Kind]:
+    """All that a group of several holds; [] for a config that was saved before there was the group."""
+    node = cfg.get(group) or {}
+    return [build_as(kind, node, name, f"{group}.") for name in node]
+
+
+def build_as(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, key: str, prefix: str = "") -> Kind:
+    """Instantiates cfg[key], which must make a `kind`, or one of them. prefix: of the key, for messages."""
+    made = build_node(cfg, key)
+    if not isinstance(made, kind):
+        got = f"{cfg[key]._target_} makes a {type(made).__name__}" if "_target_" in cfg[key] else "it has no _target_"
+        wanted = " or ".join(f"{k.__module__}.{k.__name__}" for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise UserError(f"{prefix}{key}: {got}; expected a {wanted}")
+    return made
+
+
+def refusing(key: str, make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make`, with whatever it raises turned into a UserError that names the key."""
+
+    def made(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return make(*args, **kwargs)
+        except Exception as error:  # a class may refuse its arguments with any exception
+            reason = innermost(error)
+            where = re.search(r"full_key: \S*?(\w[\w-]*)$", str(error), re.M)  # the part of a part that refused
+            name = where[1] if where else key
+            raise UserError(reason if reason.startswith(name) else f"{name}: {reason}") from error
+
+    return made
+
+
+def innermost(error: BaseException) -> str:
+    """The first line of what a chain of exceptions began with, or of the first one that was written for the user."""
+    while error.__cause__ is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    if any(text in str(error) for text in NO_MEMORY) or isinstance(error, MemoryError):
+        return "so large a tensor needs more memory than there is"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def open_data(cfg: DictConfig) -> Data:
+    """Opens cfg.dataset; `pairs`, if it is chosen, gives it a source and a real side."""
+    data = build_as(Data, cfg, "dataset")
+    pairs = build_node(cfg, "pairs") if cfg.get("pairs") else None
+    return refusing("pairs", pairs)(data) if pairs else data
+
+
+def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
+    """Opens the data set, then builds the networks for its shape. Weights depend on the seed alone.
+
+    before: whose data set and scorer are used again, such as those of a fit that is given up.
+    """
+    data = before.data if before else open_data(cfg)
+    cfg.dataset.num_classes = data.num_classes
+    if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
+        why = "; ".join(note for note in data.notes if note.startswith("no classes: "))
+        what = f"the samples of dataset {data.name} have no such label"
+        raise UserError(f"conditional={cfg.conditional.key}: {what}{why and f'; {why}'}")
+    schedule = build_schedule(cfg)
+    check_sizes(cfg, data, schedule)
+    seed_default_generators(derive(cfg.seed, "weights"))
+    recipe = build_as(Recipe, cfg, "recipe")
+    if cfg.channels_last:
+        recipe.to(memory_format=torch.channels_last)
+    check_sides(recipe, data)
+    players = optimizers_of(cfg, recipe)
+    ema = build_node(cfg, "ema")
+    module = refusing("recipe", GANModule)(
+        recipe,
+        build_as(Noise, cfg, "noise") if "_target_" in cfg.noise else None,
+        schedule,
+        {name: refusing(f"optimizer.{name}", build_node(cfg.optimizer, name)) for name in players},
+        batch_size=cfg.batch_size,
+        micro_batch=cfg.micro_batch,
+        seed=cfg.seed,
+        ema=ema and refusing("ema", ema),
+    )
+    datamodule = GANDataModule(
+        data,
+        batch_size=cfg.batch_size,
+        num_batches=schedule.num_batches,
+        seed=cfg.seed,
+        channels_last=cfg.channels_last,
+        unpaired=recipe.unpaired,
+    )
+    activation_bytes = dry_run(module, datamodule)
+    compiled = compile_settings(cfg)
+    if compiled:
+        module.compile_networks(**compiled)
+    scorer = before.scorer if before else build_scorer(cfg, data, recipe)
+    watching = (build_all(pl.Callback, cfg, "callbacks"), build_all((Logger, InRun), cfg, "logger"))
+    return Parts(cfg, datamodule, module, scorer, activation_bytes, *watching)
+
+
+def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
+    """The players' names, each of which has an optimizer now: one of its own, or what players of its kind have."""
+    players = recipe.players()
+    own = set(players_of(cfg))
+    for name in sorted(own - {*players, *KINDS}):
+        raise UserError(f"optimizer.{name}: there is no such player; {one_of(players, name)}")
+    for name in players.keys() - own:
+        kind = KINDS[not players[name].generates]
+        cfg.optimizer[name] = cfg.optimizer[kind]
+    for name in own - players.keys():
+        del cfg.optimizer[name]
+    return list(players)
+
+
+def build_schedule(cfg: DictConfig) -> Schedule:
+    moves = OmegaConf.to_container(cfg.schedule, resolve=True)
+    return Schedule(moves, **{name: moves.pop(name) for name in ("share", "reuse_stale") if name in moves})
+
+
+def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
+    """Of the scores in training, of the recipe's first output."""
+    num = cfg.evaluate.num_samples
+    return Scorer(
+        build_metrics(cfg),
+        data.sides[next(iter(recipe.compared.values()))],
+        num_fake=min(num, len(data)) if recipe.needs else num,
+        num_real=cfg.evaluate.num_real,
+        even=True,
+        conditional=cfg.conditional.key is not None,
+        paired=data.paired,
+        source=source_side(data, recipe),
+        cache=Path(cfg.cache_dir).expanduser(),
+    )
+
+
+def source_side(data: Data, recipe: Recipe) -> Data | None:
+    """The data that the recipe's first output is made from."""
+    output = next(iter(recipe.compared.values()))
+    takes = [takes for takes, gives in recipe.translates.values() if gives == output]
+    return data.sides[takes[0]] if takes else None
+
+
+def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    """Those of cfg.metric by name; metrics whose features are configured alike share them."""
+    shared: dict[str, Features] = {}
+    metrics = {}
+    for name in [name for name in cfg.metric if name != "features"]:
+        node = OmegaConf.create(OmegaConf.to_container(cfg.metric[name], resolve=True))
+        own = {}
+        if node.get("features") is not None:
+            if not isinstance(node.features, DictConfig):
+                raise UserError(
+                    f"metric.{name}.features={node.features}: chosen by metric/features=<option>, for all metrics"
+                )
+            wanted = OmegaConf.to_yaml(node.features)
+            if wanted not in shared:
+                shared[wanted] = build_as(Features, node, "features", f"metric.{name}.")
+            own = {"features": shared[wanted]}
+            del node["features"]
+        metrics[name] = refusing(f"metric.{name}", instantiate)(node, **own, _convert_="all")
+        if not isinstance(metrics[name], Metric):
+            raise UserError(f"metric.{name}: {node._target_} makes no ganrun.metrics.metric.Metric")
+    return metrics
+
+
+def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
+    """Refuses numbers of samples that no memory holds: it is asked for, and given back untouched."""
+    sizes = {"num_samples": cfg.num_samples, "evaluate.num_samples": cfg.evaluate.num_samples}
+    sizes["batch_size"] = cfg.batch_size * schedule.num_batches
+    for key, num in sizes.items():
+        try:
+            torch.empty(num, *data.shape)
+        except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+            shape = "x".join(map(str, data.shape))
+            raise UserError(
+                f"{key}={OmegaConf.select(cfg, key)}: {num:,} samples of {shape} need more memory than there is"
+            ) from error
+
+
+def dry_run(module: GANModule, datamodule: GANDataModule) -> int:
+    """Plays every player's losses once, so that what does not fit the data is refused before a run begins.
+
+    Changes no buffer. Returns the bytes an image that autograd keeps at most in the largest move, in fp32.
+    """
+    examples = datamodule.reals(2)
+    num = len(examples["real"])
+    batch = examples | (module.noise(num, torch.Generator()) if module.noise else {})
+    check_outputs(refusing("generator", module.show)(batch), batch, module.recipe.compared)
+    before = [(buffer, buffer.clone()) for buffer in module.recipe.buffers()]
+    module.eval()
+    known = [*module.recipe.parameters(), *module.recipe.buffers()]
+    with kept_by_autograd(known) as generation:
+        generated = module.recipe.generate(batch)
+    largest = 0
+    for name, player in module.players.items():
+        seen = generated if player.generates else {key: value.detach() for key, value in generated.items()}
+        with kept_by_autograd(known) as kept:
+            losses = refusing(name, player.losses)(batch, seen)
+        held = kept | generation if player.generates or not module.micro_batch else kept
+        largest = max(largest, sum(held.values()))
+        del losses
+    module.train()
+    for buffer, value in before:
+        buffer.copy_(value)
+    return largest // num
+
+
+def check_outputs(shown: Batch, batch: Batch, compared: Mapping[str, str]) -> None:
+    """Raises UserError for an output of another shape than the data that it is compared with."""
+    for output, like in compared.items():
+        if shown[output].shape != batch[like].shape:
+            got, wanted = (list(x.shape[1:]) for x in (shown[output], batch[like]))
+            raise UserError(f"generator makes samples of shape {got}, but the dataset has {wanted}")
+
+
+def check_sides(recipe: Recipe, data: Data) -> None:
+    """Raises UserError for a recipe that takes what the data set does not have."""
+    missing = sorted({*recipe.needs, *recipe.compared.values()} - {*data.parts, "label"})
+    if missing:
+        advice = "dataset=pairs, dataset=unpaired, or pairs=<option> beside an image set"
+        raise UserError(
+            f"recipe: {type(recipe).__name__} takes {', '.join(missing)}, which dataset {data.name} has not; {advice}"
+        )
+    if len(data.parts) > 1 and not data.paired and not recipe.unpaired:
+        raise UserError(
+            f"dataset {data.name} has no pairs, which {type(recipe).__name__} learns from; try model=cyclegan"
+        )
+    if len(data.parts) > 1 and not recipe.needs:
+        raise UserError(f"dataset {data.name} is for translation, but {type(recipe).__name__} makes samples from noise")

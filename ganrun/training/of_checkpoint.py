@@ -1,0 +1,71 @@
+"""The generators that a run's checkpoint holds, so that any saved step can be sampled and scored."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from ganrun.config.trust import package_names
+from ganrun.errors import UserError
+from ganrun.files.checkpoint import load_checkpoint
+from ganrun.files.run_dir import RunDir
+from ganrun.sampling.generator import SamplingGenerator
+from ganrun.sampling.generator_file import assemble, load_generator, reading
+from ganrun.sampling.translator import Translator
+
+BEFORE = {"averages": {"generator": 0}}  # what checkpoints did not say when there was one generator only
+
+
+def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]) -> SamplingGenerator | Translator:
+    """From a .safetensors file, or from a checkpoint of `run`; in eval mode on the CPU. Raises UserError."""
+    if file.suffix != ".ckpt":
+        return load_generator(file, trust=trust)
+    from ganrun.training.resume import load_config  # with Lightning, which a generator file does without
+    from ganrun.training.state import check_config
+
+    cfg, _ = load_config(run, list(package_names(trust)))
+    content = load_checkpoint(file)
+    check_config(file, content, run)
+    about = content["ganrun"].get("samples")
+    if about is None:
+        raise UserError(f"{file}: an older ganrun wrote it, without what samples are; use a .safetensors of the run")
+    about = BEFORE | about
+    with reading(file):
+        tensors, averaged = weights(content["state_dict"], about["averages"])
+        trained = {"dataset": cfg.dataset.get("name"), "steps": content["global_step"], "seed": cfg.seed}
+        described = header(cfg, about, trained | {"ema": averaged})
+        return assemble(described, tensors, package_names(trust), str(run.config))
+
+
+def weights(state: dict[str, Tensor], averages: dict[str, int]) -> tuple[dict[str, Tensor], bool]:
+    """The tensors as a generator's own file names them, and are they averages? averages: which one is whose."""
+    averaged = any(key.startswith("ema.average.") for key in state)
+    prefixes = {name: f"ema.average.{i}." if averaged else f"recipe.{name}." for name, i in averages.items()}
+    own = {
+        f"{name}.{key.removeprefix(prefix)}": value
+        for name, prefix in prefixes.items()
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+    return own | {key: value for key, value in state.items() if key.startswith("noise.")}, averaged
+
+
+def header(cfg: DictConfig, about: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+    """What generator.yaml says. about: as checkpoints have it, see Fit.samples_are."""
+    networks = {name: OmegaConf.to_container(network_config(cfg, name), resolve=True) for name in about["averages"]}
+    noise = OmegaConf.to_container(cfg.noise, resolve=True) if "_target_" in cfg.noise else None
+    about = {key: value for key, value in about.items() if key != "averages"}
+    return {"networks": networks, "noise": noise, "trained": trained, **about}
+
+
+def network_config(cfg: DictConfig, name: str) -> DictConfig:
+    """The config that a recipe's network was built from. Raises UserError for one that the recipe made itself."""
+    node = cfg.recipe.get(name)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(
+            f"recipe.{name}: the generator's file needs its config; expected recipe.{name} to be a network's, as "
+            f"{name}: ${{generator}}"
+        )
+    return node

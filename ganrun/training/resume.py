@@ -1,0 +1,218 @@
+"""Going on with a run: its own config, changed only where a change keeps the run what it was."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.config.check import MULTI_SELECT, recheck
+from ganrun.config.explain import flat_keys
+from ganrun.config.places import command
+from ganrun.config.trust import check_trusted, package_names, shown
+from ganrun.errors import UserError, one_of
+from ganrun.files.checkpoint import load_checkpoint
+from ganrun.files.run_dir import FORMAT, RESUMABLE, RunDir, find_run, may_change
+from ganrun.files.storage import owning
+from ganrun.training.changes import (
+    PLACES,
+    SHOWN,
+    WHEN_ASKED,
+    Change,
+    apply_changes,
+    read_changes,
+    said,
+    with_followers,
+    write_changes,
+)
+from ganrun.training.state import Start, check_same_run, find_start, flatten, init_from
+
+
+def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
+    """Trains on from `path` in the run's own directory; returns its result.
+
+    Goes on from the newest good checkpoint, or anew if nothing has been saved yet. `trust=[package]` among the
+    overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name; `change=true`
+    allows what changes the training, see changes.py. Raises UserError for what it does not trust, for a damaged file,
+    and for anything that a resume may not change, with got and had.
+    """
+    run, named = find_run(path)
+    trust = [text for text in overrides if text.startswith("trust=")]
+    asked = [text for text in overrides if text.startswith("change=")]
+    overrides = [text for text in overrides if text not in (*trust, *asked)]
+    until = load_checkpoint(named)["global_step"] if named else None
+    cfg, choices = load_config(run, [name for text in trust for name in package_names(parse(text)[1])], until)
+    recheck(cfg)
+    before = OmegaConf.create(OmegaConf.to_container(cfg))
+    change = any(parse(text)[1] is True for text in asked)
+    if change:
+        refuse_ramps(cfg, overrides)
+    changed = apply(cfg, Asked(path, overrides, change), choices)
+    recheck(cfg)
+    from ganrun.training.trainer import make_trainer
+
+    with owning(run.path) if make_trainer(cfg, logger=False).is_global_zero else nullcontext():
+        steps = cfg.steps if "steps" in changed else None
+        start = find_start(run, named)
+        step = start.step if start else 0
+        made = [
+            {"step": step, "key": key, "had": plain(OmegaConf.select(before, key)), "got": OmegaConf.select(cfg, key)}
+            for key in sorted(changed)
+            if lasts(key) and OmegaConf.select(before, key) != OmegaConf.select(cfg, key)
+        ]
+        return go_on(run, cfg, start, steps, read_changes(run, until), made), run
+
+
+def out_of_patience(cfg: DictConfig, start: Start | None) -> bool:
+    """Would it end again where it stands?"""
+    state = start.content["callbacks"].get("Evaluate", {}) if start else {}
+    same = cfg.evaluate.best_by in (None, state.get("made", {}).get("best_by"))
+    return same and cfg.evaluate.patience is not None and state.get("waited", 0) >= cfg.evaluate.patience
+
+
+def lasts(key: str) -> bool:
+    """Does a later resume hold to it?"""
+    return key in PLACES or WHEN_ASKED.fullmatch(key) is not None
+
+
+def go_on(
+    run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, earlier: list[Change], made: list[Change]
+) -> dict[str, Any]:
+    """Trains on from `start` to step `steps`, or as far as the run was last meant to go.
+
+    earlier, made: changes of resumes before, and of this one; written down once nothing can be refused any more.
+    """
+    result, done = run.read_result(), start.step if start else 0
+    cfg.steps = steps or max(result.get("goal", cfg.steps), done)
+    if cfg.steps < done:
+        raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")
+    if result.get("status") == "finished" and cfg.steps == done:
+        print(f"nothing to do: the run has finished its {done} steps; go on with steps=<more than {done}>")
+        return result | {"signal": None}
+    if result.get("status") == "finished" and result.get("ended") and out_of_patience(cfg, start):
+        print(f"nothing to do: {result['ended']}; go on with evaluate.patience=<more, or null>")
+        return result | {"signal": None}
+    if start and result.get("status") == "collapsed":  # which the user has been told
+        start.content["callbacks"]["Collapse"]["ends"] = None
+    from ganrun.training.build import build
+    from ganrun.training.hardware import precision_of
+    from ganrun.training.run import train
+    from ganrun.training.trainer import make_trainer
+
+    cfg.precision = precision_of(cfg)
+    parts, notes = build(cfg), []
+    if start:
+        check_same_run(parts, start, run)
+    elif cfg.init_from:
+        notes = init_from(parts, cfg.init_from)
+    trainer = make_trainer(cfg, logger=False)
+    parts.scorer.prepare(trainer.strategy.root_device)
+    if trainer.is_global_zero:
+        write_changes(run, earlier + made)
+    return train(parts, run, start, notes + [said(change) for change in made])
+
+
+def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tuple[DictConfig, dict[str, str]]:
+    """The run's config, which may come from anywhere, and the groups' options that it was composed of.
+
+    With what resumes have changed up to step `until`, None = all.
+    """
+    about = flatten(read_yaml(run.hydra / "hydra.yaml"))
+    got = about.get("ganrun.format", 0)  # 0: before formats were written down
+    if got != FORMAT:
+        raise UserError(f"{run.path}: run directory of format {got}; this ganrun reads format {FORMAT}")
+    config = read_yaml(run.config)
+    check_trusted(config, trust)
+    prefix = "hydra.runtime.choices."
+    choices = {key.removeprefix(prefix): value for key, value in about.items() if key.startswith(prefix)}
+    cfg = OmegaConf.create(config)
+    apply_changes(cfg, read_changes(run, until))
+    return cfg, choices
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Plain containers; a tag that would build an object is an error."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError(f"expected keys with values, got {type(content).__name__}")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {shown(error)}") from error
+    return content
+
+
+class Asked(NamedTuple):
+    """What a resume was asked: its run, overrides, and whether changes of the training are allowed."""
+
+    path: str
+    overrides: list[str]
+    change: bool
+
+    def refusal(self, refused: list[str], needs_change: bool) -> UserError:
+        """refused: keys with got and had. needs_change: would change=true do?"""
+        anew = command(f"init_from={self.path}", *self.overrides)
+        text = f"a resume cannot change {'; '.join(refused)}"
+        if needs_change:
+            asked = command(f"resume={self.path}", *self.overrides, "change=true")
+            return UserError(f"{text} unless it is asked to: {asked}; or start a new run from its weights: {anew}")
+        allowed = ", ".join(name + "*" if name.endswith(".") else name for name in RESUMABLE)
+        return UserError(
+            f"{text}; it may change {allowed}; with change=true {SHOWN}; or start a new run from its weights: {anew}"
+        )
+
+
+def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:
+    """Sets what may change, and returns those keys; a value equal to the run's own is no change."""
+    refused, askable, changed = [], [], set()
+    for text in asked.overrides:
+        key, got = parse(text)
+        known = flat_keys(cfg)
+        if key not in choices and key not in known:
+            raise UserError(f"{key}: the run's config has no such key; {one_of(known, key)}")
+        if may_change(key) or (asked.change and WHEN_ASKED.fullmatch(key)):
+            for each in with_followers(cfg, key):
+                OmegaConf.update(cfg, each, got)
+                changed.add(each)
+        elif got != had(cfg, choices, key):
+            refused.append(f"{key}: got {got}, had {had(cfg, choices, key)}")
+            askable += [key] if WHEN_ASKED.fullmatch(key) else []
+    if "data_dir" in cfg.dataset:
+        cfg.dataset.data_dir = cfg.data_dir  # the saved config holds final values, so the one does not follow the other
+        changed |= {"dataset.data_dir"} & {f"dataset.{key}" for key in changed}
+    if refused:
+        raise asked.refusal(refused, needs_change=len(askable) == len(refused))
+    return changed
+
+
+def refuse_ramps(cfg: DictConfig, overrides: list[str]) -> None:
+    """changes.yaml holds plain numbers."""
+    for text in overrides:
+        key, got = parse(text)
+        if WHEN_ASKED.fullmatch(key) and isinstance(got, dict) and got != plain(OmegaConf.select(cfg, key)):
+            raise UserError(f"{text}: a resume may change it to a number; a ramp needs a new run, with init_from=")
+
+
+def parse(text: str) -> tuple[str, Any]:
+    """key=value -> its key and value, by Hydra's grammar."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise UserError(f"{text}: not an override; expected key=value") from error
+    if override.is_sweep_override():
+        raise UserError(f"{text}: a resume goes on with one run; give one value")
+    return override.key_or_group, override.value()
+
+
+def had(cfg: DictConfig, choices: dict[str, str], key: str) -> Any:
+    """The run's own value or choice; of a group that takes several, the names."""
+    value = choices.get(key, OmegaConf.select(cfg, key))
+    if key in MULTI_SELECT:
+        return [name for name in value if name != "features"]  # whose own choice is metric/features
+    return plain(value)
+
+
+def plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

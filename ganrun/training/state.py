@@ -1,0 +1,113 @@
+"""Where a run goes on from: its newest good checkpoint, the data it must match, another run's weights."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ganrun.data.identity import changes
+from ganrun.errors import UserError
+from ganrun.files.checkpoint import damage, load_checkpoint
+from ganrun.files.run_dir import RunDir, find_run, may_change
+from ganrun.training.build import Parts
+from ganrun.training.transfer import copy_what_fits
+
+PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # change no draw by name
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint to go on from. note: a warning about how it was chosen."""
+
+    path: Path
+    content: dict[str, Any]
+    note: str | None = None
+
+    @property
+    def step(self) -> int:
+        return self.content["global_step"]
+
+
+def find_start(run: RunDir, named: Path | None = None) -> Start | None:
+    """The named checkpoint, else the run's newest good one; None if nothing has been saved yet.
+
+    Raises UserError when the named one is damaged, or all are.
+    """
+    if named:
+        return Start(named, load_checkpoint(named))
+    saved = run.saved_checkpoints()
+    faults = {path: fault for path in saved if (fault := damage(path))}
+    good = [path for path in saved if path not in faults]
+    if not saved:
+        if run.generator.exists():  # a checkpoint was written before it
+            raise UserError(f"{run.path}: its checkpoints are gone; bring them back, or start another run")
+        return None
+    if not good:
+        raise UserError(f"{run.path}: no checkpoint can be read: {told(faults)}")
+    if saved[0] in good:
+        return Start(saved[0], load_checkpoint(saved[0]))
+    newest = max((Start(path, load_checkpoint(path)) for path in good), key=lambda start: start.step)
+    return Start(newest.path, newest.content, f"{told(faults)}; going on from {newest.path}, step {newest.step}")
+
+
+def told(faults: dict[Path, str]) -> str:
+    return "; ".join(f"{path}: {fault}" for path, fault in faults.items())
+
+
+def init_from(parts: Parts, source: str) -> list[str]:
+    """Starts from another run's weights, averages included; optimizers and step start anew.
+
+    Returns warnings: what did not fit, and how the checkpoint was chosen.
+    """
+    run, named = find_run(source, "init_from")
+    start = find_start(run, named)
+    if start is None:
+        raise UserError(f"init_from={source}: the run has no checkpoint yet")
+    state = start.content["state_dict"]
+    own = any(key.startswith("ema.") for key in state)
+    if not parts.module.ema:
+        state = {key: value for key, value in state.items() if not key.startswith("ema.")}
+    left = copy_what_fits(parts.module, state, f"init_from={source}")
+    if parts.module.ema and not own:  # that run kept no average: it starts from the weights
+        parts.module.ema.restart()
+    return [note for note in (start.note and f"init_from={source}: {start.note}", left) if note]
+
+
+def config_digest(run: RunDir) -> str:
+    """Changes with everything in the run's config that a resume may not change."""
+    if not run.config.exists():  # in a process that writes nothing
+        return ""
+    config = flatten(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+    kept = {key: value for key, value in config.items() if not (may_change(key) or key in PLACES)}
+    return hashlib.blake2b(json.dumps(kept, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def check_config(path: Path, content: dict[str, Any], run: RunDir) -> None:
+    """Raises UserError for a checkpoint that another config made."""
+    if content["ganrun"].get("config") != config_digest(run):
+        raise UserError(
+            f"{path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was edited; "
+            "init_from= starts a new run from its weights"
+        )
+
+
+def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
+    """Raises UserError for a checkpoint that another config or other data made."""
+    check_config(start.path, start.content, run)
+    changed = changes(parts.data.fingerprint, start.content["ganrun"]["data"])
+    if changed:
+        raise UserError(
+            f"resume={run.path}: the data set has changed: {'; '.join(changed)}; "
+            f"init_from={run.path} starts a new run from its weights"
+        )
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested config -> {"optimizer.lr": ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,57 @@
+"""train.log: starts, stops, warnings and failures of a run."""
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ganrun.files.storage import writing
+
+log = logging.getLogger("ganrun")
+LIGHTNING = ("pytorch_lightning", "lightning", "lightning_fabric")
+NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
+    ".*does not have many workers",
+    ".*dataloader is not resumable",
+    ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a deprecated check
+)
+
+
+class LogFile(logging.FileHandler):
+    """A line that cannot be written is an error like any other."""
+
+    def handleError(self, record) -> None:
+        raise
+
+
+def thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer raises its error again where training uses it next: on the terminal it is told there."""
+    with suppress(OSError):
+        log.error("in thread %s", failed.thread, exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
+
+
+@contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """train.log gets ganrun's own lines, Lightning's, and Python warnings; the terminal gets none of them."""
+    loggers = [logging.getLogger(name) for name in ("ganrun", "py.warnings", *LIGHTNING)]
+    with writing(path):
+        handler = LogFile(path) if path else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.captureWarnings(True)
+    hook, threading.excepthook = threading.excepthook, thread_failed
+    for text in NOT_FOR_US:
+        warnings.filterwarnings("ignore", text)
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate, level in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        logging.captureWarnings(False)
+        threading.excepthook = hook
+        handler.close()

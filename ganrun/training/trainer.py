@@ -1,0 +1,114 @@
+"""Lightning's trainer for a config."""
+
+import logging
+import os
+import re
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from ganrun.errors import UserError, one_of
+from ganrun.training.build import refusing
+from ganrun.training.hardware import device_type, precision_of, tune
+from ganrun.training.strategy import STRATEGIES
+from ganrun.training.train_log import LIGHTNING
+
+OURS = {  # what the trainer's config may not hold, and what to use instead
+    "max_steps": "use steps=",
+    "max_epochs": "use steps=",
+    "deterministic": "use deterministic=",
+    "precision": "use precision=",
+    "benchmark": "use deterministic=false",
+    "gradient_clip_val": "use optimizer.clip_gradients=",
+    "accumulate_grad_batches": "use micro_batch=",
+    "logger": "use logger=",
+    "callbacks": "use callbacks=",
+    "plugins": "",
+    "default_root_dir": "use run_dir=",
+    "use_distributed_sampler": "",
+    "enable_progress_bar": "",
+    "enable_checkpointing": "use checkpoint.every=",
+    "enable_model_summary": "",
+}
+
+
+def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
+    """Lightning's trainer for a config. Raises UserError for devices or a precision that are not to be had."""
+    for name in LIGHTNING:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
+    for name in sorted(chosen.keys() & OURS.keys()):
+        raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
+    device = device_type(chosen["accelerator"])
+    check_devices(chosen["devices"], device)
+    if chosen.get("sync_batchnorm") and device != "cuda":
+        raise UserError(f"trainer.sync_batchnorm=true: torch has it for GPUs alone, and this run is on the {device}")
+    if "strategy" in chosen:
+        check_launch(chosen)
+        chosen["strategy"] = STRATEGIES[chosen["strategy"]]()
+    elif num_devices(chosen["devices"]) not in (0, 1):
+        raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
+    tune(cfg)
+    trainer = refusing("trainer", pl.Trainer)(
+        precision=precision_of(cfg),
+        benchmark=not cfg.deterministic,
+        max_steps=cfg.steps,
+        max_epochs=-1,
+        deterministic=cfg.deterministic,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **settings,
+        **chosen,
+    )
+    rank_zero_only.rank = trainer.global_rank  # Lightning took it from variables that need not be about this run
+    if cfg.batch_size % trainer.world_size:
+        raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
+    rows = cfg.batch_size // trainer.world_size
+    if cfg.micro_batch and rows % cfg.micro_batch:
+        raise UserError(f"micro_batch={cfg.micro_batch}: {rows} images a move and device are no multiple of it")
+    return trainer
+
+
+def picked(devices: Any) -> list[int] | None:
+    """GPUs named by their numbers, as Lightning reads [1], "1," and "0,1"; None for a mere number of devices."""
+    if isinstance(devices, str) and re.fullmatch(r"\d+(,\d+)*,?", devices) and "," in devices:
+        return [int(number) for number in devices.split(",") if number]
+    return list(devices) if isinstance(devices, list) else None
+
+
+def num_devices(devices: Any) -> int | None:
+    """How many of them; None for all that there are (-1, auto)."""
+    if (numbers := picked(devices)) is not None:
+        return len(numbers)
+    return int(devices) if re.fullmatch(r"\d+", str(devices)) else None
+
+
+def check_devices(devices: Any, device: str) -> None:
+    """Raises UserError for GPUs that are not there. device: the kind that the accelerator comes to."""
+    numbers = picked(devices)
+    if numbers is None:
+        return
+    there = torch.cuda.device_count() if device == "cuda" else 1
+    if device == "cpu":
+        have = f"and this run is on the cpu; expected their number, as in trainer.devices={len(numbers) or 1}"
+    elif any(not isinstance(number, int) or number >= there for number in numbers) or not numbers:
+        have = f"and this machine has {there}, numbered from 0"
+    else:
+        return
+    raise UserError(f"trainer.devices={devices}: it picks GPUs by number, {have}")
+
+
+def check_launch(chosen: dict[str, Any]) -> None:
+    """Raises UserError for an unknown strategy, and where Lightning would wait for processes that nobody starts."""
+    if chosen["strategy"] not in STRATEGIES:
+        raise UserError(f"trainer.strategy={chosen['strategy']}; {one_of(STRATEGIES, str(chosen['strategy']))}")
+    launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ
+    if chosen.get("num_nodes", 1) != 1 and not launched:
+        raise UserError(f"trainer.num_nodes={chosen['num_nodes']}: start it by torchrun or srun on all machines")
+    if "LOCAL_RANK" in os.environ and "MASTER_PORT" not in os.environ:
+        raise UserError("LOCAL_RANK is set, but not MASTER_PORT, where the processes meet; unset it or use torchrun")
