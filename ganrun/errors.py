@@ -31,12 +31,23 @@ class NotFinite(Failure):
     exit_code = 3
 
 
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
 COLLAPSED = 4  # exit code of a run that on_collapse=stop ended; it is saved and no failure
 
 
 def reason_of(error: BaseException) -> str:
     """What to write down about a failure."""
     return str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+
+
+def first_line(error: BaseException) -> str:
+    """Of its text; its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's error, or one of torch's, which are told by their texts."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
 def require(least: int, **values: int) -> None:

@@ -13,7 +13,7 @@ from ganrun.gradients import GradientMean
 from ganrun.noise import Noise
 from ganrun.optim import PlayerOptimizer, total_norm
 from ganrun.schedule import Move, Schedule
-from ganrun.seeding import derive, generator, seed_default_generators
+from ganrun.seeding import derive, rng_for, seed_default_generators
 
 
 class GANModule(pl.LightningModule):
@@ -48,7 +48,7 @@ class GANModule(pl.LightningModule):
         self.micro_batch = micro_batch
         self.seed = seed
         self.compiled = False
-        self.weighs = True  # does this step compute the norms of weights?
+        self.log_weight_norm = True  # does this step compute the norms of weights?
         self.attempt = 0  # rollbacks so far; part of every seed, so that the same path is not replayed
         self.num_batches = schedule.num_batches
         self.players = recipe.players()
@@ -113,7 +113,7 @@ class GANModule(pl.LightningModule):
         """This rank's rows of the noise that the whole round draws over all ranks, (num_batches, rows, ...)."""
         if self.noise is None:
             return {}
-        drawn = self.noise(self.num_batches * self.batch_size, generator(self.seed, "noise", step, self.attempt))
+        drawn = self.noise(self.num_batches * self.batch_size, rng_for(self.seed, "noise", step, self.attempt))
         rows = self.batch_size // self.trainer.world_size
         first = self.global_rank * rows
         own = {key: value.unflatten(0, (self.num_batches, -1))[:, first : first + rows] for key, value in drawn.items()}
@@ -145,7 +145,7 @@ class GANModule(pl.LightningModule):
         self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
         optimizer.after_step()
         norms = {"gradient_norm": gradient}
-        if self.weighs:
+        if self.log_weight_norm:
             norms["weight_norm"] = self.weight_norm(move.player)
         for name, value in (losses.terms | norms | losses.stats).items():
             self.terms[f"{move.player}/{name}"] = value
@@ -268,7 +268,7 @@ class GANModule(pl.LightningModule):
         draw: names the noise, which is the same each time. given: labels or data for the examples, in parts of
         `chunk`; None = none.
         """
-        noise = self.noise(num, generator(self.seed, draw)) if self.noise else {}
+        noise = self.noise(num, rng_for(self.seed, draw)) if self.noise else {}
         parts = iter(given or ())
         for start in range(0, num, chunk):
             some = {key: value[start : start + chunk] for key, value in noise.items()}

@@ -20,7 +20,7 @@ def of_attempt(seed: int, attempt: int) -> int:
     return derive(seed, "attempt", attempt) if attempt else seed
 
 
-def generator(*parts: int | str) -> torch.Generator:
+def rng_for(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded by the parts."""
     return torch.Generator().manual_seed(derive(*parts))
 

@@ -27,7 +27,7 @@ from ganrun.metrics.protocol import difference, short
 from ganrun.metrics.scorer import Scorer
 from ganrun.metrics.sliced_wasserstein import SlicedWasserstein
 from ganrun.pictures import to_uint8
-from ganrun.seeding import generator
+from ganrun.seeding import rng_for
 
 CPU = torch.device("cpu")
 
@@ -261,7 +261,7 @@ def scored_again(run: Path, *, live: bool) -> dict[str, float]:
         own = "recipe.generator."
         sampling.generator.load_state_dict({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
     label = torch.cat([batch["label"] for batch in digits().shuffled(200)])
-    z = sampling.noise(200, generator(0, "evaluate"))["z"]
+    z = sampling.noise(200, rng_for(0, "evaluate"))["z"]
     metrics = {"sliced-wasserstein": SlicedWasserstein(), "intra-fid": IntraFID()}
     scorer = prepared(metrics, num_fake=200, num_real=200, conditional=True)
     found = scorer.score([{"fake": to_uint8(sampling.decode(z, label)), "label": label}])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganrun.seeding import derive, generator, seed_default_generators, uniform_at
+from ganrun.seeding import derive, rng_for, seed_default_generators, uniform_at
 
 
 def test_splitmix64_known_outputs():
@@ -43,7 +43,7 @@ def test_derive_gives_63_bits_that_seed_everything(parts):
     seed = derive(*parts)
     assert 0 <= seed < 2**63
     assert seed == derive(*parts)
-    assert generator(*parts).initial_seed() == seed
+    assert rng_for(*parts).initial_seed() == seed
     assert 0 <= uniform_at(np.array([1]), seed)[0] < 1
 
 
@@ -61,7 +61,7 @@ def test_derive_tells_parts_apart():
 
 
 def test_generator_is_fresh_each_time():
-    draws = [torch.rand(3, generator=generator(1, "noise", step)) for step in (0, 0, 1)]
+    draws = [torch.rand(3, generator=rng_for(1, "noise", step)) for step in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 
@@ -73,4 +73,4 @@ def test_default_generator_is_reseeded():
         draws.append(torch.rand(3))
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
-    assert torch.equal(draws[0], torch.rand(3, generator=generator(1)))
+    assert torch.equal(draws[0], torch.rand(3, generator=rng_for(1)))

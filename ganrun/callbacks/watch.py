@@ -48,7 +48,7 @@ class Watch(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         step = trainer.global_step + 1
         self.due = step == trainer.max_steps or any(every and step % every == 0 for every in self.intervals)
-        pl_module.weighs = self.due
+        pl_module.log_weight_norm = self.due
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self.sent.append(send(trainer.global_step, pl_module.numbers))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, leaky_relu
 
-from ganrun.seeding import generator
+from ganrun.seeding import rng_for
 
 SIDE = 32  # pixels; larger images are looked at this small
 NEAR = 0.25  # of the reals' typical distance to their nearest neighbour: nearer ones are twins
@@ -71,7 +71,7 @@ def random_features(x: Tensor, width: int = 32) -> Tensor:
     """
     if x.dim() != 4:
         return x
-    rng = generator("random features")
+    rng = rng_for("random features")
     for size in (width, 2 * width, 4 * width):
         weight = torch.randn(size, x.shape[1], 3, 3, generator=rng) * math.sqrt(2 / (9 * x.shape[1]))
         x = leaky_relu(nn.functional.conv2d(x, weight.to(x.device), stride=2, padding=1), 0.2)

@@ -136,7 +136,7 @@ def check_parameters(node: DictConfig, path: str) -> None:
 
 def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
     """Parameter names and types of a `_target_`, and whether it takes any other keyword too."""
-    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would print what is told below
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would print what is said below
     try:
         found = get_object(target)
         parameters = inspect.signature(found).parameters

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, first_line
 
 OPTIMIZERS = "torch.optim"
 DATASETS = "torchvision.datasets"
@@ -31,7 +31,7 @@ def trusted_class(name: Any, packages: Iterable[str], *, key: str = "_target_") 
     try:
         found = getattr(import_module(module), attribute, None)
     except Exception as error:  # a module may raise anything while it is imported
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{key} names {shown(name)}, which cannot be imported: {shown(reason)}") from error
     if not isinstance(found, type) or not lies_in(found.__module__, packages):
         raise _refusal(key, name, packages)

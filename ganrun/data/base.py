@@ -16,7 +16,7 @@ from ganrun.data.pixels import Fit
 from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.pictures import grid, to_uint8
-from ganrun.seeding import derive, generator, uniform_at
+from ganrun.seeding import derive, rng_for, uniform_at
 
 LARGEST_SIDE = 2**14  # pixels
 SHARE = 0.5  # of a memory that a set may take
@@ -136,7 +136,7 @@ class Data(ABC):
 
     def shuffled(self, num: int, chunk: int = 1024) -> Iterator[Batch]:
         """The first `num` samples of a fixed shuffle as they are stored, so many at once."""
-        order = torch.randperm(len(self), generator=generator("reals"))[:num]
+        order = torch.randperm(len(self), generator=rng_for("reals"))[:num]
         return (self.read(some) for some in order.split(chunk))
 
     def held_out(self) -> "Data | None":

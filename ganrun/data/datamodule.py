@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.seeding import derive, generator, of_attempt
+from ganrun.seeding import derive, of_attempt, rng_for
 from ganrun.signals import SIGNALS, end_with_parent
 
 
@@ -69,7 +69,7 @@ class Rounds(Dataset):
 @lru_cache(maxsize=4)  # a batch can straddle two epochs, of two sides
 def permutation(num: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of `num` samples in one epoch."""
-    return torch.randperm(num, generator=generator(seed, "epoch", epoch))
+    return torch.randperm(num, generator=rng_for(seed, "epoch", epoch))
 
 
 class From(Sampler):

@@ -13,7 +13,7 @@ from ganrun.data.base import SHARE, Data
 from ganrun.data.identity import Fingerprint
 from ganrun.data.memory import free_memory
 from ganrun.game import Batch
-from ganrun.seeding import generator
+from ganrun.seeding import rng_for
 
 
 class Over(Data):
@@ -177,7 +177,7 @@ class TwoSided(Over):
             yield from super().shuffled(num, chunk)
             return
         names = {"source": ("reals", "source"), "real": ("reals",)}  # the latter's order is that which it has alone
-        orders = {key: torch.randperm(len(side), generator=generator(*names[key])) for key, side in self.sides.items()}
+        orders = {key: torch.randperm(len(side), generator=rng_for(*names[key])) for key, side in self.sides.items()}
         for places in torch.arange(min(num, len(self))).split(chunk):
             yield {key: side.read(orders[key][places % len(side)])["real"] for key, side in self.sides.items()}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ganrun.data.base import Data, limited
 from ganrun.errors import UserError
 from ganrun.pictures import scatter
-from ganrun.seeding import generator
+from ganrun.seeding import rng_for
 
 
 @dataclass(kw_only=True)
@@ -31,7 +31,7 @@ class Vectors(Data):
     def open(self) -> None:
         if self.num < 1:
             raise UserError(f"dataset.num={self.num}; expected at least 1")
-        points, labels = self.points(generator(self.name))
+        points, labels = self.points(rng_for(self.name))
         points, labels = limited(self.limit, points, labels)
         self.held = {"real": points.float()} | ({} if labels is None else {"label": labels})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, first_line
 from ganrun.files.storage import replacing
 
 FORMAT = 3  # 1 had no checksum; 2 knew data by their files, and scores by that
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         about = dict(content["ganrun"])
     except Exception as error:  # what torch and pickle raise for a file that somebody else wrote
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{path}: not a checkpoint of ganrun: {reason[:200]}") from error
     if about.get("format") != FORMAT:
         raise UserError(f"{path}: checkpoint format {about.get('format')}; this ganrun reads format {FORMAT}")

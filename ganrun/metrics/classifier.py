@@ -16,7 +16,7 @@ from ganrun.files.checkpoint import FORMAT, damage, load_checkpoint, save_checkp
 from ganrun.files.storage import locked, make_cache
 from ganrun.metrics.features import NetworkFeatures, as_numbers, fit_weights, hash_of, in_fp32
 from ganrun.progress import tracked
-from ganrun.seeding import derive, generator
+from ganrun.seeding import derive, rng_for
 
 RECIPE = 2  # changes with anything else below that changes the weights
 STEPS = 600
@@ -98,14 +98,14 @@ def trained(data: Data, folder: Path, device: torch.device) -> Path:
 def train(data: Data, device: torch.device) -> tuple[nn.Module, float]:
     """The network, and its accuracy on samples that it was not trained on."""
     torch.manual_seed(derive("classifier"))
-    order = torch.randperm(len(data), generator=generator("classifier"))
+    order = torch.randperm(len(data), generator=rng_for("classifier"))
     num_held = max(1, int(len(data) * HELD_BACK))
     held, seen = order[:num_held], order[num_held:] if len(data) > num_held else order
     network = make_network(data.shape, data.num_classes).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=LR, foreach=True)
     with in_fp32(device):
         for step in tracked(range(STEPS), STEPS, "training the classifier", "steps"):
-            batch = data.read(seen[torch.randint(len(seen), (BATCH,), generator=generator("classifier", step))])
+            batch = data.read(seen[torch.randint(len(seen), (BATCH,), generator=rng_for("classifier", step))])
             optimizer.param_groups[0]["lr"] = LR * (1 - step / STEPS)
             optimizer.zero_grad()
             cross_entropy(network(numbers(batch, device)), batch["label"].to(device)).backward()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.data.base import Data
-from ganrun.errors import UserError
+from ganrun.errors import UserError, first_line
 
 
 class Seen(NamedTuple):
@@ -141,7 +141,7 @@ def load_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     try:
         return torch.load(place, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch and pickle raise for a file that somebody else wrote
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{key}={path}: cannot be read as weights: {reason[:200]}") from error
 
 

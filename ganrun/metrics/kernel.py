@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ganrun.errors import UserError
 from ganrun.metrics.metric import OfKept, Score, Setting
-from ganrun.seeding import generator
+from ganrun.seeding import rng_for
 
 
 def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class KID(OfKept):
         super().prepare(setting)
 
     def score(self, real, fake):
-        rng, values = generator("kid"), []
+        rng, values = rng_for("kid"), []
         for _ in range(self.num_subsets):
             values.append(squared_mmd(*(some(side.values, self.subset_size, rng).double() for side in (real, fake))))
         values = torch.stack(values)

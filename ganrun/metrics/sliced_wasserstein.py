@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ganrun.metrics.metric import OfKept, Score
-from ganrun.seeding import generator
+from ganrun.seeding import rng_for
 
 CHUNK = 64  # directions at once
 
@@ -45,7 +45,7 @@ class SlicedWasserstein(OfKept):
 
     def score(self, real, fake):
         real, fake = real.values, fake.values
-        directions = torch.randn(real.shape[1], self.num_projections, generator=generator("directions"))
+        directions = torch.randn(real.shape[1], self.num_projections, generator=rng_for("directions"))
         directions = directions / directions.norm(dim=0)
         return Score(float(sliced_wasserstein(real, fake, directions.to(real.device))))
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ganrun.config.trust import GENERATOR_ROOMS, package_names, shown, trusted_class
-from ganrun.errors import UserError
+from ganrun.errors import UserError, first_line
 from ganrun.files.storage import replacing
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
@@ -88,7 +88,7 @@ def reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{path}: cannot be read as a generator: {reason}") from error
 
 

@@ -26,7 +26,7 @@ class LogFile(logging.FileHandler):
 
 
 def thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer raises its error again where training uses it next: on the terminal it is told there."""
+    """TensorBoard's writer raises its error again where training uses it next: the terminal hears of it there."""
     with suppress(OSError):
         log.error("in thread %s", failed.thread, exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
 

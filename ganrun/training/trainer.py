@@ -36,7 +36,7 @@ OURS = {  # what the trainer's config may not hold, and what to use instead
 
 
 def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
-    """Lightning's trainer for a config. Raises UserError for devices or a precision that are not to be had."""
+    """Lightning's trainer for a config. Raises UserError for devices or a precision that are unavailable."""
     for name in LIGHTNING:
         logging.getLogger(name).setLevel(logging.WARNING)
     chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
