@@ -109,18 +109,43 @@ def open_data(cfg: DictConfig) -> Data:
 
 
 def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
-    """Opens the data set, then builds the networks for its shape. Weights depend on the seed alone.
+    """Opens the data set, then builds the networks for its shape.
 
     before: whose data set and scorer are used again, such as those of a fit that is given up.
     """
     data = before.data if before else open_data(cfg)
     cfg.dataset.num_classes = data.num_classes
+    check_condition(cfg, data)
+    schedule = build_schedule(cfg)
+    check_sizes(cfg, data, schedule)
+    module = build_module(cfg, data, schedule)
+    datamodule = GANDataModule(
+        data,
+        batch_size=cfg.batch_size,
+        num_batches=schedule.num_batches,
+        seed=cfg.seed,
+        channels_last=cfg.channels_last,
+        unpaired=module.recipe.unpaired,
+    )
+    activation_bytes = dry_run(module, datamodule)
+    compiled = compile_settings(cfg)
+    if compiled:
+        module.compile_networks(**compiled)
+    scorer = before.scorer if before else build_scorer(cfg, data, module.recipe)
+    watching = (build_all(pl.Callback, cfg, "callbacks"), build_all((Logger, InRun), cfg, "logger"))
+    return Parts(cfg, datamodule, module, scorer, activation_bytes, *watching)
+
+
+def check_condition(cfg: DictConfig, data: Data) -> None:
+    """Raises UserError for labels that the data have not."""
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
         why = "; ".join(note for note in data.notes if note.startswith("no classes: "))
         what = f"the samples of dataset {data.name} have no such label"
         raise UserError(f"conditional={cfg.conditional.key}: {what}{why and f'; {why}'}")
-    schedule = build_schedule(cfg)
-    check_sizes(cfg, data, schedule)
+
+
+def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
+    """The recipe with its networks, noise, optimizers and average. Weights depend on the seed alone."""
     seed_default_generators(derive(cfg.seed, "weights"))
     recipe = build_as(Recipe, cfg, "recipe")
     if cfg.channels_last:
@@ -128,7 +153,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     check_sides(recipe, data)
     players = optimizers_of(cfg, recipe)
     ema = build_node(cfg, "ema")
-    module = refusing("recipe", GANModule)(
+    return refusing("recipe", GANModule)(
         recipe,
         build_as(Noise, cfg, "noise") if "_target_" in cfg.noise else None,
         schedule,
@@ -138,21 +163,6 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
         seed=cfg.seed,
         ema=ema and refusing("ema", ema),
     )
-    datamodule = GANDataModule(
-        data,
-        batch_size=cfg.batch_size,
-        num_batches=schedule.num_batches,
-        seed=cfg.seed,
-        channels_last=cfg.channels_last,
-        unpaired=recipe.unpaired,
-    )
-    activation_bytes = dry_run(module, datamodule)
-    compiled = compile_settings(cfg)
-    if compiled:
-        module.compile_networks(**compiled)
-    scorer = before.scorer if before else build_scorer(cfg, data, recipe)
-    watching = (build_all(pl.Callback, cfg, "callbacks"), build_all((Logger, InRun), cfg, "logger"))
-    return Parts(cfg, datamodule, module, scorer, activation_bytes, *watching)
 
 
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:

@@ -35,8 +35,28 @@ class Fit:
     """One Lightning fit with everything that watches it. seconds: of training before it."""
 
     def __init__(self, parts: Parts, run: RunDir, start: Start | None, signals: Signals, seconds: float = 0.0):
-        cfg, datamodule, self.module = parts.cfg, parts.datamodule, parts.module
+        cfg, self.module = parts.cfg, parts.module
         self.parts, self.run, self.start, self.signals = parts, run, start, signals
+        set_attempt(parts, start.content["ganrun"]["attempt"] if start else 0)
+        self._watch(seconds)
+        step = start.step if start else 0
+        self.board = TensorBoard(
+            run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
+            purge_step=step + 1 if step else None,
+        )  # fmt: skip
+        added = parts.loggers if rank_zero_only.rank == 0 else []  # a user's own need not know of other processes
+        self.loggers = [one.open(run.path) if isinstance(one, InRun) else one for one in added]
+        self.trainer = make_trainer(
+            cfg,
+            callbacks=self.callbacks,
+            logger=[self.board, MetricsFile(run.metrics, step), *self.loggers],
+            plugins=[CheckpointFiles(start.content if start else None)],
+            default_root_dir=run.path,
+        )
+
+    def _watch(self, seconds: float) -> None:
+        """Makes all that watches, in the order in which it must see a step."""
+        cfg, parts, run, datamodule = self.parts.cfg, self.parts, self.run, self.parts.datamodule
         self.scalars = Log(cfg.log_every)
         self.samples = Samples(
             run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=cfg.conditional.key is not None
@@ -59,25 +79,11 @@ class Fit:
             discards=lambda: self.rolls_back,
         )  # fmt: skip
         looks = cfg.collapse.every if cfg.on_collapse else 0
-        watch = Watch(signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every, looks))
-        step = start.step if start else 0
-        set_attempt(parts, start.content["ganrun"]["attempt"] if start else 0)
-        self.board = TensorBoard(
-            run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
-            purge_step=step + 1 if step else None,
-        )  # fmt: skip
-        added = parts.loggers if rank_zero_only.rank == 0 else []  # a user's own need not know of other processes
-        self.loggers = [one.open(run.path) if isinstance(one, InRun) else one for one in added]
+        watch = Watch(self.signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every, looks))
         job = "" if run.job is None else f"job {run.job}: "
         progress = ShowProgress(self.scalars, console(), scores=lambda: self.evaluate.last, job=job)
         first = [watch, self.scalars, *parts.callbacks]  # these before what saves their states
-        self.trainer = make_trainer(
-            cfg,
-            callbacks=[*first, self.samples, self.collapse, self.evaluate, self.checkpoints, progress],
-            logger=[self.board, MetricsFile(run.metrics, step), *self.loggers],
-            plugins=[CheckpointFiles(start.content if start else None)],
-            default_root_dir=run.path,
-        )
+        self.callbacks = [*first, self.samples, self.collapse, self.evaluate, self.checkpoints, progress]
 
     def run_to_end(self) -> dict[str, Any]:
         """What result.json holds; {} if this is not the end, since a rollback follows."""
