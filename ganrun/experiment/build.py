@@ -16,7 +16,7 @@ from ganrun.activations import kept_by_autograd
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, one_of
-from ganrun.experiment.hardware import compile_settings
+from ganrun.experiment.hardware import compile_settings, is_out_of_memory
 from ganrun.experiment.typed import players_of
 from ganrun.game import Batch, Recipe
 from ganrun.loggers import InRun
@@ -30,7 +30,6 @@ from ganrun.seeding import derive, seed_default_generators
 
 Kind = TypeVar("Kind")
 KINDS = ("generator", "discriminator")  # of players; the others' names are a recipe's own
-NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def innermost(error: BaseException) -> str:
     """The first line of what a chain of exceptions began with, or of the first one that was written for the user."""
     while error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
-    if any(text in str(error) for text in NO_MEMORY) or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "so large a tensor needs more memory than there is"
     return (str(error).splitlines() or [type(error).__name__])[0]
 

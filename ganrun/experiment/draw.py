@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganrun.classes import by_number, spaced
 from ganrun.errors import NotFinite, UserError
-from ganrun.experiment.hardware import device_named
+from ganrun.experiment.hardware import device_named, is_out_of_memory
 from ganrun.experiment.of_checkpoint import open_generator
 from ganrun.experiment.sample_check import FOLDER, Request, check_vectors
 from ganrun.pictures import grid, heads, most_classes, scatter
@@ -25,7 +25,6 @@ IN_PICTURE = 10_000  # images in a grid
 IN_FILM = 20_000  # frames
 MOST_COLUMNS = 100  # of classes in a grid; of more, and so of a longer label=[...], a square without headings
 FPS = 24
-NO_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it
 
 
 def draw(request: Request) -> None:
@@ -41,7 +40,7 @@ def draw(request: Request) -> None:
         else:
             files(request, sampling)
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY):
+        if is_out_of_memory(error):
             text = f"batch_size={request.batch_size}: so many images need more memory than there is; give less"
             raise UserError(text) from error
         raise

@@ -12,6 +12,7 @@ from ganrun.errors import UserError, one_of
 PRECISIONS = ("auto", "32-true", "bf16-mixed")  # fp16 would need a loss scaler, which exact steps rule out
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
 CPUINFO = Path("/proc/cpuinfo")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and ARM processors that multiply it, as Linux names them
 
@@ -48,6 +49,10 @@ def device_named(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device={name}: this machine has none that torch can use; give device=cpu")
     return device
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
 def multiplies_bf16(device: str) -> bool:
