@@ -45,6 +45,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
         if isinstance(cfg[name], DictConfig):
             check_targets(cfg[name], name)
     check_finite(OmegaConf.to_container(cfg, resolve=True))
+    check_labels(cfg)
     return check_unread(cfg, typed) + check_shadowed(cfg, typed)
 
 
@@ -145,6 +146,13 @@ def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
         raise UserError(f"{path}._target_={target} cannot be imported: {' '.join(str(error).split())}") from error
     names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return names, hints, any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+
+
+def check_labels(cfg: DictConfig) -> None:
+    """Raises UserError for labels that no network and no recipe takes."""
+    read = _references(OmegaConf.to_container(cfg, resolve=False))
+    if cfg.conditional.key is not None and not any(path.startswith("conditional.") for path in read):
+        raise UserError(f"conditional={cfg.conditional.key}: nothing in this experiment takes labels; leave it out")
 
 
 def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
