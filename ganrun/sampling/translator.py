@@ -64,7 +64,7 @@ class Translator(nn.Module):
             wanted = f"(num, {self.channels[name].source}, H, W)"
             raise UserError(f"{name} takes images of shape {wanted}, got {tuple(images.shape)}")
         network = getattr(self, name)
-        device = next(network.parameters()).device
+        device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
         low, high = self.value_range
         fitting = padded(images, network) if pad else images
         taken = ((fitting + 1) * ((high - low) / 2) + low).split(batch_size)
