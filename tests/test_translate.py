@@ -200,6 +200,7 @@ REFUSED = {
     "input=bad/text.png": "input=bad/text.png: no image could be translated; text.png: not an image",
     "input=void": "input=void: there is no image in it",
     "input=nowhere": "input=nowhere: there is no such folder, .zip or image",
+    "input=images/none.png": "input=images/none.png: there is no such folder, .zip or image",
     "input=images.zip/none": "input=images.zip/none: there is no folder none in images.zip",
     "input=": "input=: expected a path",
     "input=images out=": "out=: expected a path",

@@ -163,6 +163,7 @@ def test_a_run_leaves_pictures_scores_and_a_translator(finished):
     run = path / "run"
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "finished" and result["scores"] and result["collapse"] == []
+    assert (run / "best.safetensors").exists()
     with Image.open(run / "samples" / "final.png") as picture:
         assert picture.width > 100 and np.ptp(np.asarray(picture)) > 200
     translator = package.load_generator(run / "generator.safetensors")

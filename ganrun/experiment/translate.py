@@ -65,7 +65,8 @@ def find(request: Translation) -> tuple[Folder | Zip, Listing]:
     try:
         place, listing = source(str(path))
     except UserError as error:
-        raise UserError(str(error).replace("dataset.path=", "input=")) from error
+        told = str(error).replace("dataset.path=", "input=")
+        raise UserError(told.replace("no such folder or .zip", "no such folder, .zip or image")) from error
     if unused := listing.unused():
         print(f"input={path}: {unused}")
     if not listing.files and not listing.faults:
