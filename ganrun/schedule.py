@@ -43,7 +43,8 @@ class Schedule:
 
     def plan(self, generates: dict[str, bool]) -> list[Move]:
         """The moves of one round. `generates` says of each player whether its move needs the generation's graph."""
-        for name in self.moves.keys() ^ generates.keys():
+        unknown = [name for name in self.moves if name not in generates]
+        for name in unknown + [name for name in generates if name not in self.moves]:
             raise UserError(f"schedule.{name}: every player moves and no other; {one_of(generates, name)}")
         players = [name for name, count in self.moves.items() for _ in range(count)]
         moves, batch = [], -1

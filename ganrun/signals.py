@@ -4,9 +4,11 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
 from typing import Any
 
@@ -61,6 +63,19 @@ class Signals:
 def in_main_thread() -> bool:
     """Only there does Python set signal handlers: a notebook's widget or a web page may train elsewhere."""
     return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def terminated() -> Iterator[None]:
+    """Within it SIGTERM removes half a file, as Ctrl-C does; another thread than the main one gets no signals."""
+    if not in_main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_with_parent() -> None:

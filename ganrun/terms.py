@@ -5,10 +5,10 @@ losses it takes the place of those that `replaces` names, which are then only lo
 `due`.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.adversary import Judge
-from ganrun.errors import UserError
+from ganrun.errors import UserError, one_of
 from ganrun.game import Batch, Recipe, at_least_float32
 from ganrun.lazy import Lazy
 from ganrun.ramps import Ramp
@@ -36,7 +36,10 @@ class FeatureMatching(Lazy):
         self.key = key
 
     def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
-        real, fake = judge(batch["real"]).features, judge(generated[self.key]).features
+        if isinstance(judge, dict):
+            raise UserError(f"term.feature-matching: it needs one discriminator; this recipe has {', '.join(judge)}")
+        fake = named(generated, "term.feature-matching.key", self.key)
+        real, fake = judge(batch["real"]).features, judge(fake).features
         return self.strength * feature_distance(at_least_float32(real), at_least_float32(fake))
 
 
@@ -58,7 +61,10 @@ class L1(Lazy):
         self.key, self.target = key, target
 
     def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
-        return self.strength * absolute_error(generated[self.key], batch[self.target])
+        if recipe.unpaired:
+            raise UserError(f"term.l1: outputs of {type(recipe).__name__} have no true counterparts; leave l1 out")
+        output, target = named(generated, "term.l1.key", self.key), named(batch, "term.l1.target", self.target)
+        return self.strength * absolute_error(output, target)
 
 
 class Cycle(Lazy):
@@ -73,8 +79,9 @@ class Cycle(Lazy):
         super().__init__(weight, every)
 
     def forward(self, recipe: Recipe, judge: dict[str, Judge], batch: Batch, generated: Batch) -> Tensor:
-        a = absolute_error(recipe.b2a(generated["fake_b"]), batch["source"])
-        return self.strength * (a + absolute_error(recipe.a2b(generated["fake_a"]), batch["real"]))
+        a2b, b2a = both_ways(recipe, "cycle")
+        a = absolute_error(b2a(generated["fake_b"]), batch["source"])
+        return self.strength * (a + absolute_error(a2b(generated["fake_a"]), batch["real"]))
 
 
 class Identity(Lazy):
@@ -89,7 +96,22 @@ class Identity(Lazy):
         super().__init__(weight, every)
 
     def forward(self, recipe: Recipe, judge: dict[str, Judge], batch: Batch, generated: Batch) -> Tensor:
+        a2b, b2a = both_ways(recipe, "identity")
         if batch["source"].shape[1] != batch["real"].shape[1]:
             raise UserError("term.identity: both domains need the same number of channels; leave identity out")
-        a = absolute_error(recipe.b2a(batch["source"]), batch["source"])
-        return self.strength * (a + absolute_error(recipe.a2b(batch["real"]), batch["real"]))
+        a = absolute_error(b2a(batch["source"]), batch["source"])
+        return self.strength * (a + absolute_error(a2b(batch["real"]), batch["real"]))
+
+
+def named(tensors: Batch, setting: str, key: str) -> Tensor:
+    """Raises UserError for a key that is not there. setting: which named it."""
+    if key not in tensors:
+        raise UserError(f"{setting}={key}: there is no such key; {one_of(tensors, key)}")
+    return tensors[key]
+
+
+def both_ways(recipe: Recipe, term: str) -> tuple[nn.Module, nn.Module]:
+    """A CycleGAN's generators. Raises UserError for another recipe."""
+    if not (hasattr(recipe, "a2b") and hasattr(recipe, "b2a")):
+        raise UserError(f"term.{term}: it needs two generators a2b and b2a, as in model=cyclegan; leave {term} out")
+    return recipe.a2b, recipe.b2a

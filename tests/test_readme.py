@@ -17,12 +17,15 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
+TRANSLATING = README.split("## Translate images")[1].split("\n## ")[0]
 SHORT = ["steps=2", "dataset.limit=64", "evaluate.num_samples=32", "num_samples=16"]
 FEWER = {
     "sample": ["batch_size=64"],
     "evaluate": ["num_samples=40", "metric/features=none", "metric.kid.subset_size=20"],
     "rank": ["of=outputs-of-mine"],
+    "translate": ["device=cpu"],
 }
+NARROW = ["dataset.resolution=32", "generator.width=4", "discriminator.width=4"]
 LIGHT = ("--help", "--cfg")
 
 
@@ -33,11 +36,14 @@ def code_block(language, marker):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A user's folder: a finished run, own images, and the README's own loss."""
+    """A user's folder: a finished run, a translator, own images, and the README's own loss."""
     path = tmp_path_factory.mktemp("readme")
     run(*SHORT, "run_dir=run", cwd=path)
     run(*SHORT, "run_dir=outputs-of-mine/one", cwd=path)
     run("sample", "from=run", "num=40", "out=pngs", cwd=path)
+    run("model=cyclegan", "pairs=invert", *NARROW, *SHORT, "run_dir=translator", cwd=path)
+    shutil.copytree(path / "pngs", path / "photos")
+    shutil.copy(path / "run" / "samples" / "final.png", path / "photo.png")
     (path / "my" / "loss").mkdir(parents=True)
     (path / "my" / "my_losses.py").write_text(code_block("python", "class Quadratic"))
     (path / "my" / "loss" / "quadratic.yaml").write_text(code_block("yaml", "my_losses"))
@@ -55,10 +61,14 @@ def test_the_readme_has_commands():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ganrun ")])
 def test_command_runs(command, place, request):
     folder = "pngs" if "evaluate" in command else "images"
-    words = shlex.split(command.replace("<run>", "run").replace("<folder or .zip>", folder))
+    named = "translator" if command in TRANSLATING else "run"
+    words = shlex.split(command.replace("<run>", named).replace("<folder or .zip>", folder))
     if not set(LIGHT) & set(words):
         words += FEWER.get(words[1]) or (SHORT[:1] if "resume=run" in words else SHORT)
         words += ["schedule.discriminator=1"] if "-m" in words else []
+        words += NARROW if {"model=pix2pix", "model=cyclegan"} & set(words) else []
+    if "metric=[psnr,ssim,l1]" in words:
+        words.remove("metric.kid.subset_size=20")
     words = [word.replace("steps=4000", "steps=3") for word in words if word != "steps=2" or "steps=4000" not in words]
     if "dataset=mnist" in words:
         words.append(f"data_dir={request.getfixturevalue('data_dir')}")

@@ -45,7 +45,8 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
         if isinstance(cfg[name], DictConfig):
             check_targets(cfg[name], name)
     check_finite(OmegaConf.to_container(cfg, resolve=True))
-    return check_unread(cfg, typed) + check_shadowed(cfg, typed)
+    check_labels(cfg)
+    return check_unread(cfg, typed) + check_shadowed(cfg, typed) + check_stale(cfg, typed)
 
 
 def no_option(name: str, got: Any) -> str:
@@ -147,6 +148,13 @@ def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
     return names, hints, any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
+def check_labels(cfg: DictConfig) -> None:
+    """Raises UserError for labels that no network and no recipe takes."""
+    read = _references(OmegaConf.to_container(cfg, resolve=False))
+    if cfg.conditional.key is not None and not any(path.startswith("conditional.") for path in read):
+        raise UserError(f"conditional={cfg.conditional.key}: nothing in this experiment takes labels; leave it out")
+
+
 def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
     """Values of plain nodes that nothing reads: refused if typed, else a preset's leftover worth a warning."""
     warnings = []
@@ -177,6 +185,16 @@ def _references(node: Any) -> set[str]:
     if not isinstance(node, str) or "${" not in node:
         return set()
     return {part.split("}")[0].split(",")[0].removeprefix("oc.select:").strip() for part in node.split("${")[1:]}
+
+
+def check_stale(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
+    """Several passes a batch generate anew for each move; a schedule that would reuse is refused if typed."""
+    if not (cfg.micro_batch and cfg.schedule.get("reuse_stale") is True):
+        return []
+    text = f"schedule.reuse_stale=true does not act with micro_batch={cfg.micro_batch}: each move generates anew"
+    if "schedule.reuse_stale" in typed:
+        raise UserError(text)
+    return [text]
 
 
 def check_shadowed(cfg: DictConfig, typed: dict[str, str]) -> list[str]:

@@ -48,15 +48,53 @@ class Translator(nn.Module):
         return name
 
     @torch.no_grad()
-    def translate(self, images: Tensor, direction: str | None = None, *, batch_size: int = 16) -> Tensor:
-        """(num, C, H, W) in [-1, 1] -> the same of the other domain, on the CPU; any H and W that the network takes."""
+    def translate(
+        self, images: Tensor, direction: str | None = None, *, batch_size: int = 16, pad: bool = True
+    ) -> Tensor:
+        """(num, C, H, W) in [-1, 1] -> the same of the other domain, on the CPU.
+
+        pad: where the network takes multiples of some number of pixels only, images are continued by reflection at the
+        right and the bottom, and the outputs cut back; images that it takes as they are stay untouched. False = raises
+        UserError for other sizes.
+        """
         name = self.direction(direction)
+        if not images.is_floating_point():
+            raise UserError(f"{name} takes images of numbers in [-1, 1], got {images.dtype}; of 0..255: x / 127.5 - 1")
         if images.dim() != 4 or images.shape[1] != self.channels[name].source:
             wanted = f"(num, {self.channels[name].source}, H, W)"
             raise UserError(f"{name} takes images of shape {wanted}, got {tuple(images.shape)}")
         network = getattr(self, name)
-        device = next(network.parameters()).device
+        device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
         low, high = self.value_range
-        taken = ((images + 1) * ((high - low) / 2) + low).split(batch_size)
+        fitting = padded(images, network) if pad else images
+        taken = ((fitting + 1) * ((high - low) / 2) + low).split(batch_size)
         made = torch.cat([network(some.to(device)).float().cpu() for some in taken])
+        made = made if fitting is images else cut_back(made, images.shape[-2:], fitting.shape[-2:])
         return (made - low) * (2 / (high - low)) - 1
+
+
+def padded(images: Tensor, network: nn.Module) -> Tensor:
+    """Images (num, C, H, W) continued by reflection at the right and the bottom to the least size that a network takes.
+
+    Its `multiple` and `least` say which sides it takes, in pixels; one without them takes all. Images of a size that it
+    takes are returned as they are.
+    """
+    multiple, least = getattr(network, "multiple", 1), getattr(network, "least", 1)
+    height, width = images.shape[-2:]
+    wanted = tuple(-(-max(side, least) // multiple) * multiple for side in (height, width))
+    if wanted == (height, width):
+        return images
+    return images[..., reflected(height, wanted[0])[:, None], reflected(width, wanted[1])]
+
+
+def reflected(num: int, wanted: int) -> Tensor:
+    """Indices 0, 1, ..., num - 1, num - 2, ..., 1, 0, 1, ...: `wanted` of them. The edge is not repeated."""
+    period = max(1, 2 * (num - 1))
+    places = torch.arange(wanted) % period
+    return torch.minimum(places, period - places)
+
+
+def cut_back(made: Tensor, size: Sequence[int], fitting: Sequence[int]) -> Tensor:
+    """What was made of images of `size` (H, W) that had been padded to `fitting`, also by a network that enlarges."""
+    height, width = (side * out // had for side, out, had in zip(size, made.shape[-2:], fitting, strict=True))
+    return made[..., :height, :width]

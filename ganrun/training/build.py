@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -151,6 +152,7 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
     if cfg.channels_last:
         recipe.to(memory_format=torch.channels_last)
     check_sides(recipe, data)
+    check_directions(cfg, recipe, data)
     players = optimizers_of(cfg, recipe)
     ema = build_node(cfg, "ema")
     return refusing("recipe", GANModule)(
@@ -278,6 +280,20 @@ def check_outputs(shown: Batch, batch: Batch, compared: Mapping[str, str]) -> No
         if shown[output].shape != batch[like].shape:
             got, wanted = (list(x.shape[1:]) for x in (shown[output], batch[like]))
             raise UserError(f"generator makes samples of shape {got}, but the dataset has {wanted}")
+
+
+def check_directions(cfg: DictConfig, recipe: Recipe, data: Data) -> None:
+    """Raises UserError where networks of one config would need other channels in each direction, and for noise."""
+    if recipe.translates and "_target_" in cfg.noise:
+        raise UserError(f"noise: {type(recipe).__name__} starts from images and takes none; expected noise=none")
+    turns = {name: [data.parts[key][0] for key in keys] for name, keys in recipe.translates.items()}
+    for name, other in combinations(turns, 2):
+        if turns[name] != turns[other] and cfg.recipe.get(name) == cfg.recipe.get(other):
+            had = ", ".join(f"{key} {shape[0]}" for key, shape in data.parts.items())
+            raise UserError(
+                f"recipe: {name} and {other} are networks of one config and need the same number of channels on both "
+                f"sides, but dataset {data.name} has {had}"
+            )
 
 
 def check_sides(recipe: Recipe, data: Data) -> None:

@@ -1,7 +1,7 @@
 """Score a generator, a folder of images or real test data; from=<run> metric=[fid,kid] seeds=3.
 
-Metrics (metric=[...]), features (metric/features=...) and data sets (dataset=...) are listed by `ganrun --help`; those
-of a run are taken where none are named.
+Metrics (metric=[...]), features (metric/features=...), data sets (dataset=...) and their pairs (pairs=..., for
+translators) are listed by `ganrun --help`; those of a run are taken where none are named.
 """
 
 import json

@@ -50,7 +50,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
     OmegaConf.set_struct(cfg, False)
     drop_leftovers(cfg, typed, ("metric",))
-    check_known(cfg, [*KEYS, "metric", "dataset"])
+    check_known(cfg, [*KEYS, "metric", "dataset", "pairs"])
     check_types(cfg, KEYS)
     check_device(cfg.device)
     check_minimum(cfg, MINIMUM)
@@ -105,16 +105,18 @@ def find(cfg: DictConfig) -> Given:
 
 
 def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[str]) -> None:
-    """Takes data set and features from the run where none are named."""
-    own, cfg.pairs = cfg.get("dataset") is None, {}
+    """Takes data set, pairs and features from the run where none are named."""
+    own = cfg.get("dataset") is None
     if own and given.run is None:
         raise UserError(f"from={cfg['from']}: no run beside it that names a data set; give dataset=<name>")
     if own:
         moved = {key: cfg[key] for key in ("data_dir", "cache_dir") if key in typed}
         saved = config_of(given.run, trust=cfg.trust, **moved)
-        cfg.dataset, cfg.pairs = saved.dataset, saved.get("pairs", {})
+        cfg.dataset = saved.dataset
+        cfg.pairs = saved.get("pairs") if cfg.get("pairs") is None else cfg.pairs
         if "features" not in cfg.metric and saved.metric.get("features"):
             cfg.metric.features = saved.metric.features
+    cfg.pairs = {} if cfg.get("pairs") is None else cfg.pairs
     for text in of_dataset:
         key, value = parse(text)
         check_known({key: value}, [f"dataset.{name}" for name in cfg.dataset])

@@ -11,17 +11,12 @@ The run's directory need not be there: generator.safetensors and generator.yaml 
 last line on stdout is what was written.
 """
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from omegaconf import DictConfig
 
 from ganrun.commands.sample.request import check_sample
 from ganrun.config.hydra_main import refuse_flags, run_hydra
 from ganrun.config.places import as_text
-from ganrun.signals import in_main_thread
+from ganrun.signals import terminated
 
 
 def run(args: list[str]) -> int:
@@ -39,16 +34,3 @@ def run(args: list[str]) -> int:
         draw(request)
     print(request.out, flush=True)
     return 0
-
-
-@contextmanager
-def terminated() -> Iterator[None]:
-    """Within it SIGTERM removes half a file, as Ctrl-C does; another thread than the main one gets no signals."""
-    if not in_main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -17,8 +17,8 @@ KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "s
         "label": Any, "batch_size": int, "device": str, "trust": str | list[str],
         "interpolate": int | None, "frames": int | None, "fps": int | None, "neighbours": int | None,
         "data_dir": str | None}  # fmt: skip
-TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "device": str,
-             "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
+TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "pad": bool,
+             "device": str, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, "fps": 1, "neighbours": 1}
 MAXIMUM = {"num": 10**9, "batch_size": 10**5, "interpolate": 10**4, "frames": 10**4, "fps": 240, "neighbours": 99}
 FOLDER = ""  # the suffix of a folder's name
@@ -69,6 +69,7 @@ class Translation:
     out: Path
     overwrite: bool
     direction: str | None
+    pad: bool
     device: str
     max_pixels: int | None
     trust: str | list[str]
@@ -81,16 +82,29 @@ def check_translate(cfg: DictConfig) -> Translation:
     keys = checked(cfg, TRANSLATE)
     check_minimum(cfg, {"max_pixels": 1})
     file, run = find_generator(keys.pop("from"))
+    for name in ("input", "out"):
+        if not keys[name]:
+            raise UserError(f"{name}=: expected a path")
+        check_place(name, keys[name])
     paths = {name: Path(keys.pop(name)).expanduser() for name in ("input", "out")}
-    for name, path in paths.items():
-        check_place(name, path)
-    if not any(place.exists() for place in (paths["input"], *paths["input"].parents[:-1])):
-        raise UserError(f"input={paths['input']}: there is no such folder, .zip or image")
-    if paths["out"].suffix not in (FOLDER, ".png"):
-        raise UserError(f"out={paths['out']}: this makes a folder (no ending) of PNGs, or of one image a .png")
-    if not paths["out"].parent.is_dir():
-        raise UserError(f"out={paths['out']}: there is no folder {paths['out'].parent} to put it in")
+    check_apart(**paths)
     return Translation(file, run, **paths, **keys)
+
+
+def check_apart(input: Path, out: Path) -> None:
+    """Is there an input and room for outputs, and does none become an input of the next call?"""
+    if not any(place.exists() for place in (input, *input.parents[:-1])):
+        raise UserError(f"input={input}: there is no such folder, .zip or image")
+    if out.suffix.lower() not in (FOLDER, ".png"):
+        raise UserError(f"out={out}: this makes a folder (no ending) of PNGs, or of one image a .png")
+    if not out.parent.is_dir():
+        raise UserError(f"out={out}: there is no folder {out.parent} to put it in")
+    check_free(str(out), out, overwrite=True)
+    if input.is_dir() and input.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UserError(
+            f"out={out} is in input={input}: what is written there would be translated too the next time; "
+            "name a folder outside"
+        )
 
 
 def checked(cfg: DictConfig, types: dict[str, Any]) -> dict[str, Any]:

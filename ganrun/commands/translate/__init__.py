@@ -4,8 +4,10 @@
   ganrun translate from=<run> input=photo.jpg out=painting.png  one image
   ganrun translate from=<run> input=photos.zip direction=b2a    the other way, where there are two
 
-The run's directory need not be there: generator.safetensors and generator.yaml are enough. Files that cannot be read or
-that the network cannot take are listed, and the exit code is then 1. The last line on stdout is what was written.
+The run's directory need not be there: generator.safetensors and generator.yaml are enough. Images of any size are
+taken: where the network needs multiples of some number of pixels, they are continued by reflection at the right and at
+the bottom, and the outputs are cut back (pad=false: such files are not translated). Files that cannot be translated are
+listed, and the exit code is then 1. The last line on stdout is what was written.
 """
 
 import sys
@@ -14,6 +16,7 @@ from omegaconf import DictConfig
 
 from ganrun.commands.sample.request import check_translate
 from ganrun.config.hydra_main import refuse_flags, run_hydra
+from ganrun.signals import terminated
 
 
 def run(args: list[str]) -> int:
@@ -26,7 +29,8 @@ def run(args: list[str]) -> int:
     request = check_translate(composed[0])
     from ganrun.commands.translate.images import translate
 
-    faults = translate(request)
+    with terminated():
+        faults = translate(request)
     for name, reason in faults.items():
         print(f"not translated: {name}: {reason}", file=sys.stderr)
     print(request.out, flush=True)

@@ -1,16 +1,18 @@
 """Makes what `ganrun translate` was asked for."""
 
+import os
+import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
 from ganrun.commands.sample.request import Translation
-from ganrun.data.files import source
-from ganrun.data.formats import opened, orientation, quiet
-from ganrun.data.pixels import SIDEWAYS, Decoding
-from ganrun.errors import UserError, reason_of
+from ganrun.data.files import Folder, Listing, Zip, file_fault, printable, source
+from ganrun.data.formats import is_deep_colour, opened, orientation, quiet
+from ganrun.data.levels import Seen, check
+from ganrun.data.pixels import SIDEWAYS, Decoding, is_deep
+from ganrun.errors import UserError, is_out_of_memory, reason_of
 from ganrun.files.storage import replacing, writing
 from ganrun.progress import tracked
 from ganrun.sampling.files import channels_last, png
@@ -18,30 +20,30 @@ from ganrun.sampling.translator import Translator
 from ganrun.training.hardware import device_named
 from ganrun.training.of_checkpoint import open_generator
 
-Read = Callable[[str], bytes]
-
 
 def translate(request: Translation) -> dict[str, str]:
     """Writes a PNG for each image; returns the reasons for those without one. Raises UserError, CannotWrite."""
     translator = load(request)
-    read, names, faults = find(request)
-    direction = translator.direction(request.direction)
-    places = {name: request.out for name in names} if request.out.suffix else outputs(request.out, names)
-    taken = [path for path in places.values() if path.exists()]
-    if taken and not request.overwrite:
-        raise UserError(f"out={request.out}: {taken[0]} exists; overwrite=true replaces it, or name another place")
+    translator.direction(request.direction)
+    found, listing = find(request)
+    places = {name: request.out for name in listing.files} if request.out.suffix else {}
+    places = places or outputs(request.out, listing.files)
+    check_free(request, found, places)
+    faults, written = dict(listing.faults), 0
     with quiet(request.max_pixels):
-        for name, place in tracked(places.items(), len(places), "translating"):
+        for name, place in tracked(sorted(places.items()), len(places), "translating"):
             try:
-                image = decoded(read(name), translator.channels[direction].source, request.max_pixels)
-                made = translator.translate(image[None] / 127.5 - 1, direction)
+                made = translated(translator, found.read(name), request)
             except Exception as error:  # decoders raise exceptions of every kind, and so do networks on odd sizes
-                faults[name] = " ".join(reason_of(error).split()).removeprefix("ValueError: ")
+                faults[name] = why(error)
                 continue
             write(made, place)
-    if len(faults) == len(names) and names:
+            written += 1
+    faults = {printable(name): reason for name, reason in faults.items()}
+    if not written:
         name, reason = next(iter(faults.items()))
-        raise UserError(f"input={request.input}: no image could be translated; {name}: {reason}")
+        more = f" (and {len(faults) - 1:,} more)" if len(faults) > 1 else ""
+        raise UserError(f"input={request.input}: no image could be translated; {name}: {reason}{more}")
     return faults
 
 
@@ -53,36 +55,82 @@ def load(request: Translation) -> Translator:
     return made.to(device_named(request.device))
 
 
-def find(request: Translation) -> tuple[Read, list[str], dict[str, str]]:
-    """How to read an image by its name, the names, and the faults of those that cannot be read."""
+def find(request: Translation) -> tuple[Folder | Zip, Listing]:
+    """Where the images lie, and which there are; at least one, be it one that cannot be read."""
     path = request.input
     if path.is_file() and path.suffix.lower() != ".zip":
-        return lambda name: path.read_bytes(), [path.name], {}
+        listing = Listing()
+        listing.add(path.name, file_fault(path))
+        return Folder(path.parent), listing
     try:
         place, listing = source(str(path))
     except UserError as error:
-        raise UserError(str(error).replace("dataset.path=", "input=")) from error
+        told = str(error).replace("dataset.path=", "input=")
+        raise UserError(told.replace("no such folder or .zip", "no such folder, .zip or image")) from error
     if unused := listing.unused():
         print(f"input={path}: {unused}")
-    if not listing.files:
+    if not listing.files and not listing.faults:
         raise UserError(f"input={path}: there is no image in it")
     if request.out.suffix and len(listing.files) > 1:
         raise UserError(f"out={request.out}: {len(listing.files)} images need a folder; leave out the ending")
-    return place.read, listing.files, dict(listing.faults)
+    return place, listing
+
+
+def check_free(request: Translation, found: Folder | Zip, places: dict[str, Path]) -> None:
+    """Raises UserError for outputs that would replace an input, or anything without overwrite=true."""
+    there = [path for path in places.values() if path.exists()]
+    inputs = {os.path.realpath(found.root / name) for name in places} if isinstance(found, Folder) else set()
+    for path in there:
+        if os.path.realpath(path) in inputs:
+            raise UserError(f"out={request.out}: {path} is an image to be translated; name another place")
+    if there and not request.overwrite:
+        raise UserError(f"out={request.out}: {there[0]} exists; overwrite=true replaces it, or name another place")
 
 
 def outputs(folder: Path, names: list[str]) -> dict[str, Path]:
     """Where each output goes: its input's name with the ending .png; two that would meet keep their own endings."""
     plain = {name: str(PurePosixPath(name).with_suffix(".png")) for name in names}
     num = Counter(place.casefold() for place in plain.values())
-    return {name: folder / (place if num[place.casefold()] == 1 else f"{name}.png") for name, place in plain.items()}
+    places = {name: place if num[place.casefold()] == 1 else f"{name}.png" for name, place in plain.items()}
+    if len(set(places.values())) < len(places):  # a.png, a.jpg and a.jpg.png
+        places = {name: f"{name}.png" for name in names}
+    return {name: folder / place for name, place in places.items()}
+
+
+def translated(translator: Translator, content: bytes, request: Translation) -> Tensor:
+    """An image file's content -> (1, C, H, W) in [-1, 1]. Raises whatever decoders and networks do."""
+    channels = translator.channels[translator.direction(request.direction)].source
+    image = decoded(content, channels, request.max_pixels)
+    made = translator.translate(image[None] / 127.5 - 1, request.direction, pad=request.pad)
+    if not made.isfinite().all():  # which 8 bits would hide
+        raise UserError("the network makes NaN or infinity of it")
+    return made
+
+
+def why(error: Exception) -> str:
+    """The reason why an image was not translated, in one line; it names no key of data sets."""
+    if is_out_of_memory(error):
+        return "it is so large that the network needs more memory than there is"
+    reason = " ".join(reason_of(error).split()).removeprefix("ValueError: ")
+    reason = reason.replace("dataset.max_pixels=", "max_pixels=")
+    reason = re.sub(r"; dataset\.frames=.*", "; save the one that is meant as a file of its own", reason)
+    return re.sub(r"; give dataset\.range=.*", "; save it in 8 bits", reason)
 
 
 def decoded(content: bytes, channels: int, max_pixels: int | None) -> Tensor:
-    """(channels, H, W) of 0 to 255, upright, at the image's own size."""
+    """(channels, H, W) of 0 to 255, upright, at the image's own size.
+
+    Raises whatever Pillow does on a damaged file, ValueError for what would come out black.
+    """
     with opened(content, max_pixels) as image:
         size = image.size if orientation(image) in SIDEWAYS else image.size[::-1]
-    return Decoding(size, channels, fit="exact", max_pixels=max_pixels).decode(content)[0].float()
+        deep = is_deep(image) or is_deep_colour(image)
+    decoding = Decoding(size, channels, fit="exact", max_pixels=max_pixels)
+    if deep:
+        depth, low, high = decoding.look(content)
+        if depth.full:  # of others decoding says that they have no range
+            check({depth: Seen(low, high, num=1)}, 1)
+    return decoding.decode(content)[0].float()
 
 
 def write(made: Tensor, place: Path) -> None:
