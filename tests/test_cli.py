@@ -18,7 +18,7 @@ MISTAKES = {
     "loss=wgan,hinge": "to sweep over them add -m: ganrun -m loss=wgan,hinge; a list goes in brackets",
     "optimizer.betas=0.5,0.9": "optimizer.betas=[0.5,0.9]",
     "loss=WGAN_GP": "did you mean wgan-gp",
-    "model=none": "valid: dcgan, mlp",
+    "model=none": "valid: cyclegan, dcgan, mlp, pix2pix",
     "conditional=true": "valid: label, none",
     "dataset=no/such/place": "no such option, and no such folder",
     "dataset=/": "dataset=image-folder dataset.path=/",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from test_generator_file import make
 from torch import nn
 
 import ganrun as package
@@ -276,6 +277,15 @@ def test_a_place_that_cannot_be_written_is_named(translate):
     Path("made/sub").touch()
     code, _, err = translate("input=images", "out=made")
     assert code == 1 and err.startswith("ganrun: cannot write made/sub") and err.count("\n") == 1
+
+
+def test_a_generator_that_starts_from_noise_is_refused(translate):
+    sampling, header = make()
+    save_generator(Path("noise.safetensors"), sampling.state_dict(), header)
+    code, _, err = translate("input=images", source="noise.safetensors")
+    assert code == 2 and err == (
+        "ganrun: from=noise.safetensors: this generator makes samples from noise; use ganrun sample\n"
+    )
 
 
 def test_infinity_is_not_written_as_black(translate):
