@@ -1,6 +1,7 @@
 """Commands in processes of their own that start in a moment: forked from a server that has imported everything."""
 
 import os
+import runpy
 import signal
 import sys
 import time
@@ -8,16 +9,15 @@ from multiprocessing import get_context
 from pathlib import Path
 
 CONTEXT = get_context("forkserver")
-ROOMS = ("commands.train", "training.fit", "training.resume", "commands.sample.draw")
-CONTEXT.set_forkserver_preload([*(f"ganrun.{room}" for room in ROOMS), "forked"])
+CONTEXT.set_forkserver_preload(["warm", "forked"])
 
 
 class Run:
-    """`ganrun *args` in a process group of its own. out, err: what it printed so far."""
+    """`ganrun *args` in a process group of its own. script: run this Python file instead. out, err: what it printed."""
 
-    def __init__(self, *args: str, cwd: Path, env: dict[str, str] | None = None):
+    def __init__(self, *args: str, cwd: Path, env: dict[str, str] | None = None, script: Path | None = None):
         self._files = [cwd.with_name(f"{cwd.name}.{time.monotonic_ns()}.{name}") for name in ("out", "err")]
-        self.process = CONTEXT.Process(target=main, args=(list(args), cwd, env or {}, self._files))
+        self.process = CONTEXT.Process(target=main, args=(list(args), cwd, env or {}, self._files, script))
         self.process.start()
         self.group = self.process.pid
 
@@ -50,15 +50,15 @@ class Run:
         return self._files[1].read_text()
 
 
-def run(*args: str, cwd: Path, check: int | None = 0, env: dict[str, str] | None = None) -> Run:
-    """Runs to the end; `check` is the exit code that it must end with."""
-    done = Run(*args, cwd=cwd, env=env)
+def run(*args: str, cwd: Path, check: int | None = 0, **settings: object) -> Run:
+    """Runs to the end; `check` is the exit code that it must end with. settings: of Run."""
+    done = Run(*args, cwd=cwd, **settings)
     code = done.wait()
     assert check is None or code == check, f"exit {code}\n{done.out}\n{done.err}"
     return done
 
 
-def main(args: list[str], cwd: Path, env: dict[str, str], files: list[Path]) -> None:
+def main(args: list[str], cwd: Path, env: dict[str, str], files: list[Path], script: Path | None) -> None:
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # both are ignored in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,6 +66,10 @@ def main(args: list[str], cwd: Path, env: dict[str, str], files: list[Path]) -> 
     os.environ.update(env)
     for number, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    if script:
+        sys.argv = [str(script), *args]
+        runpy.run_path(str(script), run_name="__main__")
+        return
     from ganrun import cli
 
     sys.exit(cli.run(args))

@@ -2,9 +2,11 @@
 
 import json
 import runpy
-import subprocess
 import sys
+import time
+from functools import partial
 
+import forked
 import pytest
 from conftest import ROOT
 
@@ -14,8 +16,7 @@ SCRIPT = ROOT / "scripts" / "benchmark.py"
 def test_three_loops_on_a_tiny_row(tmp_path):
     args = ["--rounds", "2", "--steps", "3", "--rows", "mlp-ring-non-saturating", "--json", "found.json"]
     args += ["--precision", "32-true", "--precision", "bf16-mixed", "--plot", "plot.png", "--side", "256"]
-    done = subprocess.run([sys.executable, SCRIPT, *args], cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    done = forked.run(*args, cwd=tmp_path, script=SCRIPT)
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     assert list(rows) == ["mlp-ring-non-saturating fp32", "mlp-ring-non-saturating bf16"]
     for row in rows.values():
@@ -32,7 +33,7 @@ def test_three_loops_on_a_tiny_row(tmp_path):
         first = {"generator": 2 * 64 * 16 * 128, "discriminator": 2 * 64 * 2 * 128}
         expected = 3 * generator - first["generator"] + (3 + 2 + 3) * discriminator - 2 * first["discriminator"]
         assert row["gigaflop"] == pytest.approx(expected / 1e9) and row["share_of_peak"] > 0
-    assert "ganrun/plain" in done.stdout and "Lightning" in done.stdout and "noticing NaN" in done.stdout
+    assert "ganrun/plain" in done.out and "Lightning" in done.out and "noticing NaN" in done.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "plot.png"]
 
 
@@ -40,15 +41,24 @@ def test_costs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     import costs
 
-    monkeypatch.setattr(costs, "SIZES", (100, 1000))
-    assert costs.sizes(steps=30, rounds=1)["ratio"] > 0
+    monkeypatch.setattr(costs, "SIZES", (100, 200))
+    assert costs.sizes(steps=25, rounds=1)["ratio"] > 0
     assert costs.sampling(num=20)["images_per_second"] > 0
     assert sorted(costs.memory(steps=8)) == [1, 2, 4, 6, 8]
     assert all(seconds > 0 for seconds in costs.start(rounds=1).values())
     monkeypatch.setattr(costs, "JOBS", 2)
     monkeypatch.setattr(costs, "STEPS", 2)
+    monkeypatch.setattr(costs, "command", partial(started_in_a_moment, tmp_path))  # start() has used the real one
     found = costs.sweep()  # differences of times, which a busy machine may turn around
     assert found["seconds"] > 0 and found["a_job"] == (found["seconds"] - found["single"]) / 1
+
+
+def started_in_a_moment(folder, *args):
+    began = time.perf_counter()
+    place = folder / str(time.monotonic_ns())
+    place.mkdir()
+    forked.run(*args, cwd=place)
+    return time.perf_counter() - began, 0.0
 
 
 @pytest.mark.parametrize("wrong", [["--rows", "nothing"], ["--steps", "0"], ["--costs", "no"], ["--peer", "/"]])

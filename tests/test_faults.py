@@ -466,10 +466,11 @@ def test_start_from_a_damaged_run_is_told(copied, tmp_path):
 
 def test_lost_standard_output_does_not_end_a_run(tmp_path):
     command = " ".join(["exec", str(GANRUN), *ARGS, "steps=2"])
-    for sink, name in (("| true", "pipe"), (">/dev/full", "full"), ("<&- >&- 2>&-", "closed")):
-        shell = f"set -o pipefail; ({command} run_dir={name}) {sink}"
-        assert subprocess.run(["bash", "-c", shell], cwd=tmp_path, timeout=300).returncode == 0
-        assert result(tmp_path / name)["status"] == "finished"
+    sinks = {"pipe": "| true", "full": ">/dev/full", "closed": "<&- >&- 2>&-"}
+    shells = [f"set -o pipefail; ({command} run_dir={name}) {sink}" for name, sink in sinks.items()]
+    running = [subprocess.Popen(["bash", "-c", shell], cwd=tmp_path) for shell in shells]  # all at once
+    assert [each.wait(timeout=300) for each in running] == [0, 0, 0]
+    assert all(result(tmp_path / name)["status"] == "finished" for name in sinks)
 
 
 def test_left_over_variables_of_a_launcher_change_nothing(tmp_path):

@@ -15,6 +15,8 @@ import pytest
 import torch
 import yaml
 from conftest import GANRUN, ROOT, TINY, ganrun, last_line
+from forked import Run
+from forked import run as run_forked
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -115,12 +117,10 @@ def test_generator_files_alone_make_the_grid(reference, tmp_path):
 def test_resume_after_kill_is_exact(reference, tmp_path):
     args = [*RUN, "steps=40", "run_dir=run"]
     run = tmp_path / "run"
-    process = subprocess.Popen([GANRUN, *args], cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL)
-    while not (run / "checkpoints" / "step-000016.ckpt").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    going = Run(*args, cwd=tmp_path)
+    going.wait_for(run / "checkpoints" / "step-000016.ckpt")
+    going.kill()
+    going.wait()
     before = (run / ".hydra" / "overrides.yaml").read_bytes()
     killed_at = state(run)["global_step"]
     done = ganrun("resume=run", cwd=tmp_path)
@@ -234,10 +234,10 @@ def test_init_from_other_shapes_copies_what_fits(reference, tmp_path):
 
 
 def test_two_runs_in_one_second_get_two_directories(tmp_path):
-    args = [GANRUN, *TINY, "steps=1", "dataset.limit=100"]
-    both = [subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    lines = [process.communicate(timeout=120)[0].splitlines()[-1] for process in both]
-    assert [process.returncode for process in both] == [0, 0] and len(set(lines)) == 2
+    both = [Run(*TINY, "steps=1", "dataset.limit=100", cwd=tmp_path) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    lines = [process.out.splitlines()[-1] for process in both]
+    assert len(set(lines)) == 2
     assert all((tmp_path / line / "result.json").exists() for line in lines)
     refused = ganrun("steps=1", f"run_dir={lines[0]}", cwd=tmp_path, check=2)
     assert f"resume={lines[0]}" in refused.stderr
@@ -327,5 +327,6 @@ thread.start()
 thread.join()
 sys.exit(codes != [0, 0, 0])
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
+    (tmp_path / "script.py").write_text(code)
+    run_forked(cwd=tmp_path, script=tmp_path / "script.py")
     assert "trained in a thread" in (tmp_path / "r" / "train.log").read_text()

@@ -1,0 +1,21 @@
+"""What the server of forked.py does once, so that its commands need not: slow imports, and a config composed.
+
+Nothing here starts a thread, which a fork would lose.
+"""
+
+import io
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
+
+from ganrun import cli
+from ganrun.metrics import classifier
+
+ROOMS = ("commands.train", "training.fit", "training.resume", "commands.sample.draw")
+LATE = ("metrics.sliced_wasserstein", "networks.dcgan", "recipes.gan", "data.images")
+FOREIGN = ("sklearn.datasets", "sklearn.preprocessing", "torch.utils.tensorboard", "google.protobuf.message", "runpy")
+
+for name in (*(f"ganrun.{room}" for room in ROOMS + LATE), *FOREIGN):
+    import_module(name)
+with redirect_stdout(io.StringIO()), suppress(SystemExit):
+    cli.run(["--cfg", "job", "seed=1"])  # fills the caches of the parsers
+classifier.STEPS = 100  # of 600: enough to know the digits
