@@ -38,14 +38,6 @@ def own_loss(folder: Path, code: str, **settings: object) -> list[str]:
     return ["--config-dir", "my", "loss=own"]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def short_classifier():
-    """Trained for a sixth of its steps, as in the server of forked.py: enough to know the digits."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ganrun.metrics.classifier.STEPS", 100)
-        yield
-
-
 @pytest.fixture(scope="session")
 def undecoded(tmp_path_factory) -> list[str]:
     """What chooses a set that workers must decode, where there are any: 100 images of 16x16 in a folder."""

@@ -128,6 +128,10 @@ def folder(tmp_path_factory):
 
 
 class TestClassifier:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch):
+        monkeypatch.setattr("ganrun.metrics.classifier.STEPS", 100)
+
     def test_it_is_trained_once_and_knows_digits(self, tmp_path, capsys):
         before = torch.get_rng_state()
         first, second = Classifier(cache=str(tmp_path)), Classifier(cache=str(tmp_path))

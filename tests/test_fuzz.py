@@ -412,7 +412,7 @@ run_dir=~nope/x""".splitlines()  # what random lines, such as those below, once 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
-@settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET,
+@settings(max_examples=70, derandomize=True, deadline=None, database=None, suppress_health_check=QUIET,
           phases=[Phase.explicit, Phase.generate])  # fmt: skip
 @given(command_lines())
 def test_any_command_line_composes_or_is_refused_in_one_line(words):

@@ -8,7 +8,6 @@ from contextlib import redirect_stdout, suppress
 from importlib import import_module
 
 from ganrun import cli
-from ganrun.metrics import classifier
 
 ROOMS = ("commands.train", "training.fit", "training.resume", "commands.sample.draw")
 LATE = ("metrics.sliced_wasserstein", "networks.dcgan", "recipes.gan", "data.images")
@@ -18,4 +17,3 @@ for name in (*(f"ganrun.{room}" for room in ROOMS + LATE), *FOREIGN):
     import_module(name)
 with redirect_stdout(io.StringIO()), suppress(SystemExit):
     cli.run(["--cfg", "job", "seed=1"])  # fills the caches of the parsers
-classifier.STEPS = 100  # of 600: enough to know the digits
