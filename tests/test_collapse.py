@@ -24,7 +24,7 @@ from ganrun.collapse.diversity import (
 )
 from ganrun.losses import Hinge, LeastSquares, Minimax, NonSaturating, RelativisticAverage, RelativisticPairing
 from ganrun.losses import Wasserstein as WassersteinLoss
-from ganrun.seeding import generator
+from ganrun.seeding import rng_for
 
 # numbers
 
@@ -52,7 +52,7 @@ def test_reach_falls_with_each_lost_mode():
 
 
 def test_random_features_are_the_same_in_every_run_and_leave_draws_alone():
-    images = torch.rand(3, 2, 20, 12, generator=generator("images"))
+    images = torch.rand(3, 2, 20, 12, generator=rng_for("images"))
     before = torch.get_rng_state()
     features = random_features(images)
     assert features.shape == (3, 512) and torch.equal(features, random_features(images))
@@ -69,19 +69,19 @@ def test_large_images_are_looked_at_small():
 
 
 def test_a_generator_that_knows_five_images_is_told_by_its_twins_alone():
-    real = torch.randn(256, 1, 8, 8, generator=generator("real"))
-    five = real[:5].repeat(52, 1, 1, 1)[:256] + 0.01 * torch.randn(256, 1, 8, 8, generator=generator("noise"))
+    real = torch.randn(256, 1, 8, 8, generator=rng_for("real"))
+    five = real[:5].repeat(52, 1, 1, 1)[:256] + 0.01 * torch.randn(256, 1, 8, 8, generator=rng_for("noise"))
     seen = Reals(real).compare(five)
     assert seen.twins == 1 and seen.real_twins == 0 and seen.pixel_spread > 0.8
     assert sameness(seen, seen.reach) == ["100% of the fakes have a near twin (reals: 0%)"]
-    assert not sameness(Reals(real).compare(torch.randn(256, 1, 8, 8, generator=generator("other"))), seen.reach)
+    assert not sameness(Reals(real).compare(torch.randn(256, 1, 8, 8, generator=rng_for("other"))), seen.reach)
 
 
 def test_lost_modes_of_a_ring_are_told_by_reach():
     angle = torch.arange(8) * math.pi / 4
     modes = 2 * torch.stack([angle.cos(), angle.sin()], 1)
-    real = modes.repeat(32, 1) + 0.02 * torch.randn(256, 2, generator=generator("real"))
-    two = modes[::4].repeat(128, 1) + 0.02 * torch.randn(256, 2, generator=generator("fake"))
+    real = modes.repeat(32, 1) + 0.02 * torch.randn(256, 2, generator=rng_for("real"))
+    two = modes[::4].repeat(128, 1) + 0.02 * torch.randn(256, 2, generator=rng_for("fake"))
     seen = Reals(real).compare(two)  # opposite modes: as spread out as all eight
     assert seen.pixel_spread == pytest.approx(1, abs=0.02) and seen.real_reach > 0.99
     assert seen.reach == pytest.approx(1 - (4 * 0.5858 + 2 * 2) / 8, abs=0.05)  # the nearest of 128 lies a bit nearer
