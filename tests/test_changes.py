@@ -97,3 +97,19 @@ def test_where_data_lie_now_is_remembered(tmp_path):
     run("resume=r", "steps=5", "dataset.path=new place", cwd=tmp_path)
     run("resume=r", "steps=6", cwd=tmp_path)
     assert result(tmp_path / "r")["steps"] == 6
+
+
+def test_other_metrics_score_from_a_resume_on(place, tmp_path):
+    shutil.copytree(place / "once", tmp_path / "run")
+    refused = run("resume=run", "metric=[coverage]", cwd=tmp_path, check=2)
+    assert "unless it is asked to" in refused.err and "change=true" in refused.err
+    refused = run("resume=run", "metric=[coverag]", "change=true", cwd=tmp_path, check=2)
+    assert "metric=coverag: there is no such option; did you mean coverage" in refused.err
+    steps = result(tmp_path / "run")["steps"]
+    chosen = ["metric=[sliced-wasserstein,coverage]", "change=true", "evaluate.every=2"]
+    run("resume=run", f"steps={steps + 2}", *chosen, cwd=tmp_path)
+    (made,) = [one for one in result(tmp_path / "run")["changes"] if one["key"] == "metric"]
+    assert made == {"step": steps, "key": "metric", "had": [], "got": ["sliced-wasserstein", "coverage"]}
+    run("resume=run", f"steps={steps + 4}", cwd=tmp_path)  # a later one holds to it
+    scores = result(tmp_path / "run")["scores"]
+    assert list(scores) == ["sliced-wasserstein", "coverage"] and scores["coverage"]["step"] == steps + 4

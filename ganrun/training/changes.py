@@ -10,15 +10,16 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from ganrun.config.groups import config_dir, options
 from ganrun.config.typed import players_of
-from ganrun.errors import UserError
+from ganrun.errors import UserError, one_of
 from ganrun.files.run_dir import RunDir
 from ganrun.files.storage import replacing
 
 PLACES = ("data_dir", "cache_dir", "dataset.path", "dataset.source", "dataset.data_dir",
           "dataset.cache")  # where, not what  # fmt: skip
-WHEN_ASKED = re.compile(r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight")
-SHOWN = "optimizer.lr, optimizer.<player>.{lr,clip_gradients,clip_weights}, {penalty,term}.<name>.weight"
+WHEN_ASKED = re.compile(r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight|metric")
+SHOWN = "metric, optimizer.lr, optimizer.<player>.{lr,clip_gradients,clip_weights}, {penalty,term}.<name>.weight"
 Change = dict[str, Any]  # step: from which it holds; key, had, got
 
 
@@ -30,7 +31,7 @@ def read_changes(run: RunDir, until: int | None = None) -> list[Change]:
         found = yaml.safe_load(run.changes.read_text(encoding="utf-8"))
         changes = [{name: one[name] for name in ("step", "key", "had", "got")} for one in found]
         valid = all(one["key"] in PLACES or WHEN_ASKED.fullmatch(one["key"]) for one in changes)
-        if not valid or any(isinstance(one["got"], dict | list) for one in changes):
+        if not valid or any(isinstance(one["got"], dict | list) != (one["key"] == "metric") for one in changes):
             raise ValueError("a key or a value that no resume has changed")
         return [one for one in changes if until is None or one["step"] <= until]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
@@ -45,8 +46,30 @@ def write_changes(run: RunDir, changes: list[Change]) -> None:
 
 def apply_changes(cfg: DictConfig, changes: list[Change]) -> None:
     for one in changes:
-        if OmegaConf.select(cfg, one["key"].rpartition(".")[0] or one["key"]) is not None:
+        if one["key"] == "metric":
+            choose_metrics(cfg, one["got"])
+        elif OmegaConf.select(cfg, one["key"].rpartition(".")[0] or one["key"]) is not None:
             OmegaConf.update(cfg, one["key"], one["got"])
+
+
+def choose_metrics(cfg: DictConfig, names: list[str]) -> None:
+    """From now on these score: the run's own with their settings, others with those of their options."""
+    known = options("metric")
+    if not isinstance(names, list):
+        raise UserError(f"metric={names}: expected names in brackets, as in metric=[{names}]")
+    for name in names:
+        if name not in known and name not in cfg.metric:
+            raise UserError(f"metric={name}: there is no such option; {one_of(known, str(name))}")
+    nodes = {"features": cfg.metric.features} if "features" in cfg.metric else {}
+    for name in names:
+        own = cfg.metric.get(name)
+        nodes[name] = OmegaConf.load(config_dir() / "metric" / f"{name}.yaml")[name] if own is None else own
+    cfg.metric = nodes
+    OmegaConf.resolve(cfg.metric)
+
+
+def metrics_of(cfg: DictConfig) -> list[str]:
+    return [str(name) for name in cfg.metric if name != "features"]
 
 
 def with_followers(cfg: DictConfig, key: str) -> list[str]:

@@ -23,6 +23,8 @@ from ganrun.training.changes import (
     WHEN_ASKED,
     Change,
     apply_changes,
+    choose_metrics,
+    metrics_of,
     read_changes,
     said,
     with_followers,
@@ -58,11 +60,8 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
         steps = cfg.steps if "steps" in changed else None
         start = find_start(run, named)
         step = start.step if start else 0
-        made = [
-            {"step": step, "key": key, "had": plain(OmegaConf.select(before, key)), "got": OmegaConf.select(cfg, key)}
-            for key in sorted(changed)
-            if lasts(key) and OmegaConf.select(before, key) != OmegaConf.select(cfg, key)
-        ]
+        pairs = {key: (value_of(before, key), value_of(cfg, key)) for key in sorted(changed) if lasts(key)}
+        made = [{"step": step, "key": key, "had": h, "got": got} for key, (h, got) in pairs.items() if h != got]
         return go_on(run, cfg, start, steps, read_changes(run, until), made), run
 
 
@@ -173,9 +172,7 @@ def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:
         if key not in choices and key not in known:
             raise UserError(f"{key}: the run's config has no such key; {one_of(known, key)}")
         if may_change(key) or (asked.change and WHEN_ASKED.fullmatch(key)):
-            for each in with_followers(cfg, key):
-                OmegaConf.update(cfg, each, got)
-                changed.add(each)
+            changed |= set_value(cfg, key, got)
         elif got != had(cfg, choices, key):
             refused.append(f"{key}: got {got}, had {had(cfg, choices, key)}")
             askable += [key] if WHEN_ASKED.fullmatch(key) else []
@@ -185,6 +182,17 @@ def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:
     if refused:
         raise asked.refusal(refused, needs_change=len(askable) == len(refused))
     return changed
+
+
+def set_value(cfg: DictConfig, key: str, value: Any) -> set[str]:
+    """Returns the keys that it has set."""
+    if key == "metric":
+        choose_metrics(cfg, value)
+        return {key}
+    keys = with_followers(cfg, key)
+    for each in keys:
+        OmegaConf.update(cfg, each, value)
+    return set(keys)
 
 
 def refuse_ramps(cfg: DictConfig, overrides: list[str]) -> None:
@@ -212,6 +220,11 @@ def had(cfg: DictConfig, choices: dict[str, str], key: str) -> Any:
     if key in MULTI_SELECT:
         return [name for name in value if name != "features"]  # whose own choice is metric/features
     return plain(value)
+
+
+def value_of(cfg: DictConfig, key: str) -> Any:
+    """As changes.yaml has it."""
+    return metrics_of(cfg) if key == "metric" else plain(OmegaConf.select(cfg, key))
 
 
 def plain(value: Any) -> Any:
