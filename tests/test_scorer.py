@@ -146,7 +146,7 @@ def test_the_best_scores_are_those_of_the_weights_that_are_kept(tmp_path):
         save_checkpoint=lambda _: saved.append(trainer.global_step),
     )  # fmt: skip
     evaluate = Evaluate(
-        RunDir(tmp_path), scorer, every=1, best_by="b", export=None, ends=lambda: False, doubts=lambda: False
+        RunDir(tmp_path), scorer, None, every=1, best_by="b", export=None, ends=lambda: False, doubts=lambda: False
     )
     for trainer.global_step in range(1, 5):
         evaluate.on_train_batch_end(trainer, None, None, None, 0)
