@@ -162,12 +162,12 @@ def test_rollback_without_scores_is_refused(setting, tmp_path):
 
 PLUG = """
 import os
-from ganrun.training import fit
+from ganrun.training import run
 from ganrun.losses import Minimax
 
 
 def killing(name, moment, number):
-    call = getattr(fit, name)
+    call = getattr(run, name)
     calls = []
 
     def killed(*args, **kwargs):
@@ -179,7 +179,7 @@ def killing(name, moment, number):
             os.kill(os.getpid(), 9)
         return result
 
-    setattr(fit, name, killed)
+    setattr(run, name, killed)
 
 
 if "PLUG" in os.environ:
