@@ -402,8 +402,8 @@ class TestConfigs:
             return convolutions(instantiate(cfg.generator, _convert_="all"))[0].in_channels
 
         assert built() == 1 and built("dataset.channels=3") == 3
-        assert built("+pairs={}") == 1 and built("+pairs={name:edges}", "dataset.channels=3") == 3
-        assert built("+pairs={source_channels:2}", "dataset.channels=3") == 2
+        assert built("pairs=none", "dataset.channels=3") == 3 and built("pairs=edges", "dataset.channels=3") == 1
+        assert built("pairs=super-resolution", "dataset.channels=3") == 3
 
     def test_patchgan_in_an_unconditional_gan(self, tmp_path):
         words = ["discriminator=patchgan", "discriminator.layers=1", "batch_size=4", "steps=2", "num_samples=4"]
