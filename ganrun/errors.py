@@ -31,6 +31,10 @@ class NotFinite(Failure):
     exit_code = 3
 
 
+class OutOfMemory(Failure):
+    """A step needs more memory than the device or the machine has left."""
+
+
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
 COLLAPSED = 4  # exit code of a run that on_collapse=stop ended; it is saved and no failure
 

@@ -623,3 +623,34 @@ def test_own_classes_are_resumed_when_they_are_trusted(tmp_path):
     assert "loss._target_ names own_losses.Mine" in refused.err and "trust=[" in refused.err
     run("--config-dir", "my", "resume=run", "steps=41", "trust=[own_losses]", cwd=tmp_path)
     assert result(tmp_path / "run")["steps"] == 41
+
+
+HUGE = """
+import torch
+from ganrun.losses import NonSaturating
+class Huge(NonSaturating):
+    calls = 0
+    def generator(self, real, fake):
+        Huge.calls += 1
+        if Huge.calls > 12:
+            torch.empty(2**46)  # 256 TiB
+        return super().generator(real, fake)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (
+            [],
+            "with 16 images a pass on cpu; give micro_batch=8, which makes a step of smaller passes; go on from ",
+        ),
+        (["batch_size=12", "micro_batch=6"], "in step 6, with 6 images a pass on cpu; give micro_batch=4, which"),
+        (["batch_size=1", "critic.norm=none"], "give smaller networks or images; "),
+    ],
+    ids=["whole", "passes", "one-image"],
+)
+def test_out_of_memory(words, advice, tmp_path):
+    failed = run(*own_loss(tmp_path, HUGE), *ARGS, *words, cwd=tmp_path, check=1)
+    assert "out of memory in step " in failed.err and advice in failed.err and failed.err.count("\n") == 1
+    assert result(tmp_path / "run")["status"] == "failed" and "out of memory" in result(tmp_path / "run")["reason"]

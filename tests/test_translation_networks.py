@@ -77,6 +77,21 @@ class TestGenerators:
         assert image.grad.abs().sum() > 0 and all(p.grad is not None for p in generator.parameters())
 
     @pytest.mark.parametrize("family", GENERATORS)
+    @pytest.mark.parametrize(("source", "value_range"), [(1, [-1, 1]), (3, [0, 1]), (3, None)], ids=str)
+    def test_a_residual_one_adds_to_the_source(self, family, source, value_range):
+        generator = make(family, source_channels=source, value_range=value_range, residual=True, dropout=0.0).eval()
+        image = 3 * torch.randn(2, source, 32, 32)
+        change = []
+        generator.to_image.register_forward_hook(lambda module, args, output: change.append(output))
+        output = generator(image)
+        (drawn,) = change
+        low, high = value_range or (-torch.inf, torch.inf)
+        assert torch.equal(output, (image + drawn).clamp(low, high)) and drawn.abs().max() > 0
+        with torch.no_grad():
+            generator.to_image[-2].weight.zero_()
+        assert torch.equal(generator(image), image.expand(2, 3, 32, 32).clamp(low, high))
+
+    @pytest.mark.parametrize("family", GENERATORS)
     @pytest.mark.parametrize("norm", NORMS)
     def test_norms(self, family, norm):
         generator = make(family, norm=norm)
@@ -119,6 +134,8 @@ class TestGenerators:
             ({"source_channels": 0}, "source_channels=0; expected at least 1"),
             ({"norm": "instnace"}, "norm=instnace; did you mean instance"),
             ({"value_range": [0, 255]}, r"value_range=\[0, 255\]"),
+            ({"value_range": [0, 255], "residual": True}, r"value_range=\[0, 255\]"),
+            ({"source_channels": 4, "residual": True}, "generator.residual=true with 4 source channels and 3 of the "),
         ],
     )
     def test_refuses_settings(self, family, settings, message):

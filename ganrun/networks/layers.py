@@ -55,6 +55,28 @@ def squash(value_range: tuple[float, float] | None) -> nn.Module:
     return squashes[tuple(value_range)]()
 
 
+class Change(nn.Module):
+    """Adds a network's output to the image it came from and cuts the sum off at `value_range`; None = nowhere.
+
+    Global residual learning (Kim et al. 2016, arXiv 1511.04587): the network draws only what differs from the source.
+    Raises UserError unless a source has one channel or as many as the output.
+    """
+
+    def __init__(self, source_channels: int, channels: int, value_range: Sequence[float] | None):
+        super().__init__()
+        if source_channels not in (1, channels):
+            raise UserError(
+                f"generator.residual=true with {source_channels} source channels and {channels} of the output; "
+                "expected as many, or 1 of the source"
+            )
+        squash(value_range)  # refuses the ranges that a network without it refuses
+        self.value_range = value_range
+
+    def forward(self, change: Tensor, source: Tensor) -> Tensor:
+        image = source + change
+        return image if self.value_range is None else image.clamp(*self.value_range)
+
+
 def image_size(name: str, resolution: int | Sequence[int] | None) -> tuple[int, int]:
     """(H, W) of a resolution. name: of the network, for the UserError where the data are vectors, not images."""
     if resolution is None:

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
-from ganrun.networks.layers import activation, check_sides, has_bias, image_size, norm_layers, normal_init, squash
+from ganrun.networks.layers import (
+    Change,
+    activation,
+    check_sides,
+    has_bias,
+    image_size,
+    norm_layers,
+    normal_init,
+    squash,
+)
 
 MULTIPLE, LEAST = 4, 8  # pixels of a side: halved twice, and then wide enough for a reflected margin
 
@@ -21,7 +30,8 @@ class Generator(nn.Module):
     Takes any image of which both sides are multiples of 4 from 8 pixels up, whatever `resolution` it is built for.
     width: channels of the first layer, doubled at each of both halvings. blocks: residual ones at the smallest size,
     None = 9 where both sides have 256 pixels or more, else 6. norm: batch, layer, instance, instance-plain or none.
-    dropout: share of features dropped within each residual block, 0 = off. Raises UserError for sizes that do not fit
+    dropout: share of features dropped within each residual block, 0 = off. residual: the output is added to the source,
+    see `Change`. Raises UserError for sizes that do not fit
     and for vector data.
     """
 
@@ -36,6 +46,7 @@ class Generator(nn.Module):
         blocks: int | None = None,
         norm: str = "instance-plain",
         dropout: float = 0.0,
+        residual: bool = False,
     ):
         super().__init__()
         size = image_size("resnet-translator", resolution)
@@ -58,12 +69,15 @@ class Generator(nn.Module):
             *_normalised(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1, bias=bias), norm),
             *_normalised(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1, bias=bias), norm),
         )
-        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, channels, 7), squash(value_range))
+        last = nn.Conv2d(width, channels, 7)
+        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), last, nn.Identity() if residual else squash(value_range))
+        self.change = Change(source_channels, channels, value_range) if residual else None
         self.apply(normal_init)
 
     def forward(self, image: Tensor) -> Tensor:
         check_sides("this resnet-translator", image.shape[2:], multiple=self.multiple, least=self.least)
-        return self.to_image(self.decoder(self.blocks(self.encoder(image))))
+        output = self.to_image(self.decoder(self.blocks(self.encoder(image))))
+        return self.change(output, image) if self.change else output
 
 
 class Residual(nn.Module):

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
-from ganrun.networks.layers import activation, check_sides, has_bias, image_size, norm_layers, normal_init, squash
+from ganrun.networks.layers import (
+    Change,
+    activation,
+    check_sides,
+    has_bias,
+    image_size,
+    norm_layers,
+    normal_init,
+    squash,
+)
 
 DEEPEST = 8  # halvings, as published for 256 pixels
 MOST = 14  # halvings of the largest image
@@ -46,7 +55,8 @@ class Generator(nn.Module):
     width: channels of the first layer, doubled at each of the next three. depth: halvings, None = down to one pixel, at
     most 8: 5 at 32 pixels, 7 at 128, 8 at 256. norm: batch, layer, instance, instance-plain or none; never after the
     first and the last convolution of the encoder and the last one of the decoder. dropout: share of features dropped in
-    the three innermost decoder blocks, as far as they are 8 * width wide; 0 = off. In eval mode nothing is dropped and
+    the three innermost decoder blocks, as far as they are 8 * width wide; 0 = off. residual: the output is added to the
+    source, see `Change`. In eval mode nothing is dropped and
     batch norm takes its running statistics, where the paper drops in tests too and takes the statistics of the test
     batch. Raises UserError for sizes that do not fit and for vector data.
     """
@@ -62,6 +72,7 @@ class Generator(nn.Module):
         depth: int | None = None,
         norm: str = "batch",
         dropout: float = 0.5,
+        residual: bool = False,
     ):
         super().__init__()
         require(1, width=width, source_channels=source_channels)
@@ -71,7 +82,8 @@ class Generator(nn.Module):
         self.encoder = nn.ModuleList(_down(source_channels, widths, norm))
         self.decoder = nn.ModuleList(_up(widths, norm, dropout))
         last = nn.ConvTranspose2d(widths[0] if depth == 1 else 2 * widths[0], channels, 4, 2, 1)
-        self.to_image = nn.Sequential(activation(0.0), last, squash(value_range))
+        self.to_image = nn.Sequential(activation(0.0), last, nn.Identity() if residual else squash(value_range))
+        self.change = Change(source_channels, channels, value_range) if residual else None
         self.apply(normal_init)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -83,7 +95,7 @@ class Generator(nn.Module):
         levels.pop()
         for block in self.decoder:
             x = torch.cat([levels.pop(), block(x)], 1)
-        return self.to_image(x)
+        return self.change(self.to_image(x), image) if self.change else self.to_image(x)
 
 
 def _down(source_channels: int, widths: list[int], norm: str) -> Iterator[nn.Module]:

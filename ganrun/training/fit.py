@@ -17,7 +17,7 @@ from ganrun.callbacks.samples import Samples
 from ganrun.callbacks.scores import Evaluate
 from ganrun.callbacks.watch import Watch
 from ganrun.collapse.callback import Collapse
-from ganrun.errors import UserError
+from ganrun.errors import OutOfMemory, UserError, is_out_of_memory
 from ganrun.files.run_dir import RunDir
 from ganrun.loggers import InRun
 from ganrun.sampling.generator_file import save_generator
@@ -28,7 +28,7 @@ from ganrun.training.outcome import outcome
 from ganrun.training.report import console
 from ganrun.training.rollback import best_step, set_attempt
 from ganrun.training.state import Start, config_digest, flatten
-from ganrun.training.trainer import make_trainer
+from ganrun.training.trainer import make_trainer, no_memory
 
 
 class Fit:
@@ -92,9 +92,18 @@ class Fit:
             self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.parts.scorer.metrics})
             for logger in self.loggers:
                 logger.log_hyperparams(flat)
+        self._fit()
+        if self.rolls_back:
+            return {}
+        if self.trainer.is_global_zero:
+            self.export(self.run.generator)
+        return outcome(self)
+
+    def _fit(self) -> None:
         path = self.start.path if self.start else None
         device = self.trainer.strategy.root_device
         if device.type == "cuda":
+            torch.cuda.init()  # nothing may have used it yet, and then there is nothing to reset
             torch.cuda.reset_peak_memory_stats(device)
         try:
             self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=path)
@@ -103,12 +112,9 @@ class Fit:
             raise UserError(f"the processes of this run cannot meet at {place} (MASTER_ADDR:MASTER_PORT)") from error
         except Exception as error:
             error.step = self.trainer.global_step
+            if is_out_of_memory(error):
+                raise OutOfMemory(no_memory(self.parts.cfg, self.trainer)) from error
             raise
-        if self.rolls_back:
-            return {}
-        if self.trainer.is_global_zero:
-            self.export(self.run.generator)
-        return outcome(self)
 
     @property
     def about(self) -> dict[str, Any]:

@@ -74,6 +74,25 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     return trainer
 
 
+def smaller_micro_batch(cfg: DictConfig, processes: int) -> int | None:
+    """The next number of images a pass below the one that `cfg` comes to; None where that is one image already."""
+    rows = cfg.batch_size // processes
+    return next((n for n in range((cfg.micro_batch or rows) - 1, 0, -1) if rows % n == 0), None)
+
+
+def no_memory(cfg: DictConfig, trainer: pl.Trainer) -> str:
+    """What to say when a step runs out of memory."""
+    rows, smaller = (
+        cfg.micro_batch or cfg.batch_size // trainer.world_size,
+        smaller_micro_batch(cfg, trainer.world_size),
+    )
+    way_out = (
+        f"micro_batch={smaller}, which makes a step of smaller passes" if smaller else "smaller networks or images"
+    )
+    step = trainer.global_step + 1
+    return f"out of memory in step {step}, with {rows} images a pass on {trainer.strategy.root_device}; give {way_out}"
+
+
 def picked(devices: Any) -> list[int] | None:
     """GPUs named by their numbers, as Lightning reads [1], "1," and "0,1"; None for a mere number of devices."""
     if isinstance(devices, str) and re.fullmatch(r"\d+(,\d+)*,?", devices) and "," in devices:
