@@ -1,8 +1,11 @@
 """What the hardware is asked for."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import OmegaConf
+from pytorch_lightning.accelerators import CUDAAccelerator
 from test_configs import composed
 
 from ganrun.errors import UserError
@@ -92,3 +95,11 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     assert device_named("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UserError, match="device=cuda:2: this machine has 2, numbered from 0"):
         device_named("cuda:2")
+
+
+def test_nobody_is_told_of_a_gpu_that_was_not_asked_for(monkeypatch):
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
+    cfg = composed("trainer.accelerator=cpu")[0]
+    with pytest.warns(PossibleUserWarning, match="GPU available but not used"):
+        pl.Trainer(accelerator="cpu", logger=False)
+    assert make_trainer(cfg, logger=False).strategy.root_device.type == "cpu"  # warnings are errors here

@@ -106,24 +106,6 @@ def test_nothing_is_read_to_the_host_off_logging_steps(settings, tmp_path, monke
     assert set(range(1, 9)) & set(reads.steps) == {4, 8}, reads.steps
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_host_never_waits_for_a_gpu_off_logging_steps(tmp_path):
-    parts = build(composed(*SMALL, "loss=wgan-gp", "steps=12", "log_every=12", f"run_dir={tmp_path}", "metric=[]")[0])
-    play = parts.module.training_step
-
-    def step(*args):
-        torch.cuda.set_sync_debug_mode("error" if 2 < parts.module.global_step < 11 else "default")
-        return play(*args)
-
-    parts.module.training_step = step
-    RunDir(tmp_path).make()
-    try:
-        with Signals() as signals:
-            Fit(parts, RunDir(tmp_path), None, signals).run_to_end()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def test_lazy_penalty_acts_in_its_steps_and_is_logged_between():
     seen = []
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from conftest import TINY
 from forked import Run, run
+from test_configs import SMALL, composed
 from test_kill import assert_same, assert_same_run, files
 from test_processes import TWO, both_to_the_end
 
 from ganrun.files.checkpoint import load_checkpoint
 from ganrun.seeding import derive, of_attempt
+from ganrun.training.build import build
 
 BAD = [*TINY, "loss=minimax", "optimizer.discriminator.lr=1e-2", "optimizer.generator.lr=1e-4"]  # D saturates at once
 BAD += ["collapse.every=5", "collapse.num_samples=64", "evaluate.every=10", "checkpoint.every=10", "sample_every=20"]
@@ -34,6 +36,15 @@ def rolled(tmp_path_factory):
     path = tmp_path_factory.mktemp("rolled")
     done = run(*BACK, cwd=path)
     return path, done
+
+
+def test_a_fit_is_built_again_from_data_that_lie_elsewhere():
+    """As on a GPU, where a run that went back used to fail."""
+    parts = build(composed(*SMALL)[0])
+    parts.data.held = {key: samples.to("meta") for key, samples in parts.data.held.items()}
+    again = build(parts.cfg, before=parts)
+    assert again.data is parts.data and again.scorer is parts.scorer and again.module is not parts.module
+    assert again.activation_bytes == parts.activation_bytes > 0
 
 
 def test_warning_changes_nothing(tmp_path):

@@ -112,7 +112,8 @@ def open_data(cfg: DictConfig) -> Data:
 def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     """Opens the data set, then builds the networks for its shape.
 
-    before: whose data set and scorer are used again, such as those of a fit that is given up.
+    before: what an earlier fit of the same config was built of; its data, which may lie on a GPU by now, and its scorer
+    are used again, and what fitted together then is not tried anew.
     """
     data = before.data if before else open_data(cfg)
     cfg.dataset.num_classes = data.num_classes
@@ -128,7 +129,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
         channels_last=cfg.channels_last,
         unpaired=module.recipe.unpaired,
     )
-    activation_bytes = dry_run(module, datamodule)
+    activation_bytes = before.activation_bytes if before else dry_run(module, datamodule)
     compiled = compile_settings(cfg)
     if compiled:
         module.compile_networks(**compiled)

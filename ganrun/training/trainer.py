@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -52,19 +53,21 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     elif num_devices(chosen["devices"]) not in (0, 1):
         raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
     tune(cfg)
-    trainer = refusing("trainer", pl.Trainer)(
-        precision=precision_of(cfg),
-        benchmark=not cfg.deterministic,
-        max_steps=cfg.steps,
-        max_epochs=-1,
-        deterministic=cfg.deterministic,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        **settings,
-        **chosen,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "GPU available but not used")  # as the user has asked for
+        trainer = refusing("trainer", pl.Trainer)(
+            precision=precision_of(cfg),
+            benchmark=not cfg.deterministic,
+            max_steps=cfg.steps,
+            max_epochs=-1,
+            deterministic=cfg.deterministic,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            **settings,
+            **chosen,
+        )
     rank_zero_only.rank = trainer.global_rank  # Lightning took it from variables that need not be about this run
     if cfg.batch_size % trainer.world_size:
         raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
