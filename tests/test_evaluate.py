@@ -11,6 +11,9 @@ import yaml
 from conftest import TINY, ganrun
 from PIL import Image
 
+from ganrun.files.run_dir import RunDir
+from ganrun.training.resume import load_config
+
 RUN = [*TINY, "steps=4", "checkpoint.every=0", "sample_every=0", "on_collapse=null"]
 FEW = ["num_samples=200", "metric.kid.subset_size=100"]
 
@@ -147,6 +150,21 @@ class TestGenerator:
         assert "warning: not written into" in done.stderr and "fid" in done.stdout
         assert (place / "run" / "result.json").read_bytes() == before
 
+    def test_a_run_that_knows_settings_by_older_names(self, place):
+        shutil.copytree(place / "run", place / "older")
+        config = place / "older" / ".hydra" / "config.yaml"
+        saved = yaml.safe_load(config.read_text())
+        saved["metric"]["sliced-wasserstein"]["most"] = saved["metric"]["sliced-wasserstein"].pop("max_samples")
+        saved["metric"]["own"] = {"_target_": "my_metrics.Own", "most": 7}
+        config.write_text(yaml.safe_dump(saved))
+        cfg, _ = load_config(RunDir(place / "older"), ["my_metrics"])
+        assert cfg.metric["sliced-wasserstein"].max_samples == 10_000 and "most" not in cfg.metric["sliced-wasserstein"]
+        assert cfg.metric.own.most == 7  # a user's own class calls it what it likes
+        del saved["metric"]["own"]
+        config.write_text(yaml.safe_dump(saved))
+        ganrun("evaluate", "from=older", "num_samples=60", cwd=place)
+        assert result(place / "older")["evaluations"][-1]["metric"] == "sliced-wasserstein"
+
     def test_classes_of_ones_own_need_trust(self, place):
         shutil.copytree(place / "run", place / "foreign")
         config = place / "foreign" / ".hydra" / "config.yaml"
@@ -282,7 +300,10 @@ def test_real_test_data_score_at_the_floor(place, data_dir):
         ("from=run out=run/result.json", "out=run/result.json exists; overwrite=true writes over it"),
         ("from=run loss=hinge", "loss: there is no such key"),
         ("from=run metric=[fid] metric.fid.features=none", "chosen by metric/features=<option>"),
-        ("from=run metric=[coverage] metric.coverage.most=4 num_samples=64", "k=5: 4 samples have no 5 neighbours"),
+        (
+            "from=run metric=[coverage] metric.coverage.max_samples=4 num_samples=64",
+            "k=5: 4 samples have no 5 neighbours",
+        ),
         ("from=run metric.features.weights=x", "choose metric/features=<option> too"),
         ("from=run data_dir=nowhere", "lies in no folder"),
         ("from=images dataset=digits path=one.npz metric=[fid]", "images of one.npz: 1 samples; expected at least 2"),

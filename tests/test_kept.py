@@ -57,7 +57,7 @@ class World:
     network: dict[str, Any] = field(default_factory=lambda: {"std": [0.5]})
     weight: float = 1.0
     num_real: int | None = None
-    coverage: dict[str, Any] = field(default_factory=lambda: {"k": 2, "most": None})
+    coverage: dict[str, Any] = field(default_factory=lambda: {"k": 2, "max_samples": None})
     last: Any = None
 
     def __post_init__(self):
@@ -209,7 +209,7 @@ TABLE = {
         "torch": lambda world: world.patch.setattr(torch, "__version__", "0"),
     },
     statistics_of_reals: DATA | FEATURES,
-    radii_of_reals: DATA | {"k": set_("coverage", "k", 3), "most": set_("coverage", "most", 9)},
+    radii_of_reals: DATA | {"k": set_("coverage", "k", 3), "max_samples": set_("coverage", "max_samples", 9)},
     trained_classifier: DATA
     | {
         name: lambda world, name=name: world.patch.setattr(classifier, name, getattr(classifier, name) + 1)

@@ -141,7 +141,11 @@ class TestKID:
 
     def test_too_few_samples_are_told(self):
         few = Setting(Ring(name="ring", channels=2, num=100), 100, 100, False)
-        for metric in (Coverage(k=5, most=5), KID(subset_size=50, most=40), InceptionScore(splits=10, most=5)):
+        for metric in (
+            Coverage(k=5, max_samples=5),
+            KID(subset_size=50, max_samples=40),
+            InceptionScore(splits=10, max_samples=5),
+        ):
             with pytest.raises(UserError, match=r"5 samples|40 samples"):
                 metric.prepare(few)
         with pytest.raises(UserError, match="1 sample has no covariance"):
@@ -243,7 +247,7 @@ class TestModes:
 
     def test_exact_samples_of_a_ring(self):
         ring = Ring(name="ring", channels=2)
-        quality, covered = HighQuality(), ModesCovered(least=100)
+        quality, covered = HighQuality(), ModesCovered(min_samples=100)
         for metric in (quality, covered):
             metric.prepare(Setting(ring, 100, 100, False))
         kept = summarised(quality, ring.held["real"])
@@ -286,8 +290,8 @@ class TestConditional:
     ("make", "wrong"),
     [
         (lambda: KID(num_subsets=0), "num_subsets=0"), (lambda: KID(subset_size=1), "subset_size=1"),
-        (lambda: Precision(k=0), "k=0"), (lambda: Recall(most=1), "most=1"),
-        (lambda: InceptionScore(splits=0), "splits=0"), (lambda: ModesCovered(least=0), "least=0"),
+        (lambda: Precision(k=0), "k=0"), (lambda: Recall(max_samples=1), "max_samples=1"),
+        (lambda: InceptionScore(splits=0), "splits=0"), (lambda: ModesCovered(min_samples=0), "min_samples=0"),
         (lambda: HighQuality(deviations=0), "deviations=0"),
     ],
 )  # fmt: skip

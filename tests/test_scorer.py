@@ -219,7 +219,7 @@ class TestProtocol:
         assert short(found) == "values: 300 fake, 300 real (training data), 8 bit"
 
     def test_most_is_what_is_looked_at(self):
-        scorer = prepared({"fid": FID(), "precision": Precision(most=100)})
+        scorer = prepared({"fid": FID(), "precision": Precision(max_samples=100)})
         scorer.score(reals_as_fakes(digits(), 300))
         numbers = {name: (found["num_real"], found["num_fake"]) for name, found in scorer.protocols.items()}
         assert numbers == {"fid": (300, 300), "precision": (100, 100)}

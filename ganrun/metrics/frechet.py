@@ -33,8 +33,8 @@ class FID(Metric):
     """Frechet distance of Gaussians fitted to features (Heusel et al. 2017); 0 for equal sets."""
 
     def prepare(self, setting: Setting) -> None:
-        if setting.least(None) < 2:
-            raise UserError(f"metric=fid: {setting.least(None)} sample has no covariance; score more samples")
+        if setting.smaller_side(None) < 2:
+            raise UserError(f"metric=fid: {setting.smaller_side(None)} sample has no covariance; score more samples")
         super().prepare(setting)
 
     def summary(self):

@@ -34,7 +34,7 @@ class InceptionScore(OfKept):
         self.splits = splits
 
     def prepare(self, setting: Setting) -> None:
-        num = min(setting.num_fake, self.most or setting.num_fake)
+        num = min(setting.num_fake, self.max_samples or setting.num_fake)
         if num < self.splits:
             raise UserError(f"metric=inception-score: {num} samples in {self.splits} splits are too few")
         super().prepare(setting)
@@ -42,7 +42,7 @@ class InceptionScore(OfKept):
             raise UserError("metric=inception-score: these features name no classes; valid: inception, classifier")
 
     def summary(self):
-        return Kept(self.most, what="logits")
+        return Kept(self.max_samples, what="logits")
 
     def score(self, real, fake):
         bounds = [i * fake.num // self.splits for i in range(self.splits + 1)]

@@ -39,7 +39,7 @@ class KID(OfKept):
         self.subset_size = subset_size
 
     def prepare(self, setting: Setting) -> None:
-        num = setting.least(self.most)
+        num = setting.smaller_side(self.max_samples)
         if num < self.subset_size:
             raise UserError(
                 f"metric=kid: subsets of {self.subset_size} from {num} samples; score more samples, or give "

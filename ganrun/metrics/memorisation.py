@@ -38,7 +38,7 @@ class Memorisation(OfKept):
         super().prepare(setting)
 
     def summary(self):
-        return Neighbours(self.most, 1, exact_radii)
+        return Neighbours(self.max_samples, 1, exact_radii)
 
     def score(self, real, fake):
         return Score(float(memorised(real.values, real.radii, fake.values).double().mean()))

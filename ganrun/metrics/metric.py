@@ -32,9 +32,9 @@ class Setting(NamedTuple):
     labels: Tensor | None = None
     paired: bool = False
 
-    def least(self, most: int | None) -> int:
+    def smaller_side(self, max_samples: int | None) -> int:
         """Samples of the smaller side, of which at most so many are looked at."""
-        return min(self.num_real, self.num_fake, most or self.num_fake)
+        return min(self.num_real, self.num_fake, max_samples or self.num_fake)
 
 
 class Metric(ABC):
@@ -47,7 +47,7 @@ class Metric(ABC):
     needs_real = True
     needs_pairs = False  # does it compare each fake with its own target?
     needs_all_reals = False  # or do as many as fakes tell as much, where a score in training names no number?
-    most: int | None = None  # samples of a side that it looks at; None = all
+    max_samples: int | None = None  # samples of a side that it looks at; None = all
 
     def __init__(self, *, features: Features | None = None):
         self.features = features or Values()
@@ -71,13 +71,13 @@ class Metric(ABC):
 
 
 class OfKept(Metric):
-    """Looks at the first `most` samples of a side themselves, which come shuffled; None = all."""
+    """Looks at the first `max_samples` samples of a side themselves, which come shuffled; None = all."""
 
-    def __init__(self, *, most: int | None = None, features: Features | None = None):
+    def __init__(self, *, max_samples: int | None = None, features: Features | None = None):
         super().__init__(features=features)
-        if most is not None and most < 2:
-            raise ValueError(f"most={most}; expected at least 2 samples, or null = all")
-        self.most = most
+        if max_samples is not None and max_samples < 2:
+            raise ValueError(f"max_samples={max_samples}; expected at least 2 samples, or null = all")
+        self.max_samples = max_samples
 
     def summary(self) -> Summary:
-        return Kept(self.most)
+        return Kept(self.max_samples)

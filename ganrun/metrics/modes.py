@@ -53,19 +53,19 @@ class HighQuality(Modes):
 
 
 class ModesCovered(Modes):
-    """Number of modes with at least `least` samples near them."""
+    """Number of modes with at least `min_samples` samples near them."""
 
     name = "modes-covered"
 
-    def __init__(self, *, least: int = 1, **settings):
+    def __init__(self, *, min_samples: int = 1, **settings):
         super().__init__(**settings)
-        if least < 1:
-            raise ValueError(f"least={least}; expected at least 1")
-        self.least = least
+        if min_samples < 1:
+            raise ValueError(f"min_samples={min_samples}; expected at least 1")
+        self.min_samples = min_samples
 
     def score(self, real, fake):
-        return Score(float((self.near(fake) >= self.least).sum()))
+        return Score(float((self.near(fake) >= self.min_samples).sum()))
 
     @property
     def protocol(self):
-        return super().protocol | {"least": self.least}
+        return super().protocol | {"min_samples": self.min_samples}

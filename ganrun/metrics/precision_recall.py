@@ -47,8 +47,8 @@ class Neighbours(Kept):
 
     derived = ("radii",)
 
-    def __init__(self, most: int | None, k: int, radii: Callable[[Tensor, int], Tensor] = radii):
-        super().__init__(most)
+    def __init__(self, max_samples: int | None, k: int, radii: Callable[[Tensor, int], Tensor] = radii):
+        super().__init__(max_samples)
         self.name += f" and their {k} neighbours by {radii.__name__}"
         self.k = k
         self._find = radii
@@ -88,13 +88,13 @@ class Neighbourhoods(OfKept):
         self.k = k
 
     def prepare(self, setting: Setting) -> None:
-        num = setting.least(self.most)
+        num = setting.smaller_side(self.max_samples)
         if num <= self.k:
             raise UserError(f"k={self.k}: {num} samples have no {self.k} neighbours; score more samples")
         super().prepare(setting)
 
     def summary(self):
-        return Neighbours(self.most, self.k)
+        return Neighbours(self.max_samples, self.k)
 
     def score(self, real, fake):
         return Score(float(self.of(fake.held_with(real))))

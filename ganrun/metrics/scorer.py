@@ -173,7 +173,7 @@ class Scorer:
 
     def _protocol(self, metric: Metric) -> dict[str, Any]:
         num_real = self.reals_for(metric)
-        limit = metric.most or max(self.num_fake, num_real)
+        limit = metric.max_samples or max(self.num_fake, num_real)
         about = {
             "metric": type(metric).__name__,
             **metric.protocol,

@@ -87,18 +87,18 @@ class ClassMoments(Summary):
 
 
 class Kept(Summary):
-    """The first `most` samples' features or logits; None = all. Samples come shuffled, so that the first are as any."""
+    """Features or logits of the first `max_samples` samples, which come shuffled; None = all."""
 
-    def __init__(self, most: int | None = None, *, what: str = "features"):
-        self.name = f"{what} of {most or 'all'}"
-        self.most = most
+    def __init__(self, max_samples: int | None = None, *, what: str = "features"):
+        self.name = f"{what} of {max_samples or 'all'}"
+        self.max_samples = max_samples
         self.what = what
         self._parts: list[Tensor] = []
         self.num = 0
 
     def add(self, seen):
         values = getattr(seen, self.what)
-        room = len(values) if self.most is None else self.most - self.num
+        room = len(values) if self.max_samples is None else self.max_samples - self.num
         if room > 0:
             self._parts.append(values[:room])
             self.num += len(self._parts[-1])

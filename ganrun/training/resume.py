@@ -114,6 +114,9 @@ def go_on(
     return train(parts, run, start, notes + [said(change) for change in made])
 
 
+RENAMED = {"most": "max_samples", "least": "min_samples"}  # settings of metrics
+
+
 def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tuple[DictConfig, dict[str, str]]:
     """The run's config, which may come from anywhere, and the groups' options that it was composed of.
 
@@ -125,11 +128,21 @@ def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tupl
         raise UserError(f"{run.path}: run directory of format {got}; this ganrun reads format {FORMAT}")
     config = read_yaml(run.config)
     check_trusted(config, trust)
+    rename(config)
     prefix = "hydra.runtime.choices."
     choices = {key.removeprefix(prefix): value for key, value in about.items() if key.startswith(prefix)}
     cfg = OmegaConf.create(config)
     apply_changes(cfg, read_changes(run, until))
     return cfg, choices
+
+
+def rename(config: dict[str, Any]) -> None:
+    """Gives the settings of ganrun's metrics their present names, in the config of an older run."""
+    metrics = config.get("metric")
+    for node in metrics.values() if isinstance(metrics, dict) else ():
+        if isinstance(node, dict) and str(node.get("_target_")).startswith("ganrun."):
+            for old in node.keys() & RENAMED.keys():
+                node[RENAMED[old]] = node.pop(old)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
