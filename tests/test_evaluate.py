@@ -155,9 +155,9 @@ class TestGenerator:
         config = place / "older" / ".hydra" / "config.yaml"
         saved = yaml.safe_load(config.read_text())
         saved["metric"]["sliced-wasserstein"]["most"] = saved["metric"]["sliced-wasserstein"].pop("max_samples")
-        saved["metric"]["own"] = {"_target_": "my_metrics.Own", "most": 7}
+        saved["metric"]["own"] = {"_target_": "conftest.own_loss", "most": 7}
         config.write_text(yaml.safe_dump(saved))
-        cfg, _ = load_config(RunDir(place / "older"), ["my_metrics"])
+        cfg, _ = load_config(RunDir(place / "older"), ["conftest"])
         assert cfg.metric["sliced-wasserstein"].max_samples == 10_000 and "most" not in cfg.metric["sliced-wasserstein"]
         assert cfg.metric.own.most == 7  # a user's own class calls it what it likes
         del saved["metric"]["own"]

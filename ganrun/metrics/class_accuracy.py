@@ -15,9 +15,11 @@ class ClassAccuracy(Metric):
     lower_is_better = False
     needs_real = False
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         if not setting.conditional:
             raise UserError("metric=class-accuracy: it needs fakes that are made for labels: conditional=label")
+
+    def prepare(self, setting: Setting) -> None:
         super().prepare(setting)
         if self.features.classifies != setting.data.num_classes:
             raise UserError("metric=class-accuracy: its features must be classifier, trained on the data set's labels")

@@ -32,10 +32,9 @@ def between(real: Moments, fake: Moments) -> float:
 class FID(Metric):
     """Frechet distance of Gaussians fitted to features (Heusel et al. 2017); 0 for equal sets."""
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         if setting.smaller_side(None) < 2:
             raise UserError(f"metric=fid: {setting.smaller_side(None)} sample has no covariance; score more samples")
-        super().prepare(setting)
 
     def summary(self):
         return Moments()
@@ -47,17 +46,19 @@ class FID(Metric):
 class IntraFID(Metric):
     """The mean over classes of FID within a class: Miyato and Koyama 2018, arXiv 1802.05637, section 4."""
 
-    def prepare(self, setting: Setting) -> None:
-        self.num_classes = setting.data.num_classes
+    def check(self, setting: Setting) -> None:
         if not setting.conditional:
             raise UserError("metric=intra-fid: it needs fakes that are made for labels: conditional=label")
-        counts = None if setting.labels is None else torch.bincount(setting.labels, minlength=self.num_classes)
+        counts = None if setting.labels is None else torch.bincount(setting.labels, minlength=setting.data.num_classes)
         if counts is not None and counts.min() < 2:
             name, few = setting.data.classes[int(counts.argmin())], int(counts.min())
             raise UserError(
                 f"metric=intra-fid: {few} of {setting.num_fake} fakes are of class {name}; score more samples"
             )
+
+    def prepare(self, setting: Setting) -> None:
         super().prepare(setting)
+        self.num_classes = setting.data.num_classes
 
     def summary(self):
         return ClassMoments(self.num_classes)

@@ -33,10 +33,12 @@ class InceptionScore(OfKept):
             raise ValueError(f"splits={splits}; expected at least 1")
         self.splits = splits
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         num = min(setting.num_fake, self.max_samples or setting.num_fake)
         if num < self.splits:
             raise UserError(f"metric=inception-score: {num} samples in {self.splits} splits are too few")
+
+    def prepare(self, setting: Setting) -> None:
         super().prepare(setting)
         if not self.features.classifies:
             raise UserError("metric=inception-score: these features name no classes; valid: inception, classifier")

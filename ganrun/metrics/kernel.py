@@ -38,14 +38,13 @@ class KID(OfKept):
         self.num_subsets = num_subsets
         self.subset_size = subset_size
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         num = setting.smaller_side(self.max_samples)
         if num < self.subset_size:
             raise UserError(
                 f"metric=kid: subsets of {self.subset_size} from {num} samples; score more samples, or give "
                 f"metric.kid.subset_size=<{num} or less>"
             )
-        super().prepare(setting)
 
     def score(self, real, fake):
         rng, values = rng_for("kid"), []

@@ -32,10 +32,9 @@ class Memorisation(OfKept):
 
     needs_all_reals = True
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         if setting.num_real < 2:
             raise UserError(f"metric=memorisation: {setting.num_real} reals have no neighbours; score more of them")
-        super().prepare(setting)
 
     def summary(self):
         return Neighbours(self.max_samples, 1, exact_radii)

@@ -52,8 +52,12 @@ class Metric(ABC):
     def __init__(self, *, features: Features | None = None):
         self.features = features or Values()
 
+    def check(self, setting: Setting) -> None:  # noqa: B027, most can score anything
+        """Raises UserError for what it cannot score, as far as that is known before features are loaded or trained."""
+
     def prepare(self, setting: Setting) -> None:
         """Loads or trains what it needs. Raises UserError for what it cannot score."""
+        self.check(setting)
         self.features.prepare(setting.data, setting.device)
 
     @abstractmethod

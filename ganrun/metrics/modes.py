@@ -29,9 +29,11 @@ class Modes(OfKept):
             raise ValueError(f"deviations={deviations}; expected more than 0")
         self.deviations = deviations
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         if not hasattr(setting.data, "centres"):
             raise UserError(f"metric={self.name}: dataset {setting.data.name} has no known modes; valid: ring, grid")
+
+    def prepare(self, setting: Setting) -> None:
         super().prepare(setting)
         self._centres, self._radius = setting.data.centres(), self.deviations * setting.data.std
 

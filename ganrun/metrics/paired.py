@@ -86,13 +86,12 @@ class Paired(Metric):
     def __init__(self):
         super().__init__(features=Stored())
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         data = setting.data
         if not setting.paired:
             raise UserError(f"metric={self.name}: it compares outputs with their own targets; {data.name} has no pairs")
         if len(data.shape) != 3:
             raise UserError(f"metric={self.name}: it compares images, but dataset {data.name} has vectors")
-        super().prepare(setting)
 
     @abstractmethod
     def compare(self, target: Tensor, fake: Tensor) -> Tensor:
@@ -148,8 +147,8 @@ class SSIM(Paired):
     name = "ssim"
     lower_is_better = False
 
-    def prepare(self, setting: Setting) -> None:
-        super().prepare(setting)
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
         height, width = setting.data.shape[1:]
         if min(height, width) < WINDOW:
             raise UserError(f"metric=ssim: its window of {WINDOW} pixels does not fit into images of {height}x{width}")

@@ -87,11 +87,10 @@ class Neighbourhoods(OfKept):
             raise ValueError(f"k={k}; expected at least 1")
         self.k = k
 
-    def prepare(self, setting: Setting) -> None:
+    def check(self, setting: Setting) -> None:
         num = setting.smaller_side(self.max_samples)
         if num <= self.k:
             raise UserError(f"k={self.k}: {num} samples have no {self.k} neighbours; score more samples")
-        super().prepare(setting)
 
     def summary(self):
         return Neighbours(self.max_samples, self.k)

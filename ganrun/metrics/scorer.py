@@ -61,12 +61,19 @@ class Scorer:
 
         Raises UserError for a metric that cannot score this data.
         """
-        self._device = device if device.type == "cuda" else torch.device("cpu")
-        labels = self.labels()
+        self.check(device)
         for metric in self.metrics.values():
-            num = self.reals_for(metric)
-            about = Setting(self.data, num, self.num_fake, self.conditional, self._device, labels, self.paired)
-            metric.prepare(about)
+            metric.prepare(self._setting(metric))
+
+    def check(self, device: torch.device) -> None:
+        """Raises UserError for a metric that cannot score this data, before anything is loaded or trained."""
+        self._device = device if device.type == "cuda" else torch.device("cpu")
+        for metric in self.metrics.values():
+            metric.check(self._setting(metric))
+
+    def _setting(self, metric: Metric) -> Setting:
+        num = self.reals_for(metric)
+        return Setting(self.data, num, self.num_fake, self.conditional, self._device, self.labels(), self.paired)
 
     def reals_for(self, metric: Metric) -> int:
         """How many reals a metric sees."""

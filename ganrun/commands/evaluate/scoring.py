@@ -17,7 +17,7 @@ from ganrun.config.typed import check_known, check_minimum, check_place, check_t
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
-from ganrun.metrics.metric import Metric
+from ganrun.metrics.metric import Metric, Score
 from ganrun.metrics.scorer import Scorer
 from ganrun.sampling.translator import Translator
 from ganrun.training.build import build_metrics, open_data
@@ -65,10 +65,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
         raise UserError("metric=[]: nothing to score; name some, as in metric=[fid,kid]")
     metrics = build_metrics(cfg)
     side, other = data.sides[source.like], other and other.sides[source.like]
-    for metric in metrics.values():  # a classifier is trained on training data, whichever split it sees
-        metric.features.prepare(other if cfg.split == "test" else side, device_of(cfg))
-    floor = other if cfg.floor and cfg["from"] != "test" else None
-    return scored(cfg, given, metrics, side, source, floor), given.run
+    return scored(cfg, given, metrics, side, source, other), given.run
 
 
 def check_json(cfg: DictConfig) -> None:
@@ -178,26 +175,45 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cpu") if found.type == "mps" else found
 
 
-def scored(
+def prepared_scorer(
     cfg: DictConfig, given: Given, metrics: dict[str, Metric], data: Data, source: Source, other: Data | None
-) -> list[Scored]:
-    """Each metric over all seeds, and of the other split."""
+) -> Scorer:
     scorer = Scorer(
         metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
         paired=source.paired, asks=given.file is not None, split=SPLITS[cfg.split],
         cache=Path(cfg.cache_dir).expanduser(), shows=True,
         source=source.data.sides[source.takes] if isinstance(source, TranslatorSource) else None,
     )  # fmt: skip
-    scorer.prepare(device_of(cfg))
+    device = device_of(cfg)
+    scorer.check(device)
+    for metric in metrics.values():  # a classifier is trained on training data, whichever split it sees
+        metric.features.prepare(other if cfg.split == "test" else data, device)
+    scorer.prepare(device)
+    return scorer
+
+
+def floors(cfg: DictConfig, scorer: Scorer, source: Source, other: Data | None) -> dict[str, Score]:
+    """What the data set's other split scores, and of pairs what their untranslated sources do."""
+    found = {}
+    alone = [name for name, metric in scorer.metrics.items() if not metric.needs_pairs]
+    if other and cfg.floor and cfg["from"] != "test" and alone:
+        if len(other) < source.num:
+            print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
+        else:
+            found |= scorer.score(DatasetSource(other, scorer.data, source.num).fakes(0, None), alone)
+    if source.paired and len(alone) < len(scorer.metrics):
+        found |= scorer.score(source.copies(), scorer.metrics.keys() - set(alone))
+    return found
+
+
+def scored(
+    cfg: DictConfig, given: Given, metrics: dict[str, Metric], data: Data, source: Source, other: Data | None
+) -> list[Scored]:
+    """Each metric over all seeds, and of the other split."""
+    scorer = prepared_scorer(cfg, given, metrics, data, source, other)
     seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))
     rounds = [scorer.score(source.fakes(seed, scorer.labels())) for seed in seeds]
-    if other and len(other) < source.num:
-        print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
-        other = None
-    alone = [name for name, metric in metrics.items() if not metric.needs_pairs]  # which have a floor
-    floor = scorer.score(DatasetSource(other, data, source.num).fakes(0, None), alone) if other and alone else {}
-    if source.paired and len(alone) < len(metrics):
-        floor |= scorer.score(source.copies(), metrics.keys() - set(alone))
+    floor = floors(cfg, scorer, source, other)
     of = {"from": name_of(given) or cfg["from"], "path": cfg.path}
     if given.file:
         of |= {"weights": weights_of(given.file), "steps": source.sampling.trained.get("steps")}
