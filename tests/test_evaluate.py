@@ -155,14 +155,14 @@ class TestGenerator:
         config = place / "older" / ".hydra" / "config.yaml"
         saved = yaml.safe_load(config.read_text())
         saved["metric"]["sliced-wasserstein"]["most"] = saved["metric"]["sliced-wasserstein"].pop("max_samples")
-        saved["metric"]["own"] = {"_target_": "conftest.own_loss", "most": 7}
+        saved["metric"]["own"] = {"_target_": "forked.Run", "most": 7}
         config.write_text(yaml.safe_dump(saved))
-        cfg, _ = load_config(RunDir(place / "older"), ["conftest"])
+        cfg, _ = load_config(RunDir(place / "older"), ["forked"])
         assert cfg.metric["sliced-wasserstein"].max_samples == 10_000 and "most" not in cfg.metric["sliced-wasserstein"]
         assert cfg.metric.own.most == 7  # a user's own class calls it what it likes
         del saved["metric"]["own"]
         config.write_text(yaml.safe_dump(saved))
-        ganrun("evaluate", "from=older", "num_samples=60", cwd=place)
+        ganrun("evaluate", "from=older", "num_samples=60", "metric=[sliced-wasserstein]", cwd=place)
         assert result(place / "older")["evaluations"][-1]["metric"] == "sliced-wasserstein"
 
     def test_classes_of_ones_own_need_trust(self, place):

@@ -5,11 +5,12 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -45,7 +46,7 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
 
     said = redirect_stderr(io.StringIO()) if parsed(args).cfg else nullcontext()
     try:
-        with said as words:
+        with said as words, composing_once():
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
     except SystemExit as ended:
         if ended.code and words:
@@ -58,6 +59,16 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         GlobalHydra.instance().clear()
     if raised:
         raise raised[0]
+
+
+@contextmanager
+def composing_once() -> Iterator[None]:
+    """Hydra would compose the whole config once more, only to read hydra.mode; here -m alone says what it is."""
+    get_mode, Hydra.get_mode = Hydra.get_mode, lambda *args, **settings: None
+    try:
+        yield
+    finally:
+        Hydra.get_mode = get_mode
 
 
 def refuse_flags(args: list[str], *, sweeps: bool = True) -> None:
