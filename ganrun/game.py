@@ -63,6 +63,10 @@ class Player:
     losses: Callable[[Batch, Batch], Losses]
     generates: bool = False
 
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that it moves."""
+        return [p for network in self.networks for p in network.parameters() if p.requires_grad]
+
 
 class Now(NamedTuple):
     """Where training stands, as host integers."""

@@ -19,13 +19,16 @@ from ganrun.seeding import derive, rng_for, seed_default_generators
 class GANModule(pl.LightningModule):
     """Walks the schedule: generate, freeze the others, sum the player's terms, backward, step; then average.
 
-    optimizers: for each player, a callable from its parameters to a PlayerOptimizer.
-    noise: None = the recipe draws none. batch_size: images a move, over all devices. A training batch holds all fresh
-    batches of a round, stacked.
-    micro_batch: images a pass on each device, None = all of its rows; a move's gradient is the mean over its passes.
-    Then no generation is shared between moves, and what looks at a whole batch (batch norm, relativistic averages,
-    minibatch statistics) sees one pass only.
-    seed: with the step it determines everything drawn. ema: callable from networks to an EMA, or None.
+    A training batch holds all fresh batches of a round, stacked.
+
+    noise:       what the recipe draws; None = nothing
+    optimizers:  for each player, a callable from its parameters to a PlayerOptimizer
+    batch_size:  images a move, over all devices
+    micro_batch: images a pass on each device; None = all of its rows. A move's gradient is the mean over its passes.
+                 Then no generation is shared between moves, and what looks at a whole batch (batch norm, relativistic
+                 averages, minibatch statistics) sees one pass only
+    seed:        with the step it determines everything drawn
+    ema:         a callable from networks to an EMA; None = off
     """
 
     def __init__(
@@ -52,13 +55,8 @@ class GANModule(pl.LightningModule):
         self.attempt = 0  # rollbacks so far; part of every seed, so that the same path is not replayed
         self.num_batches = schedule.num_batches
         self.players = recipe.players()
-        self.moves = schedule.plan({name: player.generates for name, player in self.players.items()})
-        if micro_batch:
-            self.moves = [m._replace(generate=True, graph=self.players[m.player].generates) for m in self.moves]
-        self._trainable = {
-            name: [p for network in player.networks for p in network.parameters() if p.requires_grad]
-            for name, player in self.players.items()
-        }
+        self.moves = self._plan(schedule)
+        self._trainable = {name: player.parameters() for name, player in self.players.items()}
         self.bystanders = untrained(recipe, {id(p) for ps in self._trainable.values() for p in ps})
         for network in self.bystanders.values():
             network.eval().requires_grad_(False)
@@ -70,6 +68,12 @@ class GANModule(pl.LightningModule):
         self._generated: Batch = {}  # what the players fight over, until it is generated anew
         self.terms: dict[str, Tensor] = {}  # last value of each `<player>/<term>`, on the device
         self.numbers: dict[str, Tensor] = {}  # of this round alone, by what and in which move: all must be finite
+
+    def _plan(self, schedule: Schedule) -> list[Move]:
+        moves = schedule.plan({name: player.generates for name, player in self.players.items()})
+        if not self.micro_batch:
+            return moves
+        return [move._replace(generate=True, graph=self.players[move.player].generates) for move in moves]
 
     @property
     def generating_networks(self) -> tuple[nn.Module, ...]:

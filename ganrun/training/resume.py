@@ -88,11 +88,8 @@ def go_on(
     cfg.steps = steps or max(result.get("goal", cfg.steps), done)
     if cfg.steps < done:
         raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")
-    if result.get("status") == "finished" and cfg.steps == done:
-        print(f"nothing to do: the run has finished its {done} steps; go on with steps=<more than {done}>")
-        return result | {"signal": None}
-    if result.get("status") == "finished" and result.get("ended") and out_of_patience(cfg, start):
-        print(f"nothing to do: {result['ended']}; go on with evaluate.patience=<more, or null>")
+    if nothing := nothing_to_do(cfg, result, start, done):
+        print(f"nothing to do: {nothing}")
         return result | {"signal": None}
     if start and result.get("status") == "collapsed":  # which the user has been told
         start.content["callbacks"]["Collapse"]["ends"] = None
@@ -112,6 +109,17 @@ def go_on(
     if trainer.is_global_zero:
         write_changes(run, earlier + made)
     return train(parts, run, start, notes + [said(change) for change in made])
+
+
+def nothing_to_do(cfg: DictConfig, result: dict[str, Any], start: Start | None, done: int) -> str | None:
+    """Why a finished run has nothing left to do, and what would give it more; None if it has."""
+    if result.get("status") != "finished":
+        return None
+    if cfg.steps == done:
+        return f"the run has finished its {done} steps; go on with steps=<more than {done}>"
+    if result.get("ended") and out_of_patience(cfg, start):
+        return f"{result['ended']}; go on with evaluate.patience=<more, or null>"
+    return None
 
 
 RENAMED = {"most": "max_samples", "least": "min_samples"}  # settings of metrics

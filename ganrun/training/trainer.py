@@ -40,18 +40,7 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
     """Lightning's trainer for a config. Raises UserError for devices or a precision that are unavailable."""
     for name in LIGHTNING:
         logging.getLogger(name).setLevel(logging.WARNING)
-    chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
-    for name in sorted(chosen.keys() & OURS.keys()):
-        raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
-    device = device_type(chosen["accelerator"])
-    check_devices(chosen["devices"], device)
-    if chosen.get("sync_batchnorm") and device != "cuda":
-        raise UserError(f"trainer.sync_batchnorm=true: torch has it for GPUs alone, and this run is on the {device}")
-    if "strategy" in chosen:
-        check_launch(chosen)
-        chosen["strategy"] = STRATEGIES[chosen["strategy"]]()
-    elif num_devices(chosen["devices"]) not in (0, 1):
-        raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
+    chosen = chosen_settings(cfg)
     tune(cfg)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "GPU available but not used")  # as the user has asked for
@@ -69,12 +58,34 @@ def make_trainer(cfg: DictConfig, **settings: Any) -> pl.Trainer:
             **chosen,
         )
     rank_zero_only.rank = trainer.global_rank  # Lightning took it from variables that need not be about this run
-    if cfg.batch_size % trainer.world_size:
-        raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {trainer.world_size}")
-    rows = cfg.batch_size // trainer.world_size
+    check_rows(cfg, trainer.world_size)
+    return trainer
+
+
+def chosen_settings(cfg: DictConfig) -> dict[str, Any]:
+    """The user's settings for Lightning's trainer. Raises UserError for what is unavailable or not theirs to set."""
+    chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
+    for name in sorted(chosen.keys() & OURS.keys()):
+        raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
+    device = device_type(chosen["accelerator"])
+    check_devices(chosen["devices"], device)
+    if chosen.get("sync_batchnorm") and device != "cuda":
+        raise UserError(f"trainer.sync_batchnorm=true: torch has it for GPUs alone, and this run is on the {device}")
+    if "strategy" in chosen:
+        check_launch(chosen)
+        chosen["strategy"] = STRATEGIES[chosen["strategy"]]()
+    elif num_devices(chosen["devices"]) not in (0, 1):
+        raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
+    return chosen
+
+
+def check_rows(cfg: DictConfig, processes: int) -> None:
+    """Raises UserError for a batch that cannot be divided among processes and passes."""
+    if cfg.batch_size % processes:
+        raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {processes}")
+    rows = cfg.batch_size // processes
     if cfg.micro_batch and rows % cfg.micro_batch:
         raise UserError(f"micro_batch={cfg.micro_batch}: {rows} images a move and device are no multiple of it")
-    return trainer
 
 
 def smaller_micro_batch(cfg: DictConfig, processes: int) -> int | None:
@@ -85,10 +96,8 @@ def smaller_micro_batch(cfg: DictConfig, processes: int) -> int | None:
 
 def no_memory(cfg: DictConfig, trainer: pl.Trainer) -> str:
     """What to say when a step runs out of memory."""
-    rows, smaller = (
-        cfg.micro_batch or cfg.batch_size // trainer.world_size,
-        smaller_micro_batch(cfg, trainer.world_size),
-    )
+    rows = cfg.micro_batch or cfg.batch_size // trainer.world_size
+    smaller = smaller_micro_batch(cfg, trainer.world_size)
     way_out = (
         f"micro_batch={smaller}, which makes a step of smaller passes" if smaller else "smaller networks or images"
     )
