@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shlex
 import shutil
 import signal
 import subprocess
@@ -137,73 +136,80 @@ def test_signal_between_two_jobs_is_not_lost(tmp_path):
     """The next job is being built, or has just begun: it stops after its first step."""
     own = own_loss(tmp_path, SLOW_TO_BUILD)
     going = Run(*own[:2], "-m", *own[2:], *ARGS[:-1], "run_dir=sweep", "seed=1,2", "steps=1,1000000", cwd=tmp_path)
-    going.wait_for(tmp_path / "sweep" / "1" / ".hydra" / "config.yaml")
+    going.wait_for(tmp_path / "sweep" / "seed=1,steps=1000000" / ".hydra" / "config.yaml")
     going.send(signal.SIGTERM)
     assert going.wait(timeout=60) == 143
     rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
     assert "finished" in rows[1] and "stopped by SIGTERM" in rows[2]
     assert len(rows) == 5 and all(",not started," in row for row in rows[3:])
-    assert result(tmp_path / "sweep" / "1")["steps"] == 1
+    assert result(tmp_path / "sweep" / "seed=1,steps=1000000")["steps"] == 1
 
 
 def test_signal_in_a_job_that_fails_is_not_lost(tmp_path):
     own = own_loss(tmp_path, SLOW_TO_BUILD + "        raise ValueError('broken')\n")
     going = Run(*own[:2], "-m", *own[2:], *ARGS, "run_dir=sweep", "seed=1,2", cwd=tmp_path)
-    going.wait_for(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
+    going.wait_for(tmp_path / "sweep" / "seed=1" / ".hydra" / "config.yaml")
     going.send(signal.SIGTERM)
     assert going.wait(timeout=60) == 143
     rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
-    assert len(rows) == 3 and "broken" in rows[1] and ",not started,,sweep/1," in rows[2]
+    assert len(rows) == 3 and "broken" in rows[1] and ",not started,,sweep/seed=2," in rows[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_the_whole_sweep(number, tmp_path):
     going = Run("-m", "seed=1,2,3", *LONG, "run_dir=sweep", cwd=tmp_path)
-    going.wait_for(tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt")
+    going.wait_for(tmp_path / "sweep" / "seed=1" / "checkpoints" / "last.ckpt")
     going.kill(number)
     assert going.wait() == 128 + number
-    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["0", "multirun.yaml", "results.csv"]
+    left = {".lock", "multirun.yaml", "results.csv", "results.json", "seed=1", "sweep.yaml"}
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} == left
     rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()[1:]
     assert [row.split("seed=")[1][0] for row in rows] == ["1", "2", "3"]
     assert f",stopped by {number.name}," in rows[0] and all(",not started," in row for row in rows[1:])
-    said = going.err.splitlines()
-    assert "go on with: ganrun resume=sweep/0" in said
-    (line,) = [line for line in said if line.startswith("not started: ganrun seed=3 ")]
-    assert line.endswith(" run_dir=sweep/2")
-    done = run(*shlex.split(line)[3:], "steps=1", cwd=tmp_path)
-    assert done.out.splitlines()[-1] == "sweep/2" and result(tmp_path / "sweep" / "2")["steps"] == 1
+    assert "3 of 3 jobs are left; go on with: ganrun resume=sweep" in going.err.splitlines()
 
 
-def test_signal_stops_jobs_side_by_side(tmp_path):
-    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run_dir=sweep"]
-    command = [GANRUN, "-m", "seed=1,2,3", *LONG, *joblib]
-    going = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL)
-    while not all((tmp_path / "sweep" / job / "checkpoints" / "last.ckpt").exists() for job in "01"):
-        assert going.poll() is None
-        time.sleep(0.01)
-    os.killpg(going.pid, signal.SIGTERM)
-    assert going.wait(60) == 143
-    assert (tmp_path / "sweep" / "results.csv").read_text().count("stopped by SIGTERM") == 2
-    assert not (tmp_path / "sweep" / "2" / "checkpoints").exists()
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run_dir=sweep"]
 
 
-def test_a_killed_job_beside_others_is_told_in_the_table(tmp_path):
-    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run_dir=sweep"]
-    command = [GANRUN, "-m", "seed=1,2,3", *LONG, *joblib]
+def side_by_side(tmp_path, *words):
+    """A sweep whose two first jobs have begun."""
+    command = [GANRUN, "-m", "seed=1,2,3", *words, *JOBLIB]
     going = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, text=True)
-    while not all((tmp_path / "sweep" / job / "checkpoints" / "last.ckpt").exists() for job in "01"):
+    while not all((tmp_path / "sweep" / f"seed={i}" / "checkpoints" / "last.ckpt").exists() for i in (1, 2)):
         assert going.poll() is None
         time.sleep(0.01)
-    os.kill(json.loads((tmp_path / "sweep" / "0" / ".lock").read_text())["pid"], signal.SIGKILL)
+    return going
+
+
+@pytest.mark.parametrize("to", ["the whole group", "the first process alone"])
+def test_signal_stops_jobs_side_by_side(to, tmp_path):
+    going = side_by_side(tmp_path, *LONG)
+    (os.killpg if to == "the whole group" else os.kill)(going.pid, signal.SIGTERM)
     out, _ = going.communicate(timeout=60)
-    assert going.returncode == 1 and out.splitlines()[-1] == "sweep"
-    rows = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
-    assert len(rows) == 4 and ",not started," in rows[3]
+    assert going.returncode == 143 and out.splitlines()[-1] == "sweep"
+    assert (tmp_path / "sweep" / "results.csv").read_text().count("stopped by SIGTERM") == 2
+    assert not (tmp_path / "sweep" / "seed=3" / "checkpoints").exists()
+    assert not (tmp_path / "sweep" / ".stop").exists()
+
+
+def test_a_killed_process_of_a_launcher_takes_no_job_with_it(tmp_path):
+    """All of the pool's processes end then; the jobs go on from what they have saved."""
+    going = side_by_side(tmp_path, *ARGS, "steps=400", "checkpoint.every=4")
+    os.kill(json.loads((tmp_path / "sweep" / "seed=1" / ".lock").read_text())["pid"], signal.SIGKILL)
+    out, _ = going.communicate(timeout=200)
+    assert going.returncode == 0 and out.splitlines()[-1] == "sweep"
+    assert (tmp_path / "sweep" / "results.csv").read_text().count(",finished,") == 3
+    run(*ARGS, "seed=1", "steps=400", "checkpoint.every=4", "run_dir=alone", cwd=tmp_path)
+    states = [
+        torch.load(tmp_path / path / "checkpoints" / "last.ckpt")["state_dict"] for path in ("alone", "sweep/seed=1")
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_killed_sweep_leaves_a_table_of_what_has_ended(tmp_path):
     going = Run("-m", "seed=1,2", "steps=8,1000000", *ARGS[:-1], "run_dir=sweep", cwd=tmp_path)
-    going.wait_for(tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt")
+    going.wait_for(tmp_path / "sweep" / "seed=1,steps=1000000" / "checkpoints" / "last.ckpt")
     going.kill()
     going.wait()
     lines = (tmp_path / "sweep" / "results.csv").read_text().splitlines()

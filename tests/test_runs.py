@@ -266,7 +266,8 @@ def test_jobs_of_a_sweep_side_by_side_are_the_same_runs(tmp_path):
     assert [row["status"] for row in both] == ["finished", "failed"] * 2
     for key in ("status", "sliced-wasserstein", "reason"):
         assert [row[key] for row in one] == [row[key] for row in both]
-    assert_same_state(tmp_path / "one" / "2", tmp_path / "both" / "2")
+    name = "loss=wgan-gp,dataset.resolution=16"
+    assert_same_state(tmp_path / "one" / name, tmp_path / "both" / name)
 
 
 def test_a_launcher_that_is_not_installed(tmp_path):

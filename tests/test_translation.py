@@ -294,10 +294,10 @@ def test_a_sweep_in_bf16_with_averages(model, tmp_path):
     ganrun("-m", *words, "seed=1,2", "run_dir=sweep", cwd=tmp_path)
     assert (tmp_path / "sweep" / "results.csv").read_text().count("finished") == 2
     ranked = ganrun("rank", "of=sweep", "by=sliced-wasserstein", cwd=tmp_path)
-    assert "sweep/0" in ranked.stdout and "sweep/1" in ranked.stdout
-    weights = state(tmp_path / "sweep" / "0")["state_dict"]
+    assert "sweep/seed=1" in ranked.stdout and "sweep/seed=2" in ranked.stdout
+    weights = state(tmp_path / "sweep" / "seed=1")["state_dict"]
     assert all(value.isfinite().all() and value.dtype != torch.bfloat16 for value in weights.values())
-    translator = package.load_generator(tmp_path / "sweep" / "0" / "generator.safetensors")
+    translator = package.load_generator(tmp_path / "sweep" / "seed=1" / "generator.safetensors")
     for i, direction in enumerate(translator.channels):
         for key, value in getattr(translator, direction).state_dict().items():
             assert torch.equal(value, weights[f"ema.average.{i}.{key}"]), key

@@ -56,6 +56,12 @@ def check_trusted(config: Any, trust: Iterable[str] = ()) -> None:
             raise UserError(f"{path}={shown(node)}: a run's config holds final values, nothing to resolve")
 
 
+def packages_of(config: Any) -> list[str]:
+    """The packages, other than ganrun, of the classes that a config names."""
+    names = [node["_target_"] for _, node in _walk(config, "") if isinstance(node, dict) and "_target_" in node]
+    return sorted({name.partition(".")[0] for name in names if is_dotted(name)} - {"ganrun"})
+
+
 def package_names(trust: Any) -> tuple[str, ...]:
     """One name or several, as names. Raises UserError for what cannot be a package's."""
     names = [trust] if isinstance(trust, str) else list(trust) if isinstance(trust, Iterable) else [trust]

@@ -78,11 +78,15 @@ def remove_partial(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+class Owned(UserError):
+    """Another process has the directory."""
+
+
 @contextmanager
 def owning(directory: Path) -> Iterator[None]:
     """Within it no other process can own the directory. A process that died owns nothing, however it died.
 
-    Raises UserError naming the owner. The lock is on the file `.lock`, which says who took it last; it stays, since
+    Raises Owned naming the owner. The lock is on the file `.lock`, which says who took it last; it stays, since
     removing it would let two processes lock two files of that name.
     """
     import fcntl  # POSIX only; forked data workers do not inherit its record locks, as they would flock's
@@ -97,7 +101,7 @@ def owning(directory: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:  # EAGAIN or EACCES, by the system
             owner = path.read_text(encoding="utf-8", errors="replace").strip()
-            raise UserError(f"{directory} is being trained by another process: {owner}") from error
+            raise Owned(f"{directory} is being trained by another process: {owner}") from error
         except OSError as error:  # a file system without locks
             print(f"warning: {directory} has no owner: {error.strerror}; nothing else may train it", file=sys.stderr)
         with writing(path):

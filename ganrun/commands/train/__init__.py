@@ -1,5 +1,6 @@
 """Train a GAN; resume=<run directory or .ckpt> goes on with a run, -m sweeps over comma-separated values."""
 
+import json
 import sys
 import traceback
 from contextlib import nullcontext, suppress
@@ -17,9 +18,10 @@ from ganrun.config.explain import explain
 from ganrun.config.groups import without_config_dirs
 from ganrun.config.hydra_main import refuse_flags, run_hydra
 from ganrun.config.places import command, unquoted
-from ganrun.errors import COLLAPSED, CannotWrite, UserError, reason_of
+from ganrun.config.trust import packages_of
+from ganrun.errors import COLLAPSED, CannotWrite, OutOfMemory, UserError, reason_of
 from ganrun.files.run_dir import FORMAT, RunDir, make_named, make_unique
-from ganrun.files.storage import owning, replacing, writing
+from ganrun.files.storage import Owned, owning, replacing, writing
 
 if TYPE_CHECKING:
     from ganrun.training.build import Parts
@@ -31,18 +33,26 @@ def run(args: list[str]) -> int:
     resumed = [arg for arg in resumed if arg not in ("resume=", "resume=null")]
     multirun = bool({"-m", "--multirun"} & set(args))
     if resumed and multirun:
-        raise UserError("resume= goes on with one run; leave out -m")
+        raise UserError("resume= goes on with one run, or with all jobs of a sweep's directory; leave out -m")
     if resumed:
-        from ganrun.training.resume import resume
-
-        rest = [arg for arg in without_config_dirs(args) if not arg.startswith("resume=")]
-        return _finish(*resume(unquoted(resumed[-1].removeprefix("resume=")), rest))
+        return _resume(unquoted(resumed[-1].removeprefix("resume=")), args)
     if multirun:
-        return sweep.run(args, _job)
+        return sweep.run(args, _job, _typed)
     outcome: list[tuple[dict[str, Any], RunDir]] = []
     refuse_flags(args)
     run_hydra("train", args, lambda cfg: outcome.append(_single(cfg)))
     return _finish(*outcome[0]) if outcome else 0  # Hydra itself answered, as for --cfg job
+
+
+def _resume(path: str, args: list[str]) -> int:
+    """Goes on with a run, or with a sweep."""
+    rest = [arg for arg in without_config_dirs(args) if not arg.startswith("resume=")]
+    folder = Path(path).expanduser()
+    if sweep.is_sweep(folder):
+        return sweep.resume(folder, rest, _job, _typed)
+    from ganrun.training.resume import resume
+
+    return _finish(*resume(path, rest))
 
 
 def _finish(result: dict[str, Any], run: RunDir) -> int:
@@ -69,15 +79,18 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
         return _train(parts, run, notes), run
 
 
-def _job(cfg: DictConfig) -> dict[str, Any]:
-    """One job of a sweep, in the directory that Hydra made. A failure is written down and never raised."""
-    run = RunDir(HydraConfig.get().runtime.output_dir, job=HydraConfig.get().job.num)
+def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings) -> dict[str, Any]:
+    """One job of a sweep: goes on with it, if something of it is saved. A failure is written down and never raised."""
+    run = RunDir(run.path, job=HydraConfig.get().job.num)
     try:
-        _save_hydra(cfg, run)
-        notes, parts, _ = _build(cfg, _typed())
-        _save_hydra(cfg, run)
-        with owning(run.path):
-            return _train(parts, run, notes)
+        if run.config.exists() and run.saved_checkpoints():
+            from ganrun.training.resume import resume
+
+            return resume(str(run.path), [f"trust={json.dumps(packages_of(OmegaConf.to_container(cfg)))}"])[0]
+        return _first_try(cfg, run, settings)
+    except Owned as error:  # its result is the other's to write
+        print(error, file=sys.stderr)
+        return {"signal": None}
     except Exception as error:  # the other jobs must go on, whatever this one died of
         print(f"failed: {reason_of(error)}", file=sys.stderr)
         failed = run.read_result() | {"status": "failed", "reason": reason_of(error)}
@@ -86,6 +99,31 @@ def _job(cfg: DictConfig) -> dict[str, Any]:
                 traceback.print_exc(file=file)
             run.write_result(failed)
         return failed
+
+
+def _first_try(cfg: DictConfig, run: RunDir, settings: sweep.Settings) -> dict[str, Any]:
+    """Trains a job from its start; after each of `settings.retry` steps without memory in smaller passes."""
+    _save_hydra(cfg, run)
+    with owning(run.path):
+        notes: list[str] = []
+        for left in range(settings.retry, -1, -1):
+            built, parts, _ = _build(cfg, _typed())
+            _save_hydra(cfg, run)
+            try:
+                return _train(parts, run, notes + built)
+            except OutOfMemory as error:
+                smaller = smaller_micro_batch(cfg)
+                if not left or smaller is None:
+                    raise
+                notes.append(f"tried again with micro_batch={smaller}: {error}")
+                cfg.micro_batch = smaller
+    raise AssertionError("the last try returns or raises")
+
+
+def smaller_micro_batch(cfg: DictConfig) -> int | None:
+    from ganrun.training.trainer import make_trainer, smaller_micro_batch
+
+    return smaller_micro_batch(cfg, make_trainer(cfg, logger=False).world_size)
 
 
 def _typed() -> list[str]:

@@ -1,69 +1,162 @@
-"""Sweeps: one directory of runs, a table of how they ended, and no job that takes the others down."""
+"""Sweeps: one directory of runs, a table of how they ended, and no job that takes the others down.
 
-import csv
-import io
+A sweep goes on where it was cut off: jobs that are over are left out, others are resumed or started.
+"""
+
 import os
-import re
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from ganrun.config.groups import config_dirs_of
-from ganrun.config.hydra_main import parsed, refuse_flags, run_hydra
-from ganrun.config.places import command, quote, unquoted
-from ganrun.errors import CannotWrite, UserError
+from ganrun.commands.train.jobs import (
+    FILE,
+    Job,
+    axes_of,
+    check_extends,
+    identity,
+    is_over,
+    jobs_of,
+    name_of,
+    read_lines,
+    write_lines,
+)
+from ganrun.commands.train.table import (
+    collect,
+    print_seeds,
+    print_table,
+    print_what_is_left,
+    write_results,
+)
+from ganrun.config.hydra_main import refuse_flags, run_hydra
+from ganrun.config.places import quote, unquoted
+from ganrun.errors import CannotWrite, UserError, one_of
 from ganrun.files.run_dir import RunDir, make_named, make_unique
-from ganrun.files.storage import replacing
+from ganrun.files.storage import owning, replacing
 from ganrun.signals import Signals
 
-NOT_STARTED = "not started"
-SHOWN = 10  # commands that are printed
 OF_THIS_PROCESS = Signals()  # which a launcher has started
+STOP = ".stop"  # in a sweep's directory: the number of the signal that its jobs in other processes are to heed
+DEATHS = 2  # of a job's process, after which the job counts as failed
+LOOK = 0.3  # seconds between looks for STOP
 
 
-def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
-    """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 128 + n after signal n."""
+class Settings(NamedTuple):
+    """`sweep.<key>=` on the command line of a sweep; they are for this command and no part of a job."""
+
+    retry_failed: bool = False  # try failed jobs again
+    retry: int = 0  # times that a job which runs out of memory is tried with the next smaller micro batch
+
+
+class Sweep(NamedTuple):
+    """What a job's process needs to know of its sweep."""
+
+    directory: Path
+    jobs: list[Job]  # empty where Hydra finds them as it goes
+    axes: set[str]
+    settings: Settings
+
+    def path_of(self, overrides: list[str]) -> Path:
+        known = {identity(job.overrides): job.path for job in self.jobs}
+        return known.get(identity(overrides), self.directory / name_of(overrides, self.axes))
+
+
+Task = Callable[[DictConfig, RunDir, Settings], dict[str, Any]]
+
+
+def run(args: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> int:
+    """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 128 + n after signal n.
+
+    task: trains one job in its directory. overrides_now: of the job that Hydra has just composed.
+    """
+    settings, args = settings_of(args)
     refuse_flags(args)
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise UserError("-m under torchrun: a sweep starts the processes of its jobs itself; run ganrun -m alone")
     named = [arg.partition("=")[2] for arg in args if arg.lstrip("+").startswith("run_dir=")]
     args = [arg for arg in args if not arg.lstrip("+").startswith("run_dir=")]
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    place = Path(unquoted(named[-1]) if named else f"outputs/sweeps/{stamp}").expanduser()
-    directory = make_named(place) if named else make_unique(place)
-    early, jobs = False, jobs_of(args)
-    with Signals() as signals:
+    directory = directory_of(unquoted(named[-1]) if named else None, args)
+    return train_all(directory, [args], task, overrides_now, settings)
+
+
+def resume(path: Path, words: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> int:
+    """Goes on with all of a sweep's command lines."""
+    settings, words = settings_of(words)
+    if words:
+        raise UserError(f"resume={path}: a sweep goes on as it is; got {words[0]}; valid: {valid_settings()}")
+    lines = read_lines(path)
+    here = lines[-1]["cwd"]
+    if here != os.getcwd():  # files may have been named as they are seen from there
+        path = path.absolute()
         try:
-            one = partial(run_one, job, directory, jobs, signals)
-            run_hydra("train", [*args, f"hydra.sweep.dir={quote(str(directory))}"], one)
-            if not any(path.is_dir() for path in directory.iterdir()):
-                raise UserError("-m: the values make no combination, so nothing can run; glob() is for groups alone")
-        except UserError as error:
-            if not any(path.is_dir() for path in directory.iterdir()):  # refused before its first job
-                shutil.rmtree(directory)
-                remove_empty(directory.parent)
-                raise
-            print(
-                f"the sweep ended early: {' '.join(str(error).split())}", file=sys.stderr
-            )  # a launcher's process died
-            early = True
+            os.chdir(here)
+        except OSError as error:
+            raise UserError(f"resume={path}: it was started in {here}: {error.strerror}") from error
+    return train_all(path, [line["args"] for line in lines], task, overrides_now, settings)
+
+
+def is_sweep(path: Path) -> bool:
+    return (path / FILE).is_file()
+
+
+def valid_settings() -> str:
+    return ", ".join(f"sweep.{name}=" for name in Settings._fields)
+
+
+def settings_of(args: list[str]) -> tuple[Settings, list[str]]:
+    """What is said of the sweep itself, and all other words."""
+    found: dict[str, Any] = {}
+    for word in (word for word in args if word.lstrip("+").startswith("sweep.")):
+        key, _, value = word.lstrip("+").removeprefix("sweep.").partition("=")
+        if key not in Settings._fields:
+            raise UserError(f"{word}: there is no such key; {one_of((f'sweep.{k}' for k in Settings._fields), key)}")
+        if key == "retry" and not value.isdecimal():
+            raise UserError(f"{word}: expected how often, such as 2")
+        if key == "retry_failed" and value.lower() not in ("true", "false"):
+            raise UserError(f"{word}: expected true or false")
+        found[key] = int(value) if key == "retry" else value.lower() == "true"
+    return Settings(**found), [word for word in args if not word.lstrip("+").startswith("sweep.")]
+
+
+def directory_of(named: str | None, args: list[str]) -> Path:
+    """That of a new sweep, made; or of one that `args` extend."""
+    if named is None:
+        return make_unique(Path("outputs/sweeps") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    place = Path(named).expanduser()
+    lines = read_lines(place)
+    if not lines:
+        return make_named(place)
+    check_extends(place, lines[-1]["args"], args)
+    return place
+
+
+def train_all(
+    directory: Path, lines: list[list[str]], task: Task, overrides_now: Callable[[], list[str]], settings: Settings
+) -> int:
+    """Starts, resumes or leaves out each job of each line, then tells how all of them ended."""
+    with owning(directory), Signals() as signals:
+        early = False
+        try:
+            for args in lines:
+                early |= train_line(directory, args, task, overrides_now, settings, signals)
+                remember(directory, args)
         except KeyboardInterrupt:
-            pass
-    rows = collect(directory, jobs)
-    write_csv(rows, directory / "results.csv")
+            remember(directory, *lines)
+        jobs = [job for args in lines for job in jobs_of(args, directory)]
+    rows = collect(directory, list({job.path: job for job in jobs}.values()))
+    write_results(directory, rows)
     print_table(rows)
-    print_what_is_left(rows, jobs, config_dirs_of(args))
+    print_seeds(rows)
+    print_what_is_left(rows, directory)
     if len(rows) == 1:
         print("note: -m without comma-separated values is a sweep of one run", file=sys.stderr)
     print(directory)
@@ -71,111 +164,131 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
     return 128 + signals.received if signals.received else int(failed)
 
 
-def jobs_of(args: list[str]) -> list[list[str]]:
-    """The overrides of each job, in the order of their numbers; empty where Hydra finds them as it goes."""
-    overrides = OverridesParser.create().parse_overrides(parsed(args).overrides)
-    if any(each.key_or_group == "hydra/sweeper" for each in overrides):
-        return []
-    try:
-        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    except HydraException:  # glob() needs to know the groups, and interval() is refused
-        return []
-    return [[text for text in job if not re.match(r"hydra[./]", text)] for job in jobs]
+def remember(directory: Path, *lines: list[str]) -> None:
+    """Writes down the command lines that the sweep consists of, each once."""
+    known = read_lines(directory)
+    new = [{"args": args, "cwd": os.getcwd()} for args in lines if args not in [line["args"] for line in known]]
+    if new:
+        write_lines(directory, known + new)
 
 
-def run_one(
-    job: Callable[[DictConfig], dict[str, Any]],
+def train_line(
     directory: Path,
-    jobs: list[list[str]],
+    args: list[str],
+    task: Task,
+    overrides_now: Callable[[], list[str]],
+    settings: Settings,
     signals: Signals,
-    cfg: DictConfig,
-) -> None:
-    """One job; then the table so far. A signal, during the job or between two, is meant for the whole sweep.
+) -> bool:
+    """All jobs of one line, again after a launcher's process died. Did it end before its last job for good?"""
+    deaths: dict[Path, int] = {}
+    while True:
+        sweep = Sweep(directory, jobs_of(args, directory), axes_of(args), settings)
+        one = partial(run_one, task, overrides_now, sweep, signals)
+        try:
+            with passing_on(signals, directory):
+                run_hydra("train", [*args, f"hydra.sweep.dir={quote(str(directory))}"], one)
+            if not sweep_has_begun(directory):
+                raise UserError("-m: the values make no combination, so nothing can run; glob() is for groups alone")
+            return False
+        except UserError as error:
+            if not sweep_has_begun(directory):  # refused before its first job
+                remove_new(directory)
+                raise
+            print(f"a launcher's process died: {' '.join(str(error).split())}", file=sys.stderr)
+        remember(directory, args)
+        if signals.received or not goes_on(sweep, deaths):
+            return True
 
-    A launcher may run jobs in processes of its own: each of them leaves out the further jobs that it is given then.
-    """
-    here = os.getpid() == signals.pid
-    signals = signals if here else OF_THIS_PROCESS
-    if not signals.received:
-        result = job(cfg)
-        signals.received = signals.received or result.get("signal")
-        with suppress(CannotWrite):  # the next job may find room; the last word is said after it
-            write_csv(collect(directory, jobs), directory / "results.csv")
-    if signals.received and here:
-        raise KeyboardInterrupt
+
+def goes_on(sweep: Sweep, deaths: dict[Path, int]) -> bool:
+    """Is it worth another try? A job whose process has died too often is written down as failed and left out."""
+    cut_off = [path.parent for path in sweep.directory.glob("*/.hydra")]
+    cut_off = [path for path in cut_off if RunDir(path).read_result().get("status", "running") == "running"]
+    for path in cut_off:
+        deaths[path] = deaths.get(path, 0) + 1
+        if deaths[path] == DEATHS:
+            why = f"its process died {DEATHS} times, such as by a kill for memory"
+            RunDir(path).write_result(RunDir(path).read_result() | {"status": "failed", "reason": why})
+    return bool(cut_off) and all(number <= DEATHS for number in deaths.values())
 
 
-def remove_empty(folder: Path) -> None:
-    """Removes a folder and those above it that a refused command has left empty."""
+def sweep_has_begun(directory: Path) -> bool:
+    return (directory / FILE).exists() or any(directory.glob("*/.hydra"))
+
+
+def remove_new(directory: Path) -> None:
+    """Removes the directory of a sweep that was refused, and those above it that are empty now."""
+    shutil.rmtree(directory)
+    folder = directory.parent
     while folder != folder.parent and folder.name and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
 
 
-def collect(directory: Path, jobs: list[list[str]]) -> list[dict[str, Any]]:
-    """A row for each job, in order: of those that were started from their directories, then of the others."""
-    rows = []
-    started = [path.parent for path in directory.glob("*/.hydra")]
-    for path in sorted(started, key=lambda p: (len(p.name), p.name)):
-        run = RunDir(path)
-        result = run.read_result() or {"status": "died", "reason": "no result.json; see train.log"}
-        overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text(encoding="utf-8")) or []
-        scores = {name: score["final"] for name, score in result.get("scores", {}).items()}
-        rows.append(
-            {"overrides": " ".join(overrides), "status": result["status"], **scores}
-            | {"seconds": result.get("seconds"), "path": str(path), "reason": result.get("reason")}
-        )
-    missing = {number: job for number, job in enumerate(jobs) if directory / str(number) not in started}
-    return rows + [
-        {"overrides": " ".join(job), "status": NOT_STARTED, "path": str(directory / str(number))}
-        for number, job in missing.items()
-    ]
+def run_one(
+    task: Task, overrides_now: Callable[[], list[str]], sweep: Sweep, signals: Signals, cfg: DictConfig
+) -> None:
+    """One job, unless it is over; then the table so far. A signal is meant for the whole sweep.
+
+    A launcher may run jobs in processes of its own: each of them leaves out the further jobs that it is given then.
+    """
+    here = os.getpid() == signals.pid
+    if not here:
+        signals = OF_THIS_PROCESS
+        heed(sweep.directory, signals)
+    run = RunDir(sweep.path_of(overrides_now()))
+    if not signals.received and not is_over(run, sweep.settings.retry_failed):
+        result = task(cfg, run, sweep.settings)
+        signals.received = signals.received or result.get("signal")
+        with suppress(CannotWrite):  # the next job may find room; the last word is said after it
+            write_results(sweep.directory, collect(sweep.directory, sweep.jobs))
+    if signals.received and here:
+        raise KeyboardInterrupt
 
 
-def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    columns = _columns(rows)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
+@contextmanager
+def passing_on(signals: Signals, directory: Path):
+    """Within it a signal to this process reaches the jobs in others, whatever launcher has started them."""
+    over = threading.Event()
+    (directory / STOP).unlink(missing_ok=True)
+
+    def watch() -> None:
+        while not over.wait(LOOK):
+            if signals.received:
+                with suppress(CannotWrite), replacing(directory / STOP) as file:
+                    file.write(str(int(signals.received)).encode())
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        (directory / STOP).unlink(missing_ok=True)
 
 
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    fixed = ("overrides", "status", "seconds", "path", "reason")
-    scores = dict.fromkeys(key for row in rows for key in row if key not in fixed)
-    return ["overrides", "status", *scores, "seconds", "path", "reason"]
+_heeding: list[threading.Thread] = []  # one a process
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+def heed(directory: Path, signals: Signals) -> None:
+    """From now on this process stops when the sweep's first process is told to, and ends as soon as that one does."""
+    if _heeding:
+        return
+    parent = os.getppid()
 
-    from ganrun.training.report import console
+    def watch() -> None:
+        while not signals.received:
+            time.sleep(LOOK)
+            if os.getppid() != parent:
+                os._exit(1)
+            with suppress(OSError, ValueError):
+                number = int((directory / STOP).read_text())
+                signals.received = number  # no further job
+                if isinstance(getattr(signal.getsignal(number), "__self__", None), Signals):
+                    os.kill(os.getpid(), number)  # nor the rest of this one
 
-    columns = [column for column in _columns(rows) if column not in ("path", "reason")]
-    table = Table(*columns)
-    for row in rows:
-        cells = [row.get(column) for column in columns]
-        table.add_row(*(f"{c:.5g}" if isinstance(c, float) else "" if c is None else str(c) for c in cells))
-    screen = console()
-    screen.print(table)
-    for row in rows:
-        if row.get("reason"):
-            print(f"{row['overrides']}: {row['status']}: {row['reason']}", file=sys.stderr)
-
-
-def print_what_is_left(rows: list[dict[str, Any]], jobs: list[list[str]], config_dirs: list[Path]) -> None:
-    """The commands that go on with jobs that were stopped, and start those that were not."""
-    flags = [word for folder in config_dirs for word in ("--config-dir", str(folder))]
-    left = []
-    for row in rows:
-        if row["status"].startswith("stopped by"):
-            left.append("go on with: " + command(*flags, "resume=" + row["path"]))
-        elif row["status"] == NOT_STARTED:
-            overrides = jobs[int(Path(row["path"]).name)]
-            left.append("not started: " + command(*flags, *overrides, "run_dir=" + row["path"]))
-    for line in left[:SHOWN]:
-        print(line, file=sys.stderr)
-    if len(left) > SHOWN:
-        print(f"and {len(left) - SHOWN} more, listed in results.csv", file=sys.stderr)
+    _heeding.append(threading.Thread(target=watch, daemon=True))
+    _heeding[0].start()

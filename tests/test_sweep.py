@@ -1,0 +1,292 @@
+"""Sweeps that go on: what is over is left out, what was cut off is resumed to the bit, new values extend."""
+
+import csv
+import json
+import random
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from conftest import TINY, ganrun, last_line, own_loss
+from forked import Run, run
+from scipy.stats import ttest_ind
+
+from ganrun.commands.train.jobs import LONGEST, check_extends, combinations, name_of
+from ganrun.commands.train.table import Group, collect, over_seeds, verdict, write_results
+from ganrun.errors import UserError
+
+ARGS = [
+    *TINY,
+    "dataset.limit=64",
+    "steps=12",
+    "checkpoint.every=2",
+    "sample_every=0",
+    "evaluate.every=6",
+    "log_every=4",
+]
+AXES = ["loss=hinge,wgan-gp", "seed=1,2"]
+
+
+def table(sweep):
+    return list(csv.DictReader((sweep / "results.csv").read_text().splitlines()))
+
+
+def weights(run_dir):
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same_weights(one, other):
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A sweep that nothing interrupts."""
+    path = tmp_path_factory.mktemp("whole")
+    ganrun("-m", *AXES, *ARGS, "run_dir=sweep", cwd=path)
+    return path / "sweep"
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "sweep")
+    return tmp_path / "sweep"
+
+
+def begun(sweep):
+    """How often each job began, and how often it ended."""
+    logs = {path.parent.name: path.read_text() for path in sweep.glob("*/train.log")}
+    return {name: (text.count(" start at step "), text.count(" finished at step ")) for name, text in logs.items()}
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("overrides", "axes", "name"),
+        [
+            (["loss=hinge", "steps=4", "seed=1"], {"loss", "seed"}, "loss=hinge,seed=1"),
+            (["optimizer/discriminator=rmsprop"], {"optimizer/discriminator"}, "optimizer.discriminator=rmsprop"),
+            (["+trainer.x=1"], {"trainer.x"}, "+trainer.x=1"),
+            (["seed=1"], set(), "run"),
+        ],
+    )
+    def test_a_job_is_called_by_its_values_on_the_axes(self, overrides, axes, name):
+        assert name_of(overrides, axes) == name
+
+    def test_what_no_file_name_should_hold_is_told_apart_by_a_hash(self):
+        names = [name_of([f"dataset.path={path}"], {"dataset.path"}) for path in ("/a/b", "/a_b", "/a b", "a" * 300)]
+        assert len(set(names)) == 4 and all(len(name) <= LONGEST and "/" not in name for name in names)
+
+    def test_combinations_are_those_of_hydra(self):
+        words = ["-m", "loss=hinge,wgan", "seed=range(0,3)", "hydra/launcher=joblib", "steps=4"]
+        jobs = combinations(words)
+        assert len(jobs) == 6 and jobs[4] == ["loss=wgan", "seed=1", "steps=4"]
+
+
+class TestExtending:
+    BEFORE = ("-m", "loss=hinge,wgan", "seed=1,2", "steps=4")
+
+    @pytest.mark.parametrize(
+        "words", ["loss=hinge seed=1,2 steps=4", "loss=lsgan seed=range(0,9) steps=4", "steps=4,8 loss=wgan seed=1"]
+    )
+    def test_other_values_on_axes(self, words, tmp_path):
+        check_extends(tmp_path, list(self.BEFORE), words.split())
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            ("loss=hinge seed=1,2 steps=5", "steps: got 5, had 4"),
+            ("loss=hinge seed=1,2", "steps: got nothing, had 4"),
+            ("loss=hinge seed=1,2 steps=4 batch_size=8", "batch_size: got 8, had nothing"),
+            (
+                "seed=1,2 batch_size=8",
+                "loss: got nothing, had hinge,wgan; steps: got nothing, had 4; batch_size: got 8",
+            ),
+        ],
+    )
+    def test_anything_else_is_named(self, words, told, tmp_path):
+        with pytest.raises(UserError) as refused:
+            check_extends(tmp_path, list(self.BEFORE), words.split())
+        assert told in str(refused.value) and "\n" not in str(refused.value)
+
+    def test_new_values_run_and_old_jobs_do_not(self, copied, tmp_path):
+        before = {name: (copied / name / "result.json").read_bytes() for name in begun(copied)}
+        ganrun("-m", "loss=hinge,wgan-gp", "seed=2,3", *ARGS, "run_dir=sweep", cwd=tmp_path)
+        assert {name: (copied / name / "result.json").read_bytes() for name in before} == before
+        rows = table(copied)
+        assert len(rows) == 6 and all(row["status"] == "finished" for row in rows)
+        assert set(begun(copied).values()) == {(1, 1)}
+        done = ganrun("resume=sweep", cwd=tmp_path)
+        assert len(table(copied)) == 6 and set(begun(copied).values()) == {(1, 1)} and last_line(done) == "sweep"
+
+    def test_other_jobs_are_refused(self, copied, tmp_path):
+        before = sorted(path.name for path in copied.iterdir())
+        refused = ganrun("-m", *AXES, *ARGS, "steps=9", "run_dir=sweep", cwd=tmp_path, check=2)
+        assert "steps: got 9, had 12" in refused.stderr and refused.stderr.count("\n") == 1
+        assert sorted(path.name for path in copied.iterdir()) == before
+
+
+class TestResume:
+    @pytest.mark.parametrize("attempt", range(2))
+    def test_kills_at_random_moments_change_nothing(self, attempt, whole, tmp_path):
+        self.kill_and_go_on(whole, tmp_path, kills=3, seed=attempt)
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("attempt", range(5))
+    def test_many_kills_at_random_moments_change_nothing(self, attempt, whole, tmp_path):
+        self.kill_and_go_on(whole, tmp_path, kills=20, seed=10 + attempt)
+
+    def kill_and_go_on(self, whole, tmp_path, kills, seed):
+        rng = random.Random(seed)
+        sweep = tmp_path / "sweep"
+        for _ in range(kills):
+            words = ["resume=sweep"] if (sweep / "sweep.yaml").exists() else ["-m", *AXES, *ARGS, "run_dir=sweep"]
+            going = Run(*words, cwd=tmp_path)
+            time.sleep(rng.uniform(0.3, 3))
+            if going.process.is_alive():
+                going.kill(signal.SIGKILL)
+            going.wait()
+        words = ["resume=sweep"] if (sweep / "sweep.yaml").exists() else ["-m", *AXES, *ARGS, "run_dir=sweep"]
+        run(*words, cwd=tmp_path)
+        assert [row["status"] for row in table(sweep)] == ["finished"] * 4
+        for name in begun(whole):
+            assert_same_weights(whole / name, sweep / name)
+        assert all(ended == 1 for _, ended in begun(sweep).values()), "a job ran twice"
+        for one, other in zip(table(whole), table(sweep), strict=True):
+            assert one["overrides"] == other["overrides"]
+            assert one["sliced-wasserstein"] == other["sliced-wasserstein"]
+
+    def test_the_same_line_again_goes_on_too(self, whole, tmp_path):
+        line = ["-m", *AXES, *ARGS, "run_dir=sweep"]
+        going = Run(*line, cwd=tmp_path)
+        going.wait_for(tmp_path / "sweep" / "loss=hinge,seed=2" / "checkpoints" / "last.ckpt")
+        going.kill(signal.SIGINT)
+        assert going.wait() == 130 and "of 4 jobs are left; go on with: ganrun resume=sweep" in going.err
+        run(*line, cwd=tmp_path)
+        assert {row["status"] for row in table(tmp_path / "sweep")} == {"finished"}
+        assert_same_weights(whole / "loss=hinge,seed=2", tmp_path / "sweep" / "loss=hinge,seed=2")
+
+    def test_from_elsewhere(self, copied, tmp_path):
+        (tmp_path / "other").mkdir()
+        shutil.rmtree(copied / "loss=hinge,seed=1")
+        done = ganrun(f"resume={copied}", cwd=tmp_path / "other", check=None)
+        assert done.returncode in (0, 2) and ("it was started in" in done.stderr or len(table(copied)) == 4)
+
+    def test_one_owner(self, copied, tmp_path):
+        going = Run("-m", "loss=hinge", "seed=7", *ARGS, "steps=12,1000000", "run_dir=both", cwd=tmp_path)
+        going.wait_for(tmp_path / "both" / "steps=1000000" / "checkpoints" / "last.ckpt")
+        refused = ganrun("-m", "loss=hinge", "seed=7", *ARGS, "steps=12,1000000", "run_dir=both", cwd=tmp_path, check=2)
+        going.kill()
+        going.wait()
+        assert "is being trained by another process" in refused.stderr
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (["steps=9"], "a sweep goes on as it is; got steps=9; valid: sweep.retry_failed=, sweep.retry="),
+            (["sweep.again=true"], "sweep.again=true: there is no such key; "),
+            (["sweep.retry=-1"], "expected how often, such as 2"),
+            (["sweep.retry_failed=perhaps"], "expected true or false"),
+        ],
+    )
+    def test_mistakes(self, words, told, copied, tmp_path):
+        refused = ganrun("resume=sweep", *words, cwd=tmp_path, check=2)
+        assert told in refused.stderr and refused.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize("content", ["", "- 1", "format: 9\nlines: []", "format: 1\nlines: [{args: 3}]", "{"])
+    def test_a_spoilt_list_of_lines(self, content, copied, tmp_path):
+        (copied / "sweep.yaml").write_text(content)
+        refused = ganrun("resume=sweep", cwd=tmp_path, check=2)
+        assert "sweep.yaml: " in refused.stderr and refused.stderr.count("\n") == 1
+
+
+FAILS = """
+from pathlib import Path
+from ganrun.losses import Hinge
+class Fails(Hinge):
+    def generator(self, real, fake):
+        if not Path("mended").exists():
+            raise ValueError("not mended")
+        return super().generator(real, fake)
+"""
+
+
+def test_failed_jobs_are_tried_again_only_when_asked(tmp_path):
+    own = own_loss(tmp_path, FAILS)
+    line = [*own[:2], "-m", "loss=own,hinge", "seed=1,2", *ARGS, "run_dir=sweep"]
+    failed = ganrun(*line, cwd=tmp_path, check=1)
+    assert "2 of 4 jobs failed; try them again with: ganrun resume=sweep sweep.retry_failed=true" in failed.stderr
+    (tmp_path / "mended").touch()
+    ganrun("resume=sweep", cwd=tmp_path, check=1)
+    assert [row["status"] for row in table(tmp_path / "sweep")] == ["failed", "failed", "finished", "finished"]
+    ganrun("resume=sweep", "sweep.retry_failed=true", cwd=tmp_path)
+    assert {row["status"] for row in table(tmp_path / "sweep")} == {"finished"}
+    assert {ended for _, ended in begun(tmp_path / "sweep").values()} == {1}
+
+
+GREEDY = """
+import torch
+from ganrun.losses import Hinge
+class Greedy(Hinge):
+    def generator(self, real, fake):
+        if len(fake.logits if hasattr(fake, "logits") else fake) > 4:
+            torch.empty(2**46)
+        return super().generator(real, fake)
+"""
+
+
+def test_a_job_without_memory_is_tried_in_smaller_passes(tmp_path):
+    own = own_loss(tmp_path, GREEDY)
+    words = [*own[2:], *ARGS, "critic.norm=none"]
+    failed = ganrun(*own[:2], "-m", "seed=1,2", *words, "run_dir=once", "sweep.retry=1", cwd=tmp_path, check=1)
+    assert "out of memory" in table(tmp_path / "once")[0]["reason"] and "micro_batch=4" in failed.stderr
+    ganrun(*own[:2], "-m", "seed=1,2", *words, "run_dir=twice", "sweep.retry=2", cwd=tmp_path)
+    log = (tmp_path / "twice" / "seed=1" / "train.log").read_text()
+    assert "tried again with micro_batch=8: out of memory" in log and "tried again with micro_batch=4" in log
+    ganrun(*own[:2], *words, "seed=1", "micro_batch=4", "run_dir=plain", cwd=tmp_path)
+    assert_same_weights(tmp_path / "plain", tmp_path / "twice" / "seed=1")
+
+
+class TestSeeds:
+    def test_three_by_three_are_three_lines(self, tmp_path):
+        done = ganrun("-m", "loss=hinge,lsgan,wgan", "seed=range(0,3)", *ARGS, "steps=2", "run_dir=s", cwd=tmp_path)
+        groups = over_seeds(collect(tmp_path / "s", []))
+        assert len(groups) == 3 and all(len(group.values["sliced-wasserstein"]) == 3 for group in groups)
+        lines = [line for line in done.stdout.splitlines() if "±" in line]
+        assert len(lines) == 3 and all("3" in line for line in lines)
+        assert "Welch's t = " in done.stdout and "(n = 3 and 3)" in done.stdout
+
+    def test_mean_deviation_and_test_by_hand(self):
+        one, other = [1.0, 2.0, 3.0, 4.0], [11.0, 12.5, 14.0]
+        told = verdict("fid", Group("a", {"fid": one}, ""), Group("b", {"fid": other}, ""))
+        t, p = ttest_ind(one, other, equal_var=False)
+        assert told.startswith("fid: a and b differ: -10, ") and f"t = {t:.2f}, p = {p:.2g}" in told
+        low, high = (float(word.rstrip(",")) for word in told.split("interval ")[1].split(" (")[0].split(" to "))
+        assert -12 < low < -10 < high < -8  # standard error of the difference: 1.08
+
+    def test_what_cannot_be_told(self):
+        groups = [Group("a", {"fid": [1.0]}, ""), Group("b", {"fid": [2.0, 3.0]}, "")]
+        assert verdict("fid", *groups) == "fid: one seed cannot tell whether a and b differ (n = 1 and 2)"
+        near = [Group("a", {"fid": [1.0, 2.0, 3.0]}, ""), Group("b", {"fid": [1.5, 2.0, 3.1]}, "")]
+        assert "a and b cannot be told apart" in verdict("fid", *near)
+
+    def test_without_a_sweep_over_seeds_there_is_nothing_to_average(self, whole, tmp_path):
+        rows = [row for row in collect(whole, []) if "seed=1" in row["overrides"]]
+        assert len(rows) == 2 and over_seeds(rows) == []
+
+
+def test_results_of_many_jobs(tmp_path):
+    """In one pass, whatever state each is in."""
+    for i in range(300):
+        folder = tmp_path / f"seed={i}"
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra" / "overrides.yaml").write_text(f"- seed={i}\n- loss=hinge\n")
+        content = {"status": "finished", "seconds": i, "scores": {"fid": {"final": i / 2, "better": "lower"}}}
+        (folder / "result.json").write_text(json.dumps(content)[: -1 if i == 7 else None])
+    rows = collect(tmp_path, [])
+    assert len(rows) == 300 and sum(row["status"] == "finished" for row in rows) == 299
+    write_results(tmp_path, rows)
+    assert json.loads((tmp_path / "results.json").read_text()) == rows
+    assert {row["overrides"]: row["fid"] for row in table(tmp_path)}["seed=8 loss=hinge"] == "4.0"
