@@ -44,6 +44,7 @@ class Evaluate(pl.Callback):
         self.best: dict[str, Any] = {}  # step and scores of best.ckpt
         self.found_every = [every]  # the best of scores how far apart; further ones if a resume has changed it
         self.waited = 0  # scores since the best one
+        self.gives_up: str | None = None  # why a search ends the run here
         self._had: dict[str, Any] = {}  # how the best scores before a resume were made and chosen
 
     def state_dict(self) -> dict[str, Any]:

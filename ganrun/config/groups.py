@@ -7,6 +7,9 @@ PACKAGE = Path(__file__).parent.parent
 MAIN_GROUPS = ("dataset", "generator", "discriminator", "loss", "optimizer")  # named by every experiment
 
 
+OF_SWEEPS = {"hydra", "sweep"}  # folders of configs that no single run is composed of
+
+
 def config_dir() -> Path:
     """In a wheel the configs travel inside the package, in a checkout they lie beside it."""
     return next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if (path / "train.yaml").exists())
@@ -34,7 +37,7 @@ def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
 
 def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:
     """All groups, those that every experiment names first."""
-    found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir() and d.name != "hydra"}
+    found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir()} - OF_SWEEPS
     return [*MAIN_GROUPS, *sorted((found | {"metric/features"}) - set(MAIN_GROUPS))]
 
 

@@ -45,6 +45,7 @@ def outcome(fit: Ended) -> dict[str, Any]:
         "ended": fit.evaluate.ended,
         "collapse": fit.collapse.findings,
         **({"reason": why(fit.run, fit.collapse, fit.best_step())} if fit.collapse.ends else {}),
+        **({"reason": fit.evaluate.gives_up} if fit.evaluate.gives_up else {}),
         "signal": fit.signals.received,
         "changes": read_changes(fit.run),
         "steps": fit.trainer.global_step,
@@ -64,6 +65,8 @@ def status(fit: Ended) -> str:
     if fit.collapse.ends == "stop":
         return "collapsed"
     received = fit.signals.received
+    if fit.evaluate.gives_up and not received:
+        return "pruned"
     whole = fit.trainer.global_step >= fit.trainer.max_steps or (fit.evaluate.ended and not received)
     return "finished" if whole else f"stopped by {name(received) if received else 'a callback'}"
 

@@ -1,5 +1,6 @@
 """Going on with a run: its own config, changed only where a change keeps the run what it was."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,13 +34,13 @@ from ganrun.training.changes import (
 from ganrun.training.state import Start, check_same_run, find_start, flatten, init_from
 
 
-def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
+def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tuple[dict[str, Any], RunDir]:
     """Trains on from `path` in the run's own directory; returns its result.
 
     Goes on from the newest good checkpoint, or anew if nothing has been saved yet. `trust=[package]` among the
     overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name; `change=true`
-    allows what changes the training, see changes.py. Raises UserError for what it does not trust, for a damaged file,
-    and for anything that a resume may not change, with got and had.
+    allows what changes the training, see changes.py. callbacks: beside those of the config. Raises UserError for what
+    it does not trust, for a damaged file, and for anything that a resume may not change, with got and had.
     """
     run, named = find_run(path)
     trust = [text for text in overrides if text.startswith("trust=")]
@@ -62,7 +63,8 @@ def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
         step = start.step if start else 0
         pairs = {key: (value_of(before, key), value_of(cfg, key)) for key in sorted(changed) if lasts(key)}
         made = [{"step": step, "key": key, "had": h, "got": got} for key, (h, got) in pairs.items() if h != got]
-        return go_on(run, cfg, start, steps, read_changes(run, until), made), run
+        cfg.steps = steps or max(run.read_result().get("goal", cfg.steps), step)
+        return go_on(run, cfg, start, Changes(read_changes(run, until), made), callbacks), run
 
 
 def out_of_patience(cfg: DictConfig, start: Start | None) -> bool:
@@ -77,15 +79,18 @@ def lasts(key: str) -> bool:
     return key in PLACES or WHEN_ASKED.fullmatch(key) is not None
 
 
-def go_on(
-    run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, earlier: list[Change], made: list[Change]
-) -> dict[str, Any]:
-    """Trains on from `start` to step `steps`, or as far as the run was last meant to go.
+class Changes(NamedTuple):
+    """Those of resumes before, and of this one; written down once nothing can be refused any more."""
 
-    earlier, made: changes of resumes before, and of this one; written down once nothing can be refused any more.
-    """
+    earlier: list[Change]
+    made: list[Change]
+
+
+def go_on(
+    run: RunDir, cfg: DictConfig, start: Start | None, changed: Changes, callbacks: Sequence[Any]
+) -> dict[str, Any]:
+    """Trains on from `start` to step `cfg.steps`."""
     result, done = run.read_result(), start.step if start else 0
-    cfg.steps = steps or max(result.get("goal", cfg.steps), done)
     if cfg.steps < done:
         raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")
     if nothing := nothing_to_do(cfg, result, start, done):
@@ -100,6 +105,7 @@ def go_on(
 
     cfg.precision = precision_of(cfg)
     parts, notes = build(cfg), []
+    parts.callbacks.extend(callbacks)
     if start:
         check_same_run(parts, start, run)
     elif cfg.init_from:
@@ -107,8 +113,8 @@ def go_on(
     trainer = make_trainer(cfg, logger=False)
     parts.scorer.prepare(trainer.strategy.root_device)
     if trainer.is_global_zero:
-        write_changes(run, earlier + made)
-    return train(parts, run, start, notes + [said(change) for change in made])
+        write_changes(run, changed.earlier + changed.made)
+    return train(parts, run, start, notes + [said(change) for change in changed.made])
 
 
 def nothing_to_do(cfg: DictConfig, result: dict[str, Any], start: Start | None, done: int) -> str | None:

@@ -79,15 +79,16 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
         return _train(parts, run, notes), run
 
 
-def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings) -> dict[str, Any]:
+def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list[Any]) -> dict[str, Any]:
     """One job of a sweep: goes on with it, if something of it is saved. A failure is written down and never raised."""
     run = RunDir(run.path, job=HydraConfig.get().job.num)
     try:
         if run.config.exists() and run.saved_checkpoints():
             from ganrun.training.resume import resume
 
-            return resume(str(run.path), [f"trust={json.dumps(packages_of(OmegaConf.to_container(cfg)))}"])[0]
-        return _first_try(cfg, run, settings)
+            trust = json.dumps(packages_of(OmegaConf.to_container(cfg)))  # this command line names them itself
+            return resume(str(run.path), [f"trust={trust}"], callbacks)[0]
+        return _first_try(cfg, run, settings, callbacks)
     except Owned as error:  # its result is the other's to write
         print(error, file=sys.stderr)
         return {"signal": None}
@@ -101,13 +102,14 @@ def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings) -> dict[str, An
         return failed
 
 
-def _first_try(cfg: DictConfig, run: RunDir, settings: sweep.Settings) -> dict[str, Any]:
+def _first_try(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list[Any]) -> dict[str, Any]:
     """Trains a job from its start; after each of `settings.retry` steps without memory in smaller passes."""
     _save_hydra(cfg, run)
     with owning(run.path):
         notes: list[str] = []
         for left in range(settings.retry, -1, -1):
             built, parts, _ = _build(cfg, _typed())
+            parts.callbacks.extend(callbacks)
             _save_hydra(cfg, run)
             try:
                 return _train(parts, run, notes + built)

@@ -22,7 +22,7 @@ FILE = "sweep.yaml"  # in a sweep's directory: the command lines that it was mad
 FORMAT = 1
 LONGEST = 120  # characters of a job's name
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a thousand jobs are read at once
-OVER = ("finished", "collapsed")  # statuses that no resume goes on from
+OVER = ("finished", "collapsed", "pruned")  # statuses that no resume goes on from
 
 
 class Job(NamedTuple):

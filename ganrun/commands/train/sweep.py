@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from omegaconf import DictConfig
 
 from ganrun.commands.train.jobs import (
@@ -27,6 +28,7 @@ from ganrun.commands.train.jobs import (
     is_over,
     jobs_of,
     name_of,
+    overrides_of,
     read_lines,
     write_lines,
 )
@@ -37,6 +39,7 @@ from ganrun.commands.train.table import (
     print_what_is_left,
     write_results,
 )
+from ganrun.config.groups import config_dir, config_dirs_of, options
 from ganrun.config.hydra_main import refuse_flags, run_hydra
 from ganrun.config.places import quote, unquoted
 from ganrun.errors import CannotWrite, UserError, one_of
@@ -70,15 +73,15 @@ class Sweep(NamedTuple):
         return known.get(identity(overrides), self.directory / name_of(overrides, self.axes))
 
 
-Task = Callable[[DictConfig, RunDir, Settings], dict[str, Any]]
+Task = Callable[[DictConfig, RunDir, Settings, list[Any]], dict[str, Any]]
 
 
 def run(args: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> int:
     """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 128 + n after signal n.
 
-    task: trains one job in its directory. overrides_now: of the job that Hydra has just composed.
+    task: trains one job in its directory, with further callbacks. overrides_now: of the job that Hydra has composed.
     """
-    settings, args = settings_of(args)
+    settings, args = settings_of(with_space(args))
     refuse_flags(args)
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise UserError("-m under torchrun: a sweep starts the processes of its jobs itself; run ganrun -m alone")
@@ -110,6 +113,25 @@ def is_sweep(path: Path) -> bool:
 
 def valid_settings() -> str:
     return ", ".join(f"sweep.{name}=" for name in Settings._fields)
+
+
+def with_space(args: list[str]) -> list[str]:
+    """With `sweep=<name>` replaced by what that YAML puts on the axes; what is typed wins."""
+    named = [arg for arg in args if arg.startswith("sweep=")]
+    rest = [arg for arg in args if arg not in named]
+    typed = {arg.lstrip("+").partition("=")[0] for arg in rest}
+    found: dict[str, Any] = {}
+    for word in named:
+        name, extra = word.removeprefix("sweep="), config_dirs_of(args)
+        files = [root / "sweep" / f"{name}.yaml" for root in (config_dir(), *extra)]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            raise UserError(f"{word}: there is no such search space; {one_of(options('sweep', extra), name)}")
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise UserError(f"{file}: expected a key and its values on each line")
+        found |= content
+    return [*rest, *(f"{key}={value}" for key, value in found.items() if key not in typed)]
 
 
 def settings_of(args: list[str]) -> tuple[Settings, list[str]]:
@@ -156,6 +178,10 @@ def train_all(
     write_results(directory, rows)
     print_table(rows)
     print_seeds(rows)
+    if any(map(searches, lines)):
+        from ganrun.commands.train import search
+
+        search.print_best(directory)
     print_what_is_left(rows, directory)
     if len(rows) == 1:
         print("note: -m without comma-separated values is a sweep of one run", file=sys.stderr)
@@ -184,6 +210,10 @@ def train_line(
     deaths: dict[Path, int] = {}
     while True:
         sweep = Sweep(directory, jobs_of(args, directory), axes_of(args), settings)
+        if searches(args):
+            from ganrun.commands.train import search
+
+            search.register(directory, sweep.path_of)
         one = partial(run_one, task, overrides_now, sweep, signals)
         try:
             with passing_on(signals, directory):
@@ -239,12 +269,33 @@ def run_one(
         heed(sweep.directory, signals)
     run = RunDir(sweep.path_of(overrides_now()))
     if not signals.received and not is_over(run, sweep.settings.retry_failed):
-        result = task(cfg, run, sweep.settings)
+        callbacks = [] if sweep.jobs else callbacks_of_trial(cfg, sweep.directory, overrides_now())
+        result = task(cfg, run, sweep.settings, callbacks)
         signals.received = signals.received or result.get("signal")
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
             write_results(sweep.directory, collect(sweep.directory, sweep.jobs))
     if signals.received and here:
         raise KeyboardInterrupt
+
+
+def searches(args: list[str]) -> bool:
+    """Is the next job chosen by how earlier ones ended?"""
+    words = [each.input_line.partition("=")[2] for each in overrides_of(args) if each.key_or_group == "hydra/sweeper"]
+    return bool(words) and words[-1] != "basic"
+
+
+def callbacks_of_trial(cfg: DictConfig, directory: Path, overrides: list[str]) -> list[Any]:
+    """What ends a trial of a search that looks hopeless. It also ends when it collapses, unless the user said else."""
+    from ganrun.commands.train import search
+
+    if not (directory / search.FILE).exists():
+        return []
+    if not any(text.startswith("on_collapse=") for text in overrides) and cfg.on_collapse == "warn":
+        cfg.on_collapse = "stop"
+    from ganrun.callbacks.prune import Prune
+
+    about = search.trial_of(directory, overrides)
+    return [Prune(**about)] if about else []
 
 
 @contextmanager
