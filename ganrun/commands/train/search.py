@@ -131,8 +131,8 @@ class Search(Sweeper):
 
 def register(directory: Path, path_of: Callable[[list[str]], Path]) -> None:
     """Makes Hydra know the sweeper, for the sweep that lies in `directory`."""
-    about = {"directory": directory, "path_of": staticmethod(path_of)}
-    Plugins.instance().class_name_to_class[NAME] = type("Search", (Search,), about)
+    Search.directory, Search.path_of = directory, staticmethod(path_of)  # Hydra makes the object itself, by its name
+    Plugins.instance().class_name_to_class[NAME] = Search
 
 
 def value_of(result: dict[str, Any], name: str) -> float | None:
