@@ -28,8 +28,8 @@ from ganrun.files.storage import replacing
 from ganrun.signals import Signals
 
 NOT_STARTED = "not started"
-SHOWN = 10  # commands that are printed
-OF_THIS_PROCESS = Signals()  # which a launcher has started
+SHOWN = 10  # most commands that are printed
+OF_THIS_PROCESS = Signals()  # in a process that a launcher started
 
 
 def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
@@ -72,7 +72,7 @@ def run(args: list[str], job: Callable[[DictConfig], dict[str, Any]]) -> int:
 
 
 def jobs_of(args: list[str]) -> list[list[str]]:
-    """The overrides of each job, in the order of their numbers; empty where Hydra finds them as it goes."""
+    """The overrides of each job, in order; empty if Hydra determines them during the sweep."""
     overrides = OverridesParser.create().parse_overrides(parsed(args).overrides)
     if any(each.key_or_group == "hydra/sweeper" for each in overrides):
         return []
@@ -90,16 +90,16 @@ def run_one(
     signals: Signals,
     cfg: DictConfig,
 ) -> None:
-    """One job; then the table so far. A signal, during the job or between two, is meant for the whole sweep.
+    """Runs one job, then updates the table. A signal, during a job or between two, stops the whole sweep.
 
-    A launcher may run jobs in processes of its own: each of them leaves out the further jobs that it is given then.
+    A launcher may run jobs in its own processes: after a signal, each of them skips the jobs that it still gets.
     """
     here = os.getpid() == signals.pid
     signals = signals if here else OF_THIS_PROCESS
     if not signals.received:
         result = job(cfg)
         signals.received = signals.received or result.get("signal")
-        with suppress(CannotWrite):  # the next job may find room; the last word is said after it
+        with suppress(CannotWrite):  # the next job may find room; the final table reports an error
             write_csv(collect(directory, jobs), directory / "results.csv")
     if signals.received and here:
         raise KeyboardInterrupt
@@ -113,7 +113,7 @@ def remove_empty(folder: Path) -> None:
 
 
 def collect(directory: Path, jobs: list[list[str]]) -> list[dict[str, Any]]:
-    """A row for each job, in order: of those that were started from their directories, then of the others."""
+    """A row for each job, in order: started jobs, read from their directories, then the others."""
     rows = []
     started = [path.parent for path in directory.glob("*/.hydra")]
     for path in sorted(started, key=lambda p: (len(p.name), p.name)):
@@ -166,7 +166,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def print_what_is_left(rows: list[dict[str, Any]], jobs: list[list[str]], config_dirs: list[Path]) -> None:
-    """The commands that go on with jobs that were stopped, and start those that were not."""
+    """Prints the commands that continue stopped jobs and start the jobs that never began."""
     flags = [word for folder in config_dirs for word in ("--config-dir", str(folder))]
     left = []
     for row in rows:
