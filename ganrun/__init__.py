@@ -1,11 +1,11 @@
-"""ganrun: config-driven GAN experiments. `ganrun.load_generator(path)` is the door from Python."""
+"""ganrun: config-driven GAN experiments. From Python, start with `ganrun.load_generator(path)`."""
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_generator"]
 
 
 def __getattr__(name: str):
-    if name == "load_generator":  # torch is imported only by those who ask for it
+    if name == "load_generator":  # imports torch only when it is asked for
         from ganrun.sampling.generator_file import load_generator
 
         return load_generator

@@ -9,9 +9,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 @contextmanager
 def kept_by_autograd(besides: Iterable[Tensor]) -> Iterator[dict[int, int]]:
-    """Collects the bytes of each piece of memory that is kept within, by its address; not those `besides`.
+    """Within it, collects the bytes of each piece of memory that autograd keeps, by address; except `besides`.
 
-    Keep the results of what runs within until it has ended: memory that is freed may be given out and counted again.
+    Keep the results computed within until the end: memory that is freed may be handed out and counted again.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in besides}
     kept: dict[int, int] = {}

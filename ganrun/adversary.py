@@ -1,4 +1,4 @@
-"""The discriminator and all that acts through it; the only place that evaluates it."""
+"""The discriminator and everything that acts through it; the only place that evaluates it."""
 
 from collections.abc import Callable
 
@@ -49,6 +49,10 @@ class Adversary(nn.Module):
 
     augment: modules with forward(x) and, if they adapt, observe(real_logits).
     presentations: callables (real, fake) -> (real, fake) that choose what the discriminator is shown.
+
+    Example:
+        adversary = Adversary(discriminator, Hinge(), penalties={"r1": R1(10.0)})
+        losses = adversary.discriminator_losses(adversary.judge(), real, fake)  # terms: adversarial, r1
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Adversary(nn.Module):
         self.penalties = nn.ModuleDict(penalties or {})
         self.augment = nn.ModuleDict(augment or {})
         self.presentations = nn.ModuleDict(presentations or {})
-        self.latest: Tensor | None = None  # the discriminator's last adversarial loss, for those who watch
+        self.latest: Tensor | None = None  # the discriminator's last adversarial loss, watched for a collapse
 
     def judge(self, condition: Tensor | None = None) -> Judge:
         return Judge(self, condition)

@@ -1,4 +1,4 @@
-"""Class names: in which order they are shown, which of many are, and which ones a label means."""
+"""Class names: the order in which they are shown, a selection of many, and which one a label means."""
 
 import re
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ LISTED = 10  # names in one line
 
 
 def by_number(classes: Sequence[str]) -> list[int]:
-    """Class indices in the order to show them: names that are numbers first, by value; the others as they are.
+    """Class indices in the order to show them: numeric names first, by value; then the others as they are.
 
-    Indices themselves follow the names as text, "10" before "2", and stay what a generator was trained with.
+    The indices follow the names sorted as text ("10" before "2") and stay what a generator was trained with.
     """
 
     def place(index: int) -> tuple[bool, float]:
@@ -36,7 +36,7 @@ def spaced(items: Sequence[int], num: int) -> list[int]:
 
 
 def index_of(label: Any, classes: Sequence[str]) -> int | None:
-    """The class that a name, an index or the digits of one means, a name first; None if there is none."""
+    """The class meant by a name, an index, or an index written as text; names go first. None if there is none."""
     if isinstance(label, str):
         if label in classes:
             return classes.index(label)
@@ -47,7 +47,7 @@ def index_of(label: Any, classes: Sequence[str]) -> int | None:
 
 
 def ambiguities(labels: Sequence[Any], classes: Sequence[str]) -> list[str]:
-    """What to say of labels that are the name of one class and the index of another."""
+    """Warnings for labels that are the name of one class and the index of another."""
     notes = []
     for label in dict.fromkeys(label for label in labels if isinstance(label, str | int)):
         named = classes.index(str(label)) if str(label) in classes else None

@@ -1,4 +1,4 @@
-"""The console entry: picks the command and turns errors into one line. Imports neither torch nor Hydra by itself."""
+"""The console entry: picks the command and turns errors into one line. Does not import torch or Hydra itself."""
 
 import ast
 import os
@@ -31,7 +31,7 @@ FLAGS = """\
 
 
 def main() -> None:
-    for number in range(3):  # a closed one would become a file of the run
+    for number in range(3):  # a closed descriptor would be reused for a file of the run
         try:
             os.fstat(number)
         except OSError:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class Unbreakable:
-    """A text stream whose loss, such as that of the pipe's other end, does not end a run: the rest goes nowhere."""
+    """A text stream that may break, as a closed pipe does, without ending the run: later output is dropped."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -63,7 +63,7 @@ class Unbreakable:
 
 
 def run(argv: list[str]) -> int:
-    """Runs one command line and returns its exit code: 2 for a user's mistake, told in one line; see errors.py."""
+    """Runs one command line and returns its exit code: 2 for a user's mistake, reported in one line; see errors.py."""
     try:
         refuse_spaces(argv)
         command, args = pick(quoted(argv))
@@ -86,13 +86,13 @@ def run(argv: list[str]) -> int:
 
 
 def check_system() -> None:
-    """Raises UserError where the system has no record locks and POSIX signals, on which exact resumes rest."""
+    """Raises UserError on systems without the record locks and POSIX signals that exact resumes need."""
     if find_spec("fcntl") is None:
         raise UserError(f"{sys.platform}: ganrun needs Linux or macOS; on Windows run it in WSL (Linux for Windows)")
 
 
 def as_typed(text: str) -> str:
-    """Values as a command line has them, not Python."""
+    """Values written as on a command line, not as in Python."""
     return re.sub(r"=(None|True|False)\b", lambda found: "=" + {"None": "null"}.get(found[1], found[1].lower()), text)
 
 
@@ -111,7 +111,7 @@ def pick(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def add_modules(config_dirs: list[Path]) -> None:
-    """Python modules beside a user's own configs can be named in them, in this process and in those it starts."""
+    """Makes Python modules beside a user's own configs importable, in this process and in those it starts."""
     for path in map(str, config_dirs):
         if not Path(path).is_dir():
             raise UserError(f"--config-dir {path}: there is no such folder")
@@ -122,7 +122,7 @@ def add_modules(config_dirs: list[Path]) -> None:
 
 
 def commands() -> dict[str, str]:
-    """Command -> first line of its docstring, without importing it."""
+    """Maps each command to the first line of its docstring, without importing it."""
     names = sorted(file.parent.name for file in (PACKAGE / "commands").glob("*/__init__.py"))
     return {name: docstring(name).splitlines()[0] for name in names}
 
@@ -133,7 +133,7 @@ def docstring(command: str) -> str:
 
 
 def command_help(command: str) -> str:
-    """What a command does, and its keys as its YAML has them."""
+    """What a command does, and its keys, read from its YAML."""
     lines = [f"usage: ganrun {command} [key=value ...]", "", docstring(command)]
     if (config_dir() / f"{command}.yaml").exists():
         lines += ["", "keys:", *(f"  {key:<20} {comment}" for key, comment in keys(command).items())]

@@ -17,6 +17,10 @@ class EMA(nn.Module):
     decay: weight of the old average, after step t at most (1 + t) / (warmup + t), so that early averages are not
     dominated by the initial weights (warmup 1 = off). start: step before which the average is a copy of the networks,
     as in the code of BigGAN (Brock et al. 2019, arXiv 1809.11096); 0 = off.
+
+    Example:
+        ema = EMA((generator,), decay=0.999)
+        ema.update(step=0, batch_size=64)  # after each step; `with ema.applied():` then uses the averages
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class EMA(nn.Module):
         self._parameters_of = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
 
     def decay_at(self, step: int, batch_size: int) -> float:
-        """Weight of the old average after step `step`, of batch_size images a move."""
+        """Weight of the old average after step `step`, with batch_size images a move."""
         return self._decay(Now(step, 0, step * batch_size), batch_size) if step >= self.start else 0.0
 
     def _decay(self, now: Now, batch_size: int) -> float:
@@ -46,7 +50,7 @@ class EMA(nn.Module):
 
     @torch.no_grad()
     def update(self, step: int, batch_size: int) -> None:
-        """After step `step` (counted from 0), of batch_size images a move, has moved the networks."""
+        """Averages, once step `step` (counted from 0) has moved the networks with batch_size images a move."""
         decay = self.decay_at(step, batch_size)
         if self._parameters_of[0]:
             torch._foreach_lerp_(*self._parameters_of, 1 - decay)
@@ -55,7 +59,7 @@ class EMA(nn.Module):
                 kept.copy_(buffer)
 
     def restart(self) -> None:
-        """Sets the averages to the live networks' present values."""
+        """Sets the averages to the current values of the live networks."""
         for average, live in zip(self.average, self._live, strict=True):
             average.load_state_dict(live.state_dict())
 
@@ -77,11 +81,11 @@ class EMA(nn.Module):
 
 
 class HalfLifeEMA(EMA):
-    """The average whose old part is halved every `half_life` images, whatever the batch size.
+    """An average in which the weight of the past halves every `half_life` images, whatever the batch size.
 
-    rampup: in the beginning the half-life is at most this share of the images seen so far; None = off. After n images
+    rampup: early on, the half-life is at most this share of the images seen so far; None = off. After n images
     the decay is 0.5^(batch_size / min(half_life, rampup n)), as in the code of Karras et al. 2020: arXiv 1912.04958
-    with 10,000 images, arXiv 2006.06676 with a rampup of 0.05 too.
+    uses 10,000 images, arXiv 2006.06676 also a rampup of 0.05.
     """
 
     def __init__(

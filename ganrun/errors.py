@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Failure(Exception):
-    """The command prints its text as one line and ends with `exit_code`."""
+    """An error that the command prints as one line before it ends with `exit_code`."""
 
     exit_code = 1
 
@@ -36,21 +36,21 @@ class OutOfMemory(Failure):
 
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # as torch says it
-COLLAPSED = 4  # exit code of a run that on_collapse=stop ended; it is saved and no failure
+COLLAPSED = 4  # exit code of a run ended by on_collapse=stop; it is saved and does not count as a failure
 
 
 def reason_of(error: BaseException) -> str:
-    """What to write down about a failure."""
+    """The reason to record for a failure."""
     return str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
 
 
 def first_line(error: BaseException) -> str:
-    """Of its text; its type where it has none."""
+    """The first line of an error's text, or its type if it has no text."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Python's error, or one of torch's, which are told by their texts."""
+    """Is it Python's MemoryError, or one of torch's errors, which only their texts identify?"""
     return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
@@ -65,7 +65,7 @@ MOST_NAMED = 48  # valid names in one line
 
 
 def one_of(valid: Iterable[str], got: str) -> str:
-    """Says what is valid, nearest to `got` first, whatever its case; never `got` itself."""
+    """Lists the valid names, those nearest to `got` first, whatever their case; never `got` itself."""
     valid = sorted({str(name) for name in valid} - {got})
     near = [
         name
@@ -83,5 +83,5 @@ def one_of(valid: Iterable[str], got: str) -> str:
 
 
 def _form(name: str) -> str:
-    """In which names that differ in case or in their dashes are the same."""
+    """The same text for names that differ only in case or in dashes."""
     return name.casefold().replace("_", "-")

@@ -24,13 +24,13 @@ class Verdict(NamedTuple):
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """bf16 has three digits, too few for a loss: its logits become float32. float64 stays."""
+    """Turns bf16, whose three digits are too few for a loss, into float32; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """One player's losses on one batch: it minimises the sum of `terms`; `stats` are detached and only logged."""
+    """One player's losses on one batch. It minimises the sum of `terms`; `stats` are detached and only logged."""
 
     terms: dict[str, Tensor]
     stats: dict[str, Tensor] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Losses:
 
 
 def mean_losses(parts: list[Losses]) -> Losses:
-    """Of equally large parts of a batch, detached."""
+    """The mean of the losses of equally large parts of a batch, detached."""
     if len(parts) == 1:
         return parts[0]
     terms, stats = ([getattr(part, kind) for part in parts] for kind in ("terms", "stats"))
@@ -64,7 +64,7 @@ class Player:
     generates: bool = False
 
     def parameters(self) -> list[nn.Parameter]:
-        """Those that it moves."""
+        """The parameters that it moves."""
         return [p for network in self.networks for p in network.parameters() if p.requires_grad]
 
 
@@ -83,13 +83,17 @@ class Timed(nn.Module):
 
 
 class Recipe(nn.Module, ABC):
-    """Owns the networks of one topology and the rules of its game.
+    """Owns the networks of one topology and the rules of its game. A subclass defines `players` and `generate`.
 
-    compared: for each output that is scored the key of the data that it should be like; the first one counts.
-    needs: keys of the data that `generate` takes; labels of a conditional game are given anyway.
-    panels: keys of the images that a picture shows side by side for each example, and what heads them.
-    unpaired: it takes each side of two-sided data in an order of its own.
-    translates: for each exported network that turns images into images, the keys of what it takes and what it gives.
+    compared:   for each output that is scored, the key of the data that it should resemble; the first one counts
+    needs:      keys of the data that `generate` takes; the labels of a conditional game are always given
+    panels:     keys of the images that a picture shows side by side for each example, with their headings
+    unpaired:   True = each side of two-sided data comes in an order of its own
+    translates: for each exported network that turns images into images, the keys of its input and its output
+
+    Example:
+        batch = {"z": torch.randn(4, 100), "real": images}
+        losses = recipe.players()["generator"].losses(batch, recipe.generate(batch))
     """
 
     compared: ClassVar[Mapping[str, str]] = {"fake": "real"}
@@ -100,7 +104,7 @@ class Recipe(nn.Module, ABC):
 
     @abstractmethod
     def players(self) -> dict[str, Player]:
-        """The players by name; a schedule names the same."""
+        """The players by name; the schedule uses the same names."""
 
     @abstractmethod
     def generate(self, batch: Batch) -> Batch:
@@ -111,9 +115,9 @@ class Recipe(nn.Module, ABC):
         return batch | self.generate(batch)
 
     def with_terms(self, losses: Losses, player: str, judge: Any, batch: Batch, generated: Batch) -> Losses:
-        """A player's losses with those of the recipe's `terms` that join it and are due.
+        """A player's losses plus those of the recipe's `terms` that join it and are due.
 
-        judge: what the terms may ask for verdicts, as the recipe has it. What a term replaces is only logged.
+        judge: gives the terms their verdicts, in the recipe's form. A loss that a term replaces is only logged.
         """
         own = {name: term for name, term in getattr(self, "terms", {}).items() if player in term.players}
         joining = {name: term for name, term in own.items() if getattr(term, "due", True)}
@@ -124,10 +128,10 @@ class Recipe(nn.Module, ABC):
         return Losses(terms, losses.stats | only_logged)
 
     def exports(self) -> dict[str, nn.Module]:
-        """The networks of the generator file, by their names in the recipe and in its config."""
+        """The networks that the generator file holds, by their names in the recipe and in its config."""
         generating = {id(net) for player in self.players().values() if player.generates for net in player.networks}
         return {name: network for name, network in self.named_children() if id(network) in generating}
 
 
 class PerRank(nn.Module):
-    """Its buffers differ from process to process, as a pool of past images does; a checkpoint holds those of all."""
+    """A module with buffers that differ between processes, such as a pool of images; a checkpoint holds them all."""

@@ -11,15 +11,15 @@ BUCKET = 2**25  # bytes that travel together: enough to use the wire, few enough
 class GradientMean:
     """Averages the gradients of a player's parameters in buckets, from the last layer's to the first's.
 
-    After `expect`, the next backward pass sends each bucket off as soon as its gradients are there; `finish` waits for
-    all. Only the player that moves is sent, and only once a move, however many passes its gradient is summed over:
-    torch's DistributedDataParallel would send every player's parameters at every pass. All processes must agree on
-    which parameters have a gradient.
+    After `expect`, the next backward pass sends each bucket as soon as its gradients are there; `finish` waits for
+    all of them. Only the gradients of the player that moves are sent, once a move, however many passes they are summed
+    over. torch's DistributedDataParallel would send every player's gradients at every pass. All processes must agree
+    on which parameters have a gradient.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]):
         self.buckets = in_buckets(reversed(list(parameters)))
-        self._missing: list[set[nn.Parameter]] = []  # of each bucket the parameters without a gradient yet
+        self._missing: list[set[nn.Parameter]] = []  # for each bucket, the parameters without a gradient so far
         self._sent: list[tuple[list[Tensor], Tensor, distributed.Work]] = []
         for index, bucket in enumerate(self.buckets):
             for parameter in bucket:
@@ -32,7 +32,7 @@ class GradientMean:
         if self._missing:
             self._missing[index].discard(parameter)
             while len(self._sent) < len(self.buckets) and not self._missing[len(self._sent)]:
-                self._send()  # in order, so that all processes send alike
+                self._send()  # in order, so that all processes send the same buckets
 
     def _send(self) -> None:
         gradients = [p.grad for p in self.buckets[len(self._sent)] if p.grad is not None]
@@ -54,7 +54,7 @@ class GradientMean:
 
 
 def in_buckets(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Of one type each, and of at most BUCKET bytes unless a single parameter is larger."""
+    """Buckets of a single dtype, and of at most BUCKET bytes unless one parameter is larger."""
     buckets: list[list[nn.Parameter]] = []
     size = 0
     for parameter in parameters:

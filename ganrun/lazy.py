@@ -7,8 +7,8 @@ from ganrun.ramps import Ramp, at, bounds
 class Lazy(Timed):
     """Something with a weight that acts every `every` steps.
 
-    weight: coefficient. every: it acts every `every` steps, multiplied by `every` so that its mean strength stays
-    (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1); 1 = each step.
+    weight: coefficient. every: steps from one action to the next, 1 = each step; the result is multiplied by `every`
+    to keep the mean strength (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1).
     """
 
     def __init__(self, weight: float | Ramp, every: int = 1):
@@ -28,5 +28,5 @@ class Lazy(Timed):
 
     @property
     def strength(self) -> float:
-        """What its formula is multiplied by now."""
+        """The current factor of its formula."""
         return at(self.weight, self.now) * self.every

@@ -12,11 +12,11 @@ from ganrun.errors import UserError, one_of
 
 
 class InRun(ABC):
-    """The settings of a logger that needs the run directory; they are checked before that is made."""
+    """The settings of a logger that needs the run directory, checked before the directory is made."""
 
     @abstractmethod
     def open(self, run: Path) -> Logger:
-        """The logger of the run in that directory, which may go on there."""
+        """The logger for the run in that directory; a resumed run continues its earlier log."""
 
 
 def need(package: str) -> None:
@@ -25,14 +25,14 @@ def need(package: str) -> None:
 
 
 class Csv(InRun):
-    """csv/version_<n>/metrics.csv, n counting the starts of the run."""
+    """Writes csv/version_<n>/metrics.csv, where n counts the starts of the run."""
 
     def open(self, run: Path) -> Logger:
         return CSVLogger(run, name="csv", flush_logs_every_n_steps=1)
 
 
 class Wandb(InRun):
-    """Weights & Biases; a resume goes on with the same run there.
+    """Weights & Biases; a resume continues the same run there.
 
     mode: offline writes to wandb/ in the run directory, for `wandb sync`; online also sends it.
     """
@@ -49,7 +49,7 @@ class Wandb(InRun):
             def finalize(self, status: str) -> None:
                 super().finalize(status)
                 if self._experiment is not None:
-                    self._experiment.finish()  # or the next job of a sweep would go on with it
+                    self._experiment.finish()  # otherwise the next job of a sweep would continue it
 
         earlier = sorted(run.glob("wandb/*run-*-*"))  # <when>-<id>
         own = earlier[0].name.rpartition("-")[2] if earlier else None
@@ -57,9 +57,9 @@ class Wandb(InRun):
 
 
 class Mlflow(InRun):
-    """MLflow, at $MLFLOW_TRACKING_URI or in mlflow/ of the run directory; a resume goes on with the same run there.
+    """MLflow, at $MLFLOW_TRACKING_URI or in mlflow/ of the run directory; a resume continues the same run there.
 
-    There it is a database: files alone, mlflow's former default, are refused by its later versions.
+    The directory holds a database: later versions of mlflow refuse plain files, its former default.
     """
 
     def __init__(self, *, experiment: str = "ganrun"):

@@ -51,7 +51,11 @@ def relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
 class AdversarialLoss(ABC):
     """`discriminator(real, fake)` and `generator(real, fake)`, each the scalar that its player minimises.
 
-    discriminator_factor: multiplies the discriminator's loss (0.5 slows it relative to the generator).
+    discriminator_factor: multiplies the discriminator's loss (0.5 slows it relative to the generator); 1 = off.
+
+    Example:
+        loss = Hinge()
+        loss.discriminator(real=torch.ones(4), fake=-torch.ones(4))  # 0: all logits lie beyond the margin
     """
 
     needs_real = False  # may the generator's loss read D(real)?

@@ -64,10 +64,10 @@ class GANModule(pl.LightningModule):
         self.player_optimizers = {name: optimizers[name](self._trainable[name]) for name in self.players}
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
         self.per_rank = [f"recipe.{name}" for name in per_rank_buffers(recipe)]  # in the names of the state_dict
-        self._means: dict[str, GradientMean] = {}  # of each player, where there are several processes
-        self._generated: Batch = {}  # what the players fight over, until it is generated anew
+        self._means: dict[str, GradientMean] = {}  # by player, where there are several processes
+        self._generated: Batch = {}  # the outputs that the players fight over, until they are generated anew
         self.terms: dict[str, Tensor] = {}  # last value of each `<player>/<term>`, on the device
-        self.numbers: dict[str, Tensor] = {}  # of this round alone, by what and in which move: all must be finite
+        self.numbers: dict[str, Tensor] = {}  # of this round alone, by name and move: all must be finite
 
     def _plan(self, schedule: Schedule) -> list[Move]:
         moves = schedule.plan({name: player.generates for name, player in self.players.items()})
@@ -102,7 +102,7 @@ class GANModule(pl.LightningModule):
         seed_default_generators(derive(self.seed, "step", step, self.global_rank, self.attempt))
         self.numbers = {}
         if self.compiled:
-            torch.compiler.cudagraph_mark_step_begin()  # what graphs have made in the last round may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()  # the graphs' outputs of the last round may be overwritten
         for i, move in enumerate(self.moves):
             for timed in self._timed:
                 timed.now = Now(step, i, step * self.batch_size)
@@ -124,7 +124,7 @@ class GANModule(pl.LightningModule):
         if self.device.type == "cuda":
             own = {
                 key: value.contiguous().pin_memory() for key, value in own.items()
-            }  # or the host would wait for its copy
+            }  # otherwise the host would wait for the copy
         return {key: value.to(self.device, non_blocking=self.device.type == "cuda") for key, value in own.items()}
 
     def _fresh(self, batch: Batch, noise: Batch, index: int) -> Batch:
@@ -153,11 +153,11 @@ class GANModule(pl.LightningModule):
             norms["weight_norm"] = self.weight_norm(move.player)
         for name, value in (losses.terms | norms | losses.stats).items():
             self.terms[f"{move.player}/{name}"] = value
-        for name, value in (losses.terms | norms).items():  # in the order in which one spoils the next
+        for name, value in (losses.terms | norms).items():  # in the order in which a bad value spreads
             self.numbers[f"{move.player}/{name} (move {index + 1} of {len(self.moves)})"] = value
 
     def weight_norm(self, player: str) -> Tensor:
-        """Over all of a player's parameters; not finite if one number is not."""
+        """The norm over all parameters of a player; not finite if one of them is not."""
         return total_norm(self._trainable[player])
 
     def _add_gradients(self, move: Move, batch: Batch) -> Losses:
@@ -180,15 +180,15 @@ class GANModule(pl.LightningModule):
             generated = {key: value.detach() for key, value in generated.items()}
         with self._only(self._trainable[name]):
             losses = player.losses(batch, generated)
-            if not adds:  # only now, so that the new gradients take the memory of the old ones
+            if not adds:  # only now, so that the new gradients reuse the memory of the old ones
                 self.player_optimizers[name].optimizer.zero_grad(set_to_none=True)
-            (losses.total() * share).backward()  # what Lightning would add, hooks and a loss scaler, is not used
+            (losses.total() * share).backward()  # Lightning's additions, hooks and a loss scaler, are not used
         return losses.detached()
 
     def _step_optimizer(self, player: str, *, counts: bool) -> None:
-        """Lightning's `global_step` counts the steps that go through it: only the round's last one does.
+        """Lightning's `global_step` counts the steps that go through Lightning: only the last one of a round does.
 
-        What Lightning would add to a step, a loss scaler for fp16, is not used here.
+        A loss scaler for fp16, which Lightning would add to a step, is not used here.
         """
         if not counts:
             self.player_optimizers[player].optimizer.step()
@@ -197,9 +197,9 @@ class GANModule(pl.LightningModule):
         (optimizers if isinstance(optimizers, list) else [optimizers])[list(self.players).index(player)].step()
 
     def _average_buffers(self) -> None:
-        """Running statistics come from each process's own rows: their mean over all processes is everybody's.
+        """Running statistics come from each process's own rows; all processes then take their mean.
 
-        What acts on training so acts alike everywhere; integers, such as counters, are alike already.
+        State that acts on training is thus the same everywhere. Integers, such as counters, are already the same.
         """
         named = self.recipe.named_buffers(prefix="recipe")
         buffers = [b for name, b in named if b.is_floating_point() and name not in self.per_rank]
@@ -211,8 +211,8 @@ class GANModule(pl.LightningModule):
                 buffer.copy_(mean.view_as(buffer))
 
     def on_save_checkpoint(self, checkpoint) -> None:
-        """What each process keeps to itself goes into the checkpoint of them all."""
-        for name in self._names_of_bystanders():  # they come from where they came from the first time
+        """Gathers what each process keeps to itself into the one checkpoint."""
+        for name in self._names_of_bystanders():  # they are loaded again from their own source
             del checkpoint["state_dict"][name]
         own = {name: checkpoint["state_dict"][name].cpu() for name in self.per_rank}
         every = [own] * self.trainer.world_size
@@ -226,12 +226,12 @@ class GANModule(pl.LightningModule):
         checkpoint["state_dict"].update({name: own[name] for name in self._names_of_bystanders()})
 
     def _names_of_bystanders(self) -> list[str]:
-        """Of their tensors, in the state_dict."""
+        """The names of the bystanders' tensors in the state_dict."""
         return [f"recipe.{path}.{name}" for path, network in self.bystanders.items() for name in network.state_dict()]
 
     @contextmanager
     def _only(self, parameters: list[nn.Parameter]) -> Iterator[None]:
-        """Freezes every player's parameters but these; gradients for the others would be computed and thrown away."""
+        """Freezes all players' parameters but these; gradients for the others would be computed only to be dropped."""
         mine = {id(p) for p in parameters}
         others = [p for ps in self._trainable.values() for p in ps if id(p) not in mine]
         for p in others:
@@ -243,9 +243,9 @@ class GANModule(pl.LightningModule):
                 p.requires_grad_(True)
 
     def compile_networks(self, **settings: str) -> None:
-        """Compiles what the players move, in place, so that no name changes. settings: torch.compile's.
+        """Compiles the players' networks in place, so that no name changes. settings: torch.compile's arguments.
 
-        Penalties stay eager, since what is compiled cannot be differentiated twice, and so does `show`.
+        Penalties stay eager, since a compiled call cannot be differentiated twice, and so does `show`.
         """
         self.compiled = True
         for player in self.players.values():
@@ -254,7 +254,7 @@ class GANModule(pl.LightningModule):
 
     @torch.no_grad()
     def show(self, batch: Batch, *, averaged: bool = True) -> Batch:
-        """What grids and scores see: averaged weights, eval mode. Changes nothing. averaged: False = live weights."""
+        """What grids and scores see, in eval mode. Changes nothing. averaged: averaged weights, else live ones."""
         training = self.training
         self.eval()
         try:
@@ -266,8 +266,8 @@ class GANModule(pl.LightningModule):
     def look(
         self, num: int, draw: str, given: Iterable[Batch] | None = None, *, averaged: bool = True, chunk: int = 256
     ) -> Iterator[Batch]:
-        """`num` examples as `show` gives them, so many at a time: the one way in which pictures, scores and the watch
-        for a collapse see a generator.
+        """`num` examples as `show` gives them, `chunk` at a time. Pictures, scores and the watch for a collapse all see
+        a generator this way.
 
         draw: names the noise, which is the same each time. given: labels or data for the examples, in parts of
         `chunk`; None = none.
@@ -280,7 +280,7 @@ class GANModule(pl.LightningModule):
 
 
 def in_parts(batch: Batch, rows: int | None) -> list[Batch]:
-    """A batch cut into parts of so many rows; None = whole."""
+    """A batch cut into parts of `rows` rows; None = one part."""
     if rows is None:
         return [batch]
     parts = {key: value.split(rows) for key, value in batch.items()}
@@ -289,7 +289,7 @@ def in_parts(batch: Batch, rows: int | None) -> list[Batch]:
 
 @contextmanager
 def eager(network: nn.Module) -> Iterator[None]:
-    """Within it no part of a network runs as compiled: other sizes of batch would be compiled anew."""
+    """Within it a network runs uncompiled: other batch sizes would trigger a new compilation."""
     compiled = [(module, module._compiled_call_impl) for module in network.modules() if module._compiled_call_impl]
     for module, _ in compiled:
         module._compiled_call_impl = None
@@ -301,7 +301,7 @@ def eager(network: nn.Module) -> Iterator[None]:
 
 
 def untrained(module: nn.Module, trained: set[int], path: str = "") -> dict[str, nn.Module]:
-    """The largest parts of a module whose parameters are none of those trained (by id), by their paths in it."""
+    """The largest parts of a module with no trained parameter, by path. trained: ids of parameters."""
     parameters = [id(p) for p in module.parameters()]
     if parameters and path and trained.isdisjoint(parameters):
         return {path: module}
@@ -310,6 +310,6 @@ def untrained(module: nn.Module, trained: set[int], path: str = "") -> dict[str,
 
 
 def per_rank_buffers(recipe: Recipe) -> list[str]:
-    """Names of the buffers that differ from process to process."""
+    """Names of the buffers that differ between processes."""
     modules = [(path, module) for path, module in recipe.named_modules() if isinstance(module, PerRank)]
     return [f"{path}.{name}" if path else name for path, module in modules for name, _ in module.named_buffers()]

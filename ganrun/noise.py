@@ -9,25 +9,25 @@ from torch import Generator, Tensor, nn
 from ganrun.errors import UserError, require
 from ganrun.game import Batch
 
-PARALLEL = 1e-4  # sine of an angle below which the formula of slerp divides by next to nothing
+PARALLEL = 1e-4  # sine of the angle below which slerp would divide by almost zero
 
 
 def truncated_normal(uniform: Tensor, truncation: float) -> Tensor:
-    """N(0, 1) within +-truncation, of the same shape, from `uniform` in [0, 1) by the inverse of its distribution.
+    """N(0, 1) within +-truncation, from `uniform` in [0, 1) of the same shape, by the inverse distribution function.
 
-    The truncation trick: Brock et al. 2019, arXiv 1809.11096, section 3.1. They draw again whatever falls outside; here
-    each number of `uniform` gives exactly one, so that a sample depends on its own seed alone.
+    The truncation trick: Brock et al. 2019, arXiv 1809.11096, section 3.1. They redraw whatever falls outside. Here
+    each number of `uniform` gives exactly one value, so that a sample depends on its own seed alone.
     """
-    mass = math.erf(truncation / math.sqrt(2))  # that N(0, 1) has within +-truncation
+    mass = math.erf(truncation / math.sqrt(2))  # of N(0, 1) within +-truncation
     z = math.sqrt(2) * torch.erfinv(mass * (2 * uniform.double() - 1))
     return z.clamp(-truncation, truncation).float()  # erfinv(-1) is infinite
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Spherical interpolation of vectors (..., D): a at t = 0, b at t = 1, by the arc between them.
+    """Spherical interpolation of vectors (..., D): a at t = 0, b at t = 1, along the arc between them.
 
-    White 2016, arXiv 1609.04468, section 2.1. The straight line passes through short vectors, which N(0, I) in many
-    dimensions hardly ever draws. Nearly parallel or opposite vectors, which have no arc to speak of, go straight.
+    White 2016, arXiv 1609.04468, section 2.1. A straight line passes through short vectors, which N(0, I) hardly ever
+    draws in many dimensions. Nearly parallel or opposite vectors have no usable arc and are joined by a straight line.
     """
     lengths = a.norm(dim=-1, keepdim=True) * b.norm(dim=-1, keepdim=True)
     cosine = (a * b).sum(-1, keepdim=True) / lengths.clamp(min=torch.finfo(a.dtype).tiny)
@@ -38,7 +38,12 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 class Noise(nn.Module, ABC):
-    """Draws z (num, z_dim) from `rng`."""
+    """Draws z (num, z_dim) from `rng`.
+
+    Example:
+        noise = Normal(z_dim=100)
+        z = noise(16, torch.Generator().manual_seed(0), truncation=0.7)["z"]  # (16, 100)
+    """
 
     def __init__(self, z_dim: int):
         super().__init__()
@@ -46,7 +51,7 @@ class Noise(nn.Module, ABC):
         self.z_dim = z_dim
 
     def forward(self, num: int, rng: Generator, truncation: float | None = None) -> Batch:
-        """truncation: no coordinate of z is larger, None = off. Raises UserError for noise that has no tails."""
+        """truncation: largest absolute value of a coordinate, None = off. Raises UserError for noise without tails."""
         return {"z": self.draw(num, rng) if truncation is None else self.draw_truncated(num, rng, truncation)}
 
     @abstractmethod
@@ -54,11 +59,11 @@ class Noise(nn.Module, ABC):
         """(num, z_dim)"""
 
     def draw_truncated(self, num: int, rng: Generator, truncation: float) -> Tensor:
-        """(num, z_dim), the tails beyond +-truncation cut off."""
+        """(num, z_dim), with the tails beyond +-truncation cut off."""
         raise UserError(f"truncation={truncation}: {type(self).__name__} noise has no tails to cut off; leave it out")
 
     def between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
-        """A way through likely noise from a to b, (..., z_dim), at t from 0 to 1."""
+        """The point at t in [0, 1] of a path from a to b, (..., z_dim), that runs through likely noise."""
         return torch.lerp(a, b, t)
 
 

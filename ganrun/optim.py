@@ -13,7 +13,7 @@ from ganrun.errors import UserError, one_of, require
 from ganrun.game import Now
 from ganrun.ramps import FIRST, LAST, Ramp, at, bounds
 
-LR_SCHEDULES: dict[str, Callable[[float, float], float]] = {  # shares of decay_steps in [0, 1]: passed, start
+LR_SCHEDULES: dict[str, Callable[[float, float], float]] = {  # of shares of decay_steps in [0, 1]: passed, start
     "constant": lambda t, start: 1.0,
     "linear": lambda t, start: 1 - t,  # to 0: SNGAN, WGAN-GP
     "cosine": lambda t, start: (1 + math.cos(math.pi * t)) / 2,  # to 0: Loshchilov and Hutter 2017, arXiv 1608.03983
@@ -28,9 +28,9 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
 
 
 def in_one_go(cls: type[torch.optim.Optimizer], settings: Iterable[str]) -> dict[str, bool]:
-    """The setting with which an optimizer moves all parameters at once: fused where it can, else foreach.
+    """The setting that makes an optimizer move all parameters at once: fused where available, else foreach.
 
-    torch's own default is a loop over them on CPUs. The formula is the same. settings: the user's own, which win.
+    On CPUs torch's default is a loop over the parameters; the formula is the same. settings: the user's, which win.
     """
     if {"fused", "foreach", "differentiable"} & set(settings):
         return {}
@@ -40,7 +40,7 @@ def in_one_go(cls: type[torch.optim.Optimizer], settings: Iterable[str]) -> dict
 
 
 def check_rate(lr: float | Ramp, lr_schedule: str, decay_steps: int, decay_start: int | None) -> None:
-    """Raises UserError for a learning rate, or a course of it, that cannot be."""
+    """Raises UserError for an impossible learning rate or schedule."""
     if lr_schedule not in LR_SCHEDULES:
         raise UserError(f"lr_schedule={lr_schedule}; {one_of(LR_SCHEDULES, lr_schedule)}")
     low, high = bounds(lr)
@@ -54,7 +54,7 @@ def check_rate(lr: float | Ramp, lr_schedule: str, decay_steps: int, decay_start
 
 
 def setting_at(value: Any, now: Now) -> Any:
-    """An optimizer's own setting now; of a list, such as Adam's betas, each number or ramp."""
+    """The current value of an optimizer's own setting; in a list, such as Adam's betas, each entry may be a ramp."""
     return tuple(float(at(each, now)) for each in value) if isinstance(value, list) else at(value, now)
 
 
@@ -65,11 +65,18 @@ def has_ramp(value: Any) -> bool:
 class PlayerOptimizer:
     """Steps one player's parameters.
 
-    optimizer: dotted name of a torch optimizer class; `settings` are its own arguments, each a value or a ramp.
-    lr: learning rate, which lr_schedule multiplies by its course over decay_steps: constant, linear (to 0), cosine
-    (to 0), constant-then-linear (to 0 from decay_start on, None = half of decay_steps).
-    clip_weights: after each step parameters are clamped to [-c, c] (WGAN, arXiv 1701.07875, algorithm 1).
-    clip_gradients: largest norm of the player's gradient. None = off for both.
+    optimizer:      dotted name of a torch optimizer class
+    lr:             learning rate, a value or a ramp
+    lr_schedule:    multiplies lr: constant, linear (to 0), cosine (to 0), constant-then-linear (to 0)
+    decay_steps:    steps until a schedule reaches 0
+    decay_start:    step from which constant-then-linear falls; None = half of decay_steps
+    clip_weights:   after each step parameters are clamped to [-c, c] (WGAN, arXiv 1701.07875, algorithm 1); None = off
+    clip_gradients: largest norm of the player's gradient; None = off
+    settings:       the optimizer's own arguments, each a value or a ramp
+
+    Example:
+        optimizer = PlayerOptimizer(network.parameters(), optimizer="torch.optim.Adam", lr=2e-4, betas=[0.5, 0.999])
+        norm = optimizer.before_step(Now(step=0, move=0, images=0))  # of the gradient; sets the learning rate
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class PlayerOptimizer:
                 raise UserError(f"{name}={value}; expected more than 0 (null = off)")
         self.parameters = list(parameters)
         self.lr = lr
-        self.factor = 1.0  # what rollbacks have left of the learning rate: derived from their number, never saved
+        self.factor = 1.0  # share of the learning rate left by rollbacks: derived from their number, never saved
         self.lr_schedule = LR_SCHEDULES[lr_schedule]
         self.decay_steps = decay_steps
         self.decay_start = 0.5 if decay_start is None else decay_start / decay_steps
@@ -102,7 +109,7 @@ class PlayerOptimizer:
         module, _, name = optimizer.rpartition(".")
         cls: type[torch.optim.Optimizer] = getattr(import_module(module), name)
         if self.ramped:
-            cls([nn.Parameter(torch.zeros(1))], lr=at(lr, LAST), **last)  # refuses what it could not come to
+            cls([nn.Parameter(torch.zeros(1))], lr=at(lr, LAST), **last)  # refuses final values that are invalid
         self.optimizer = cls(self.parameters, lr=at(lr, FIRST), **in_one_go(cls, first), **first)
 
     def lr_at(self, now: Now) -> float:
@@ -111,7 +118,7 @@ class PlayerOptimizer:
         return self.factor * at(self.lr, now) * self.lr_schedule(passed, self.decay_start)
 
     def before_step(self, now: Now) -> Tensor:
-        """Sets the learning rate and what else has a ramp, clips the gradient and returns its norm before that."""
+        """Sets the learning rate and other ramped settings, clips the gradient, returns its norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(now)
             group.update({name: setting_at(value, now) for name, value in self.ramped.items()})
@@ -121,7 +128,7 @@ class PlayerOptimizer:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Projects the weights."""
+        """Clips the weights."""
         if self.clip_weights is not None:
             torch._foreach_clamp_min_(self.parameters, -self.clip_weights)
             torch._foreach_clamp_max_(self.parameters, self.clip_weights)

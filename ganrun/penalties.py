@@ -33,12 +33,17 @@ def zero_centred(gradient: Tensor) -> Tensor:
 
 
 def per_sample_uniform(like: Tensor) -> Tensor:
-    """One number in [0, 1) a sample, shaped to broadcast over `like` (batch, ...)."""
+    """One number in [0, 1) for each sample, shaped to broadcast over `like` (batch, ...)."""
     return torch.rand(len(like), *[1] * (like.dim() - 1), device=like.device, dtype=like.dtype)
 
 
 class Penalty(Lazy, ABC):
-    """A penalty added to the discriminator's loss."""
+    """A penalty added to the discriminator's loss.
+
+    Example:
+        penalty = R1(weight=10.0, every=16)
+        penalty(lambda x: x.sum(1), real, fake)  # scalar: 10/2 * 16 * mean squared gradient norm at the reals
+    """
 
     per_sample = True  # does it need the critic's answer to single samples, which batch norm would mix?
 
@@ -63,7 +68,7 @@ class Dragan(Penalty):
     """Unit gradient norm around the data: Kodali et al. 2017, arXiv 1705.07215.
 
     At x + alpha * noise, as in the authors' code: one alpha ~ U[0, 1) a sample; the noise of each coordinate is
-    0.5 std(x) U[0, 1), with one standard deviation over the whole pass. The paper's formula differs: the noise is
+    0.5 std(x) U[0, 1), with one standard deviation over the whole pass. The paper's formula differs: its noise is
     N(0, c I), and the gradient is taken at x + noise.
     """
 

@@ -1,4 +1,4 @@
-"""Pictures of samples: grids of images, scatter plots with density for vectors."""
+"""Pictures of samples: grids of images, and scatter plots with a density for vectors."""
 
 import io
 import logging
@@ -19,24 +19,24 @@ OPACITY = {"real": 0.3, "generated": 0.5}  # of the points in a scatter plot
 
 
 def to_uint8(images: Tensor, value_range: Sequence[float] = (-1, 1)) -> Tensor:
-    """Images of any shape -> the nearest 8-bit values: `value_range` becomes 0 to 255, what lies outside is clamped.
+    """Images of any shape -> the nearest 8-bit values: `value_range` becomes 0 to 255, values outside are clamped.
 
-    Rounding, not cutting off decimals: that would darken generated images by half a level.
+    Rounds, since truncation would darken generated images by half a level.
     """
     low, high = value_range
     return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
 
 def scale_of(height: int) -> int:
-    """How much an image of so many pixels is enlarged in a grid."""
+    """The factor by which a grid enlarges images of this height in pixels."""
     return max(1, round(48 / height))
 
 
 def most_classes(num: int, size: Sequence[int]) -> int:
-    """The classes that have a column of their own in a grid of about `num` images of `size` (H, W).
+    """How many classes get a column of their own in a grid of about `num` images of `size` (H, W).
 
-    Twice the side of a square of `num` images, so that a page is at most four times as wide as it is high, or 10; as
-    far as they fit into WIDEST, or 8.
+    The larger of 10 and twice the side of a square of `num` images, which makes a page at most four times as wide as
+    high. No more than fit into WIDEST, but at least 8 are allowed.
     """
     fitting = (WIDEST - GAP) // (size[1] * scale_of(size[0]) + GAP)
     return min(max(10, 2 * round(num**0.5)), max(8, fitting))
@@ -67,9 +67,9 @@ def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Ima
 
 
 def side_by_side(images: Sequence[Tensor], names: list[str]) -> Image.Image:
-    """Several images (num, C, H, W) in [0, 1] of each example beside one another, in groups; `names` head them.
+    """Several images (num, C, H, W) in [0, 1] of each example next to each other, in groups; `names` head them.
 
-    Grey and colour may be mixed. As many groups a row as make the page about square.
+    Grey and colour may be mixed. The number of groups in a row makes the page about square.
     """
     num, height, width = len(images[0]), *images[0].shape[-2:]
     groups = max(1, round((num * height / (len(images) * width)) ** 0.5))
@@ -78,9 +78,9 @@ def side_by_side(images: Sequence[Tensor], names: list[str]) -> Image.Image:
 
 
 def heads(classes: Sequence[str], indices: Iterable[int]) -> list[str]:
-    """The names of these classes as a grid can write them: #3, the index, where no font has all letters of a name.
+    """The names of these classes as a grid can write them; if no font has all letters of a name, its index, as #3.
 
-    Says so, once for each list of classes.
+    Warns about such names once for each list of classes.
     """
     indices = list(indices)
     unwritten = [i for i in sorted(set(indices)) if font_of(classes[i]) is None]
@@ -97,7 +97,7 @@ def tell_unwritten(names: tuple[str, ...]) -> None:
 
 @cache
 def font_of(name: str) -> Any:
-    """A font that has all letters of a name: Pillow's own, else DejaVu Sans, which matplotlib brings, else any here.
+    """A font with all letters of a name: Pillow's own, else matplotlib's DejaVu Sans, else any on this machine.
 
     None if there is none, as for a name with line breaks.
     """
@@ -109,13 +109,13 @@ def font_of(name: str) -> Any:
 
 @cache
 def font_with(letters: frozenset[str]) -> str | None:
-    """The file of such a font."""
+    """The file of a font with these letters; None if there is none."""
     import matplotlib
     from matplotlib.font_manager import findSystemFonts
     from matplotlib.ft2font import FT2Font
 
     def has_all(path: str) -> bool:
-        with suppress(OSError, RuntimeError):  # a format that it does not know
+        with suppress(OSError, RuntimeError):  # a format that FT2Font does not know
             return letters <= set(map(chr, FT2Font(path).get_charmap()))
         return False
 
@@ -124,15 +124,15 @@ def font_with(letters: frozenset[str]) -> str | None:
 
 
 def scatter(fake: Tensor, real: Tensor | None = None) -> Image.Image:
-    """Points (num, 1) or (num, 2): generated over real ones if there are any, and the generated density beside them."""
+    """Points (num, 1) or (num, 2): generated ones drawn over real ones, if given, beside the generated density."""
     from matplotlib.figure import Figure
 
     sets = [
         (points.cpu().numpy(), name) for points, name in ((real, "real"), (fake, "generated")) if points is not None
     ]
-    fake, real = sets[-1][0], sets[0][0]  # without reals the generated points say how far the axes go
+    fake, real = sets[-1][0], sets[0][0]  # without reals, the generated points set the axes
     figure = Figure(figsize=(9, 4.5), dpi=90)
-    figure.subplots_adjust(0.05, 0.07, 0.98, 0.92, wspace=0.12)  # a layout that fits itself draws everything twice
+    figure.subplots_adjust(0.05, 0.07, 0.98, 0.92, wspace=0.12)  # an automatic layout would draw everything twice
     points, density = figure.subplots(1, 2)
     low, high = real.min(0), real.max(0)
     margin = 0.25 * (high - low) + (high == low)
@@ -155,5 +155,5 @@ def scatter(fake: Tensor, real: Tensor | None = None) -> Image.Image:
     density.set_title("generated density")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    figure.clear()  # a figure is a cycle of references, which would stay for a while
+    figure.clear()  # a figure is a cycle of references and would stay in memory for a while
     return Image.open(buffer).convert("RGB")

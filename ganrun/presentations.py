@@ -8,11 +8,15 @@ from ganrun.game import PerRank
 
 
 class ImagePool(PerRank):
-    """Half of the fakes are earlier ones, out of a pool of `size`: Shrivastava et al. 2017, arXiv 1612.07828, sec. 2.3.
+    """Half of the fakes are earlier ones, from a pool of `size`: Shrivastava et al. 2017, arXiv 1612.07828, sec. 2.3.
 
-    As CycleGAN has it: until the pool is full each fake enters it and is shown; then with probability 1/2 a fake takes
-    the place of a random one, which is shown instead. shape: of an image, (channels, *resolution). Each process has a
+    As in CycleGAN: until the pool is full, each fake enters it and is shown. Then, with probability 1/2, a fake
+    replaces a random one of the pool, which is shown instead. Images are (channels, *resolution). Each process has a
     pool of its own, and checkpoints hold them all. Nothing is read to the host.
+
+    Example:
+        pool = ImagePool(channels=3, resolution=32, size=50)
+        real, shown = pool(real, fake)  # the same reals; fakes (batch, 3, 32, 32), some of them earlier ones
     """
 
     def __init__(self, channels: int, resolution: int | list[int], size: int = 50):

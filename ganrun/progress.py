@@ -1,4 +1,4 @@
-"""Signs of life of long stages: a bar on a terminal; elsewhere, as in a log file, a line every ten seconds."""
+"""Progress of long stages: a bar on a terminal; elsewhere, such as in a log file, a line every ten seconds."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ Clock = Callable[[], float]
 
 
 class Pace:
-    """Lets something happen at most every `seconds`. first: does the first one come at once?"""
+    """Lets something happen at most every `seconds`. first: True = the first time at once."""
 
     def __init__(self, clock: Clock = time.monotonic, *, seconds: float = SECONDS, first: bool = False):
         self.clock = clock
@@ -25,7 +25,7 @@ class Pace:
         self._last = float("-inf") if first else clock()
 
     def is_due(self) -> bool:
-        """True starts the next interval."""
+        """Is it time? If so, the next interval begins."""
         now = self.clock()
         if now - self._last < self.seconds:
             return False
@@ -34,7 +34,7 @@ class Pace:
 
 
 def time_left(done: int, total: int, seconds: float) -> str:
-    """Of `total`, when `done` took `seconds`: 1:02:03; empty while nothing is done."""
+    """Time left for the rest of `total`, when `done` took `seconds`: 1:02:03; empty while nothing is done."""
     return str(timedelta(seconds=round(seconds / done * (total - done)))) if done else ""
 
 
@@ -42,10 +42,10 @@ def tracked(
     items: Iterable[T], total: int | None, what: str, unit: str = "images", *,
     size: Callable[[T], int] = lambda item: 1, clock: Clock = time.monotonic,
 ) -> Iterator[T]:  # fmt: skip
-    """Passes `items` on and shows on stderr how far they are; a run's train.log gets the same lines.
+    """Yields `items` and shows progress on stderr; a run's train.log gets the same lines.
 
-    What is over within ten seconds leaves no line. total: how many `unit` there are, None = unknown. size: for how many
-    of them an item counts, as len of a batch.
+    Stages shorter than ten seconds print no line. total: number of `unit` in all, None = unknown. size: how many of
+    them an item counts for, such as len for batches.
     """
     console = Console(stderr=True, highlight=False, markup=False)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]

@@ -1,6 +1,6 @@
-"""Ramps: numbers that change in the course of training, wherever a parameter is annotated `float | Ramp`.
+"""Ramps: numbers that change during training, for any parameter annotated `float | Ramp`.
 
-A ramp is a pure function of `Now`: nothing of it is saved, and a resume goes on in the middle of it.
+A ramp is a pure function of `Now`: nothing is saved, and a resume continues in the middle of it.
 """
 
 import math
@@ -15,20 +15,25 @@ FIRST, LAST = Now(0, 0, 0), Now(2**62, 0, 2**62)
 
 
 class Ramp(ABC):
-    """A number that depends on where training stands."""
+    """A number that depends on where training stands.
+
+    Example:
+        weight = Linear(start=10.0, end=1.0, over=1000)
+        weight.at(Now(step=500, move=0, images=32_000))  # 5.5
+    """
 
     @abstractmethod
     def at(self, now: Now) -> float:
-        """Its value in the move of `now`."""
+        """Its value at `now`."""
 
 
 def at(value: "float | Ramp", now: Now) -> float:
-    """A number as it is, a ramp's value now."""
+    """The value of a ramp at `now`; a plain number stays as it is."""
     return value.at(now) if isinstance(value, Ramp) else value
 
 
 def bounds(value: "float | Ramp") -> tuple[float, float]:
-    """The smaller and the larger of its first and its last value; of a number twice itself."""
+    """The smaller and the larger of a ramp's first and last values; for a number, itself twice."""
     ends = at(value, FIRST), at(value, LAST)
     return min(ends), max(ends)
 
@@ -44,9 +49,9 @@ class Constant(Ramp):
 
 
 class Course(Ramp):
-    """A function of the share of `over` that has passed, in [0, 1]; afterwards it stays at its last value.
+    """A function of the share of `over` that has passed, in [0, 1]; afterwards it keeps its last value.
 
-    Its fields are, among others, over: steps or images until its last value; unit: which of them, steps or images.
+    over: steps or images until the last value. unit: which of the two, steps or images.
     """
 
     over: int
@@ -80,9 +85,9 @@ class Linear(Course):
 
 @dataclass(frozen=True)
 class ConstantThenLinear(Course):
-    """`value` up to `hold`, then in a straight line to `end`, which it reaches at `over`.
+    """Holds `value` up to `hold`, then goes in a straight line to `end`, reached at `over`.
 
-    hold: None = half of over. CycleGAN's learning rate: Zhu et al. 2017, arXiv 1703.10593, section 4.
+    hold: steps or images; None = half of over. CycleGAN's learning rate: Zhu et al. 2017, arXiv 1703.10593, section 4.
     """
 
     value: float

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ganrun.errors import UserError, one_of
 
-MOST_MOVES = 1000  # of one player in a round, which reads and holds a batch for each
+MOST_MOVES = 1000  # of one player in a round; a round reads and holds a batch for each move
 
 
 class Move(NamedTuple):
@@ -13,16 +13,20 @@ class Move(NamedTuple):
     player: str
     batch: int  # which of the round's fresh batches
     generate: bool  # generate anew before it
-    graph: bool  # ... with a graph, because a generating player will use this generation
+    graph: bool  # ... with a graph, since a generating player will use this generation
 
 
 class Schedule:
     """Moves per round, in order: {"discriminator": 5, "generator": 1} is WGAN's n_critic = 5.
 
     Each move takes a fresh batch: reals and noise. With `share` the first move of the next player keeps the previous
-    move's batch and generation, which saves a pass of the generator and changes no expected gradient. Without it every
-    player draws anew, as algorithm 1 of WGAN (arXiv 1701.07875) and of WGAN-GP (1704.00028) has it. After a generating
-    player has moved, its outputs are generated again, unless `reuse_stale`.
+    move's batch and generation, which saves a generator pass and changes no expected gradient. Without it every player
+    draws anew, as in algorithm 1 of WGAN (arXiv 1701.07875) and of WGAN-GP (1704.00028). After a generating player has
+    moved, its outputs are generated again, unless `reuse_stale`.
+
+    Example:
+        schedule = Schedule({"discriminator": 5, "generator": 1})
+        moves = schedule.plan({"discriminator": False, "generator": True})  # six moves on five batches
     """
 
     def __init__(self, moves: dict[str, int], *, share: bool = True, reuse_stale: bool = False):
@@ -42,7 +46,7 @@ class Schedule:
         return sum(self.moves.values()) - (len(self.moves) - 1 if self.share else 0)
 
     def plan(self, generates: dict[str, bool]) -> list[Move]:
-        """The moves of one round. `generates` says of each player whether its move needs the generation's graph."""
+        """The moves of one round. generates: for each player, does its move need the graph of the generation?"""
         unknown = [name for name in self.moves if name not in generates]
         for name in unknown + [name for name in generates if name not in self.moves]:
             raise UserError(f"schedule.{name}: every player moves and no other; {one_of(generates, name)}")

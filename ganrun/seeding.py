@@ -1,4 +1,4 @@
-"""Randomness by position: what step k or position p draws depends on the seed and k or p alone.
+"""Randomness by position: what step k or position p draws depends only on the seed and on k or p.
 
 So a resumed run repeats an uninterrupted one without any saved generator state.
 """
@@ -16,7 +16,7 @@ def derive(*parts: int | str) -> int:
 
 
 def of_attempt(seed: int, attempt: int) -> int:
-    """The seed of a stream after so many rollbacks, so that the same path is not replayed; before the first, `seed`."""
+    """The seed after `attempt` rollbacks, so that the same path is not replayed; with none it is `seed` itself."""
     return derive(seed, "attempt", attempt) if attempt else seed
 
 
@@ -33,7 +33,7 @@ def seed_default_generators(seed: int) -> None:
 
 
 def uniform_at(positions: np.ndarray, seed: int) -> np.ndarray:
-    """A number in [0, 1) for each int64 position, the same wherever and whenever it is asked for.
+    """A number in [0, 1) for each int64 position, the same on every call and in every process.
 
     SplitMix64's finaliser over position and seed: Steele et al. 2014, "Fast splittable pseudorandom number generators".
     """

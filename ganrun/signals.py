@@ -1,4 +1,4 @@
-"""Signals are noted, to be acted on between two steps; SLURM is asked to run a job again. Imports nothing heavy."""
+"""Notes signals, to act on them between two steps, and asks SLURM to requeue a job. Imports nothing heavy."""
 
 import logging
 import os
@@ -15,15 +15,15 @@ from typing import Any
 log = logging.getLogger("ganrun")
 # SLURM sends USR1 before a job's time is up
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-ECHO = 0.5  # seconds in which a second Ctrl-C is the first one, passed on once more by a wrapper
+ECHO = 0.5  # seconds within which a second Ctrl-C counts as the first one, repeated by a wrapper
 
 
 class Signals:
-    """Within `with Signals() as signals:` the first of SIGNALS is noted as `received`; a second Ctrl-C ends it all.
+    """Within `with Signals() as signals:` the first of SIGNALS is noted as `received`; a second Ctrl-C quits at once.
 
-    In another thread than the main one nothing is noted.
+    Outside the main thread nothing is noted.
 
-    One within another, a run's within its sweep's, starts from what the outer one has noted and hands on what it notes.
+    They nest, a run's within its sweep's: the inner one starts with what the outer one noted, and passes on its own.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Signals:
     def _note(self, number: int, frame) -> None:
         if self.received is None:
             self.received, self._since = number, time.monotonic()
-            with suppress(OSError):  # the terminal may be what went away
+            with suppress(OSError):  # the terminal itself may be gone
                 os.write(2, f"ganrun: {name(number)}: finishing the step and saving; Ctrl-C quits at once\n".encode())
         elif number == signal.SIGINT and time.monotonic() - self._since > ECHO:
             signal.signal(number, signal.SIG_DFL)
@@ -61,13 +61,13 @@ class Signals:
 
 
 def in_main_thread() -> bool:
-    """Only there does Python set signal handlers: a notebook's widget or a web page may train elsewhere."""
+    """Python sets signal handlers only there; a notebook widget or a web page may train in another thread."""
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def terminated() -> Iterator[None]:
-    """Within it SIGTERM removes half a file, as Ctrl-C does; another thread than the main one gets no signals."""
+    """Within it SIGTERM removes half-written files, as Ctrl-C does. Other threads than the main one get no signals."""
     if not in_main_thread():
         yield
         return
@@ -79,7 +79,7 @@ def terminated() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """From now on this process ends as soon as the one that started it does, however that happens."""
+    """From now on this process ends as soon as its parent does, however that happens."""
 
     def wait() -> None:
         parent_process().join()
@@ -93,7 +93,7 @@ def name(number: int) -> str:
 
 
 def requeue() -> str:
-    """Asks SLURM to run this job again; says what came of it."""
+    """Asks SLURM to run this job again; returns the outcome in words."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return "not requeued: this is no SLURM job"

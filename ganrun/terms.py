@@ -1,8 +1,7 @@
-"""Terms: what a player also minimises that is neither a loss on logits nor a penalty on the critic.
+"""Terms: further losses of a player, other than those on logits and the penalties on the critic.
 
-A term is called as (recipe, judge, batch, generated) -> scalar. `players` names those whose loss it joins; of their
-losses it takes the place of those that `replaces` names, which are then only logged. It acts in steps where it is
-`due`.
+A term is called as (recipe, judge, batch, generated) -> scalar. `players` names the players whose loss it joins.
+`replaces` names the losses that it replaces; those are then only logged. It acts in steps in which it is `due`.
 """
 
 from torch import Tensor, nn
@@ -22,8 +21,12 @@ def feature_distance(real: Tensor, fake: Tensor) -> Tensor:
 class FeatureMatching(Lazy):
     """The generator matches the mean features of the layer before the discriminator's last one.
 
-    key: the generated output that is compared with batch["real"]. replace: it is the generator's whole objective, in
-    place of the adversarial loss, as in Salimans et al. 2016; False = it is added.
+    key: the generated output that is compared with batch["real"]. replace: True = it replaces the adversarial loss as
+    the generator's whole objective, as in Salimans et al. 2016; False = it is added.
+
+    Example:
+        recipe = GAN(generator, adversary, terms={"feature-matching": FeatureMatching(weight=1.0)})
+        recipe.players()["generator"].losses(batch, recipe.generate(batch)).terms  # adversarial, feature-matching
     """
 
     players = ("generator",)
@@ -51,7 +54,7 @@ def absolute_error(x: Tensor, y: Tensor) -> Tensor:
 class L1(Lazy):
     """Distance of an output from its true counterpart: Isola et al. 2017, arXiv 1611.07004, eq. 3.
 
-    weight: the paper's lambda. key: the generated output. target: the key of the data that it should equal.
+    weight: the paper's lambda. key: the generated output. target: the key of the data that the output should equal.
     """
 
     players = ("generator",)
@@ -68,9 +71,9 @@ class L1(Lazy):
 
 
 class Cycle(Lazy):
-    """There and back again gives the same image, in both directions: Zhu et al. 2017, arXiv 1703.10593, eq. 2.
+    """Translating there and back gives the same image, in both directions: Zhu et al. 2017, arXiv 1703.10593, eq. 2.
 
-    weight: the paper's lambda. The recipe is a CycleGAN.
+    weight: the paper's lambda. Needs a CycleGAN recipe.
     """
 
     players = ("generator",)
@@ -87,7 +90,7 @@ class Cycle(Lazy):
 class Identity(Lazy):
     """A generator leaves images of its target domain as they are: Zhu et al. 2017, arXiv 1703.10593, section 5.2.
 
-    weight: half of the cycle's in the paper. Both domains need the same number of channels. The recipe is a CycleGAN.
+    weight: in the paper half of the cycle's. Both domains need the same number of channels. Needs a CycleGAN recipe.
     """
 
     players = ("generator",)
@@ -104,14 +107,14 @@ class Identity(Lazy):
 
 
 def named(tensors: Batch, setting: str, key: str) -> Tensor:
-    """Raises UserError for a key that is not there. setting: which named it."""
+    """tensors[key]. Raises UserError if there is no such key. setting: the config key that named it."""
     if key not in tensors:
         raise UserError(f"{setting}={key}: there is no such key; {one_of(tensors, key)}")
     return tensors[key]
 
 
 def both_ways(recipe: Recipe, term: str) -> tuple[nn.Module, nn.Module]:
-    """A CycleGAN's generators. Raises UserError for another recipe."""
+    """A CycleGAN's two generators. Raises UserError for any other recipe."""
     if not (hasattr(recipe, "a2b") and hasattr(recipe, "b2a")):
         raise UserError(f"term.{term}: it needs two generators a2b and b2a, as in model=cyclegan; leave {term} out")
     return recipe.a2b, recipe.b2a

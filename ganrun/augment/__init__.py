@@ -1,1 +1,1 @@
-"""What happens to images, real and fake alike, on their way into the discriminator."""
+"""Changes to images, real and fake alike, on their way into the discriminator."""

@@ -12,7 +12,11 @@ class InstanceNoise(Timed):
     """Adds N(0, std^2), std falling linearly to 0: Sønderby et al. 2017, arXiv 1610.04490, section 3.
 
     std: standard deviation at step 0, in units of the data's value range. decay_steps: steps until it is 0; None = std
-    does not fall, or is a ramp that says how.
+    stays constant, or follows its own ramp.
+
+    Example:
+        noise = InstanceNoise(std=0.1, decay_steps=2000)
+        noisy = noise(images)  # (batch, C, H, W); the training module tells it the step
     """
 
     def __init__(self, std: float | Ramp, decay_steps: int | None):

@@ -1,1 +1,1 @@
-"""What looks at training from outside: logs, pictures, scores, checkpoints, signals."""
+"""What watches training from outside: logs, pictures, scores, checkpoints, signals."""

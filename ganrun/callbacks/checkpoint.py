@@ -1,4 +1,4 @@
-"""When a run's checkpoints and its generator file are written, and which of them stay."""
+"""When a run's checkpoints and its generator file are written, and which are kept."""
 
 import io
 import time
@@ -17,7 +17,7 @@ from ganrun.files.storage import link, writing
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's way to files: writes them whole or not at all; what it reads was read and checked before."""
+    """Lightning's access to checkpoint files: writes them whole or not at all; reading returns the checked content."""
 
     def __init__(self, content: dict[str, Any] | None):
         super().__init__()
@@ -31,7 +31,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def check_states(states: dict[str, Any]) -> None:
-    """Raises UserError for a callback's state that no resume could read."""
+    """Raises UserError if a resume could not read a callback's state."""
     for name, state in states.items():
         buffer = io.BytesIO()
         try:
@@ -44,12 +44,17 @@ def check_states(states: dict[str, Any]) -> None:
 
 
 class Checkpoints(pl.Callback):
-    """Saves step-<n>.ckpt every `every` steps (0 = only at the end) and keeps the newest `keep` of them (null = all).
+    """Saves step-<n>.ckpt every `every` steps and keeps the newest `keep` of them.
 
-    last.ckpt is the newest state, the same file as the newest step's; after a run it is the final one, saved when all
-    pictures and scores are. export: writes the generator file, here beside each step's checkpoint. about: what a
-    checkpoint says of its run. seconds: of training before this process. discards: is the present state given up, so
-    that it must not be saved?
+    last.ckpt is the newest state, the same file as the newest step's. After a run it is the final state, saved once
+    all pictures and scores are.
+
+    every:    steps between checkpoints; 0 = only at the end
+    keep:     number of step-<n>.ckpt that stay; None = all
+    export:   writes the generator file, called beside each step's checkpoint
+    about:    what a checkpoint says about its run
+    seconds:  of training before this process
+    discards: is the current state given up, so that it must not be saved?
     """
 
     def __init__(
@@ -66,11 +71,11 @@ class Checkpoints(pl.Callback):
 
     @property
     def seconds(self) -> float:
-        """Of training so far."""
+        """Seconds of training so far."""
         return time.perf_counter() - self._began
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
-        trainer.logger.experiment.flush()  # TensorBoard's: a resume will not log again what came before a checkpoint
+        trainer.logger.experiment.flush()  # TensorBoard's: a resume does not log again what came before a checkpoint
         check_states(checkpoint["callbacks"])
         now = {
             "format": FORMAT,
@@ -92,7 +97,7 @@ class Checkpoints(pl.Callback):
             trainer.save_checkpoint(self.run.last)
 
     def _save_step(self, trainer) -> bool:
-        """Saves step-<n>.ckpt and makes it last.ckpt, if one is due; then, and not before, old ones go."""
+        """Saves step-<n>.ckpt and makes it last.ckpt, if one is due; only then removes old ones."""
         step = trainer.global_step
         if not self.every or step % self.every:
             return False

@@ -16,7 +16,7 @@ from ganrun.files.storage import replacing, writing
 
 
 class TensorBoard(TensorBoardLogger):
-    """In the folder of that very name: Lightning's own takes `$HOME` or `~` in it for a variable."""
+    """Keeps the folder's name as it is: Lightning's own logger expands `$HOME` and `~` in it."""
 
     @property
     def log_dir(self) -> str:
@@ -26,7 +26,7 @@ class TensorBoard(TensorBoardLogger):
 class MetricsFile(Logger):
     """metrics.jsonl: one line for each logged step and each evaluation.
 
-    start: the step a resumed run starts from; later lines are dropped, since they will be written again.
+    start: step that a resumed run starts from; later lines are dropped, since they will be written again.
     """
 
     name = version = None
@@ -54,7 +54,7 @@ class MetricsFile(Logger):
 
 
 def step_of(line: str) -> int:
-    """The step that a line of metrics.jsonl is about; -1 if it is torn, or none of ours."""
+    """The step of a line of metrics.jsonl; -1 if the line is cut off or not ganrun's."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
@@ -62,12 +62,12 @@ def step_of(line: str) -> int:
 
 
 class Log(pl.Callback):
-    """Logs every player's terms and the images/s: real images taken into training, over all devices."""
+    """Logs every player's terms and the images/s, which counts real images used for training, over all devices."""
 
     def __init__(self, every: int):
         self.every = every
         self.latest: dict[str, float] = {}
-        self.step = 0  # that `latest` is about
+        self.step = 0  # of `latest`
         self.images_per_second = 0.0  # since the start
         self._mark: tuple[float, int] | None = None
         self._begin = (0.0, 0)

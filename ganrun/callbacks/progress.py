@@ -15,9 +15,9 @@ log = logging.getLogger("ganrun")
 
 
 class ShowProgress(pl.Callback):
-    """Shows what `scalars` last read; reads nothing itself, and writes lines in steps that log alone.
+    """Shows what `scalars` last read. It reads nothing itself, and prints lines only in steps that log.
 
-    scores: the last ones, by name. job: begins each line, as in sweeps.
+    scores: returns the last scores, by name. job: text at the start of each line, used in sweeps.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ShowProgress(pl.Callback):
 
 
 def adversarial(scalars: Mapping[str, float]) -> dict[str, float]:
-    """Each player's adversarial loss, the sum of all its games."""
+    """Each player's adversarial loss, summed over its games."""
     found: dict[str, float] = {}
     for key, value in scalars.items():
         player, _, term = key.partition("/")

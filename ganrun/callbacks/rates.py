@@ -10,7 +10,7 @@ from ganrun.ramps import Ramp
 
 
 class Rates(pl.Callback):
-    """Every `every` steps those that acted in the round that ends: <player>/lr, <part>/<name of a ramp>, ema/decay."""
+    """Every `every` steps logs the values used in this round: <player>/lr, <part>/<name of a ramp>, ema/decay."""
 
     def __init__(self, every: int):
         self.every = every
@@ -28,7 +28,7 @@ class Rates(pl.Callback):
 
 
 def ramps(recipe: nn.Module) -> dict[str, float]:
-    """The present value of each ramp by its part's name, such as r1/weight; by its whole path where two have one."""
+    """The current value of each ramp by its part's name, such as r1/weight; by the full path if names clash."""
     parts = [(path, module) for path, module in recipe.named_modules() if isinstance(module, Timed)]
     times = Counter(path.rpartition(".")[2] for path, _ in parts)
     return {

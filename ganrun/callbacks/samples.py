@@ -23,7 +23,7 @@ CHUNK = 64  # examples a pass
 class Samples(pl.Callback):
     """Draws every `every` steps (0 = only at the end). num: images in a grid.
 
-    conditional: a column for each class in classes_in_grid.
+    conditional: True = a column for each class in classes_in_grid.
     """
 
     def __init__(self, run: RunDir, datamodule: GANDataModule, *, every: int, num: int, conditional: bool):
@@ -39,7 +39,7 @@ class Samples(pl.Callback):
         self._given: list[Batch] = []  # examples that panels show
         self._last: Image.Image | None = None  # the newest picture and the step it shows
         self._last_step = -1
-        self.label = torch.tensor(shown)[torch.arange(self.num) % self.columns] if shown else None  # a column a class
+        self.label = torch.tensor(shown)[torch.arange(self.num) % self.columns] if shown else None  # a column per class
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.is_global_zero and self.every and trainer.global_step % self.every == 0:
@@ -65,7 +65,7 @@ class Samples(pl.Callback):
         return self.data.picture(fake, self.real, columns=self.columns, names=self.names)
 
     def _panels(self, pl_module) -> Image.Image:
-        """A few examples, each as a group of images side by side: what went in, what came out, what was wanted."""
+        """A few examples, each as a group of images side by side: the input, the output, the target."""
         panels = pl_module.recipe.panels
         num = min(len(self.data), max(1, self.num // len(panels)))
         self._given = self._given or list(self.datamodule.examples(num, CHUNK))
@@ -75,7 +75,7 @@ class Samples(pl.Callback):
 
 
 def classes_in_grid(data: Data, num: int) -> list[int]:
-    """The classes that have a column in a grid of about `num` images, in their order; of many those evenly spaced."""
+    """The classes with a column in a grid of about `num` images, in order; evenly spaced ones if there are many."""
     order = by_number(data.classes)
     return spaced(order, most_classes(num, data.shape[-2:])) if len(data.shape) == 3 else order
 

@@ -1,4 +1,4 @@
-"""Scores in training, the best checkpoint and generator by one of them, and an end when it no longer improves."""
+"""Scores in training, the best checkpoint and generator by one of them, and early stopping."""
 
 import json
 import logging
@@ -19,13 +19,17 @@ CHUNK = 256  # samples a forward pass
 
 
 class Evaluate(pl.Callback):
-    """Every `every` steps (0 = only at the end) scores fakes of the averaged weights; changes nothing of the training.
+    """Every `every` steps scores fakes of the averaged weights; does not affect the training.
 
-    Keeps checkpoints/best.ckpt by the metric `best_by`, None = the first, and lets `export` write the generator then:
-    the best scores are those of these weights, of every metric, since no other step's weights are kept for them.
-    patience: training ends after so many scores in a row without a better one, None = never. ends: does this step end
-    training, so that it is not scored? doubts: is the present state suspected of a collapse, so that it does not take
-    the place of another?
+    Keeps checkpoints/best.ckpt by one metric, and has the generator written at the same time. The best scores of every
+    metric are those of these weights, since no other step's weights are kept for them.
+
+    every:    steps between scores; 0 = only at the end
+    export:   writes the generator
+    best_by:  name of the metric that decides; None = the first
+    patience: scores in a row without a better one after which training ends; None = never
+    ends:     does this step end training, so that it is not scored?
+    doubts:   is the current state suspected of a collapse, so that it must not become the best one?
     """
 
     def __init__(
@@ -42,10 +46,14 @@ class Evaluate(pl.Callback):
         self.ends, self.doubts = ends, doubts
         self.last: dict[str, Any] = {}  # step and scores
         self.best: dict[str, Any] = {}  # step and scores of best.ckpt
-        self.found_every = [every]  # the best of scores how far apart; further ones if a resume has changed it
+        self.found_every = [every]  # steps between the scores that have been compared; resumes may add others
         self.waited = 0  # scores since the best one
+<<<<<<< HEAD
         self.gives_up: str | None = None  # why a search ends the run here
         self._had: dict[str, Any] = {}  # how the best scores before a resume were made and chosen
+=======
+        self._had: dict[str, Any] = {}  # protocols and choice of the best scores before a resume
+>>>>>>> main
 
     def state_dict(self) -> dict[str, Any]:
         made = {"best_by": self.best_by, "protocols": self.scorer.protocols, "every": self.found_every}
@@ -65,11 +73,11 @@ class Evaluate(pl.Callback):
     def on_train_start(self, trainer, pl_module) -> None:
         if self._had:
             self._forget_unlike()
-        if self.ended:  # before a kill, and nobody was left to write it down
+        if self.ended:  # it ended just before a kill, which left no time to record it
             trainer.should_stop = True
 
     def _forget_unlike(self) -> None:
-        """Scores before a resume that do not compare with those to come."""
+        """Drops scores from before a resume that do not compare with new ones."""
         now, had = self.scorer.protocols, self._had["protocols"]
         unlike = {name: difference(had.get(name, {}), now[name]) for name in now}
         for name in [name for name in self.best if unlike.get(name)]:
@@ -113,7 +121,7 @@ class Evaluate(pl.Callback):
 
     @property
     def ended(self) -> str | None:
-        """Why there is nothing left to hope for."""
+        """Why patience has run out; None if it has not."""
         if self.patience is None or self.waited < self.patience:
             return None
         since = f" than at step {self.best['step']:,}" if self.best else ""

@@ -1,4 +1,4 @@
-"""What ends training between two steps: a signal, or numbers that are no longer finite. All processes see it alike."""
+"""What ends training between two steps: a signal, or numbers that are not finite; the same in all processes."""
 
 from typing import NamedTuple
 
@@ -27,10 +27,10 @@ class Sent(NamedTuple):
 class Watch(pl.Callback):
     """Stops after the step in which `signals` noted one; raises NotFinite for NaN and infinity, before all else.
 
-    The host never waits for a step's numbers, except in steps that log, draw, score or save (intervals: how often, 0 =
-    never), before they do. On a GPU it thus learns of them a few steps late, but nothing is saved meanwhile. Weights
-    are looked at in those steps alone, losses and gradients in all: what a bad weight does to a gradient is seen one
-    step later. Processes agree over a group of their own, on the CPU.
+    intervals: steps between logs, pictures, scores and checkpoints, 0 = never. Only in those steps, before they happen,
+    does the host wait for a step's numbers. On a GPU it thus learns of bad numbers a few steps late, but nothing is
+    saved in between. Weights are checked in those steps alone, losses and gradients in all: the effect of a bad weight
+    on a gradient is seen one step later. Processes agree over a group of their own, on the CPU.
     """
 
     def __init__(self, signals: Signals, intervals: tuple[int, ...]):
@@ -41,7 +41,7 @@ class Watch(pl.Callback):
         self._group = None
 
     def setup(self, trainer, pl_module, stage) -> None:
-        trainer._signal_connector.register_signal_handlers = lambda: None  # Lightning's would end a run elsewhere
+        trainer._signal_connector.register_signal_handlers = lambda: None  # Lightning's would end a run at other points
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
 
@@ -56,19 +56,19 @@ class Watch(pl.Callback):
             trainer.should_stop = True
 
     def on_train_end(self, trainer, pl_module) -> None:
-        if not self.due:  # a signal ended it in a step that has not looked at weights
+        if not self.due:  # a signal ended it in a step that did not check the weights
             norms = {f"{player}/weight_norm": pl_module.weight_norm(player) for player in pl_module.players}
             self.sent.append(send(trainer.global_step, norms))
         self._heed(wait=True)
 
     def _heed(self, *, wait: bool) -> bool:
-        """Raises NotFinite if any process has found something; has any of them received a signal?"""
+        """Has any process received a signal? Raises NotFinite if any of them has found a bad number."""
         found, received = self.look(wait=wait), self.signals.received
         if self._group is not None:
             seen = torch.tensor([received or 0, found is not None])
             distributed.all_reduce(seen, distributed.ReduceOp.MAX, group=self._group)
             received = int(seen[0]) or None
-            self.signals.received = self.signals.received or received  # one of just now is agreed on in the next step
+            self.signals.received = self.signals.received or received  # a newer signal is agreed on in the next step
             if seen[1]:
                 every: list[str | None] = [None] * distributed.get_world_size()
                 distributed.all_gather_object(every, found, group=self._group)
@@ -78,7 +78,7 @@ class Watch(pl.Callback):
         return received is not None
 
     def look(self, *, wait: bool) -> str | None:
-        """The first number that is not finite among those that are here, or among all."""
+        """The first number that is not finite, among those that have arrived. wait: True = among all."""
         while self.sent and (wait or self.sent[0].is_here):
             step, names, values, arrived = self.sent.pop(0)
             if arrived:

@@ -1,1 +1,1 @@
-"""Watching for a collapse: what is seen, what counts, what follows."""
+"""Watching for a collapse: the signs, the rules, and the consequences."""

@@ -1,21 +1,21 @@
-"""What counts as a collapse: rules over a few numbers, and what is seen in words. Knows no tensor and no trainer.
+"""What counts as a collapse: rules over a few numbers, and their findings in words. No tensors, no trainer.
 
-The limits are chosen by measurement; tests/test_collapse.py holds the runs that they were measured on.
+The limits were chosen by measurement; tests/test_collapse.py holds the runs used for it.
 """
 
 from ganrun.collapse.diversity import Diversity
 
 LEAST_SPREAD = 0.125  # of the reals'
-MOST_TWINS = 0.8  # share of the fakes; a generator that knows 100 images by heart has 0.92 among 256, 1,000 have 0.22
+MOST_TWINS = 0.8  # share of the fakes; of 256 fakes 0.92 if a generator knows 100 images by heart, 0.22 for 1,000
 LOST_REACH = 0.6  # of the reals' own
-LEAST_REACH = 0.25  # of the reals' own, at some time: less cannot be lost
-KNOWN_REACH = 0.25  # of the reals: below it, neighbours say nothing about these data
+LEAST_REACH = 0.25  # of the reals' own; a reach that was never this large cannot be lost
+KNOWN_REACH = 0.25  # of the reals; below it, neighbours say nothing about these data
 LEAST_LOSS = 0.005  # of the discriminator's loss at chance
-START = 4  # times the patience for fakes that never were diverse: they begin alike
+START = 4  # factor of the patience for fakes that were never diverse: all fakes start out alike
 
 
 def sameness(seen: Diversity, best_reach: float) -> list[str]:
-    """What says that the fakes are too much alike. best_reach: so far, this look included."""
+    """Signs that the fakes are too much alike. best_reach: the largest so far, this look included."""
     signs = []
     if min(seen.pixel_spread, seen.feature_spread) < LEAST_SPREAD:
         pixels, features = seen.pixel_spread, seen.feature_spread
@@ -30,19 +30,19 @@ def sameness(seen: Diversity, best_reach: float) -> list[str]:
 
 
 def is_out_of_reach(now: float, best: float, real: float) -> bool:
-    """Has reach fallen from its best by most of what reals have? Not where even neighbours among reals say nothing, as
-    in spaces of many dimensions, nor before the fakes have got anywhere.
+    """Has reach fallen from its best by most of the reals' own reach? False where even neighbours among reals say
+    nothing, as in spaces of many dimensions, and before the fakes have had any reach.
     """
     return real >= KNOWN_REACH and best >= LEAST_REACH * real and now < best - LOST_REACH * real
 
 
 def is_saturated(loss: float, chance: float) -> bool:
-    """Is a discriminator's loss next to nothing beside what it is at chance? Not if that is 0, as for Wasserstein."""
+    """Is a discriminator's loss tiny beside its value at chance? False if that is 0, as for Wasserstein."""
     return chance > 0 and loss < LEAST_LOSS * chance
 
 
 def is_lost(first: float, best: float, now: float, *, lower: bool) -> bool:
-    """Is a score far worse than the best: by a factor of 2, and by more than half of what was gained since the first?
+    """Is a score far worse than the best: by a factor of 2, and by over half of the gain since the first?
 
     lower: is lower better?
     """

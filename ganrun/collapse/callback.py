@@ -1,4 +1,4 @@
-"""Watches for a collapse: the fakes' diversity, the discriminator's loss, the score's course; says what it sees."""
+"""Watches for a collapse: the fakes' diversity, the discriminator's loss, the course of the score."""
 
 import logging
 import math
@@ -25,15 +25,22 @@ log = logging.getLogger("ganrun")
 
 
 class Collapse(pl.Callback):
-    """Every `every` steps looks at `num` fakes of a fixed noise, as the live weights make them, beside as many reals.
+    """Every `every` steps compares `num` fakes of a fixed noise, made by the live weights, with as many reals.
 
-    The live weights, since their average shows a collapse hundreds of steps later. Changes no weight and no draw of the
-    training. A kind of collapse that `patience` looks or scores in a row show is a finding, told once until it is over.
+    It uses the live weights, since their average shows a collapse hundreds of steps later. It changes no weight and no
+    draw of the training. A kind of collapse that shows in `patience` looks or scores in a row is a finding, reported
+    once until it is over. The callback comes before Evaluate, so that every checkpoint holds its state of that step;
+    a score is thus seen one step later.
 
-    action: what follows a finding; stop and rollback end the fit after the step. None = does not look. rollbacks: at
-    most so many, then it stops. score, lower: the score to follow, None = none, and is lower better? best: the step
-    of the checkpoint that a rollback returns to, None if there is none. It comes before Evaluate, so that every
-    checkpoint holds its state of that step; a score is thus seen one step later.
+    best:      returns the step of the checkpoint that a rollback goes back to, None if there is none
+    action:    what follows a finding: warn, stop or rollback; the last two end the fit after the step; None = no looks
+    every:     steps between looks
+    num:       fakes, and reals, in a look
+    patience:  looks or scores in a row that must show a collapse
+    rollbacks: at most this many; then the run stops
+    lr_factor: multiplies the learning rates at each rollback
+    score:     name of the score to follow; None = none
+    lower:     is a lower score better?
     """
 
     def __init__(
@@ -46,11 +53,11 @@ class Collapse(pl.Callback):
         self.rollbacks, self.lr_factor = rollbacks, lr_factor
         self.score, self.lower = score, lower
         self.findings: list[dict[str, Any]] = []
-        self.ends: str | None = None  # how this fit ends by a finding: stop or rollback
-        self._reals: tuple[Reals, list[Batch] | None] | None = None  # and what fakes are made from
+        self.ends: str | None = None  # how a finding ends this fit: stop or rollback
+        self._reals: tuple[Reals, list[Batch] | None] | None = None  # and what the fakes are made from
         self._streaks: dict[str, int] = {}  # looks or scores in a row, by kind
         self._memory: dict[str, Any] = {"reach": None, "diverse": False, "first": None, "best": None, "scored": 0}
-        self._memory["of"] = None  # the score whose course it is, and its protocol
+        self._memory["of"] = None  # name and protocol of the score that is followed
 
     def state_dict(self) -> dict[str, Any]:
         return {"findings": self.findings, "streaks": dict(self._streaks), "ends": self.ends, **self._memory}
@@ -62,24 +69,24 @@ class Collapse(pl.Callback):
         self._memory = state
 
     def after_rollback(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The state that is saved in place of `state`, the best checkpoint's: findings survive, and patience is new."""
+        """The state to save in place of `state`, which the best checkpoint has: findings stay, patience starts anew."""
         return state | {"findings": self.findings, "streaks": {}, "ends": None}
 
     @property
     def doubts(self) -> bool:
-        """Would a rollback to the present state return to what may be the beginning of a collapse?"""
+        """Might the current state be the beginning of a collapse, so that no rollback should return to it?"""
         return self.action == "rollback" and any(self._streaks.get(kind) for kind in ("diversity", "discriminator"))
 
     def on_train_start(self, trainer, pl_module) -> None:
         self._follow()
         self.ends = trainer.strategy.broadcast(self.ends)
-        if self.ends:  # before a kill, and nobody was left to write it down
+        if self.ends:  # it ended just before a kill, which left no time to record it
             trainer.should_stop = True
-        if self.findings and trainer.is_global_zero:  # a rollback has cut them off the curves
+        if self.findings and trainer.is_global_zero:  # a rollback has cut them from the curves
             trainer.logger.experiment.add_text("collapse", self._all_told(), trainer.global_step)
 
     def _follow(self) -> None:
-        """Starts a course of the score anew, if what was followed before a resume does not compare."""
+        """Starts to follow the score anew if the one from before a resume does not compare."""
         of = {"score": self.score} | self.evaluate.scorer.protocols.get(self.score, {})
         if self._memory["of"] and difference(self._memory["of"], of):
             self._memory |= {"first": None, "best": None}
@@ -96,12 +103,12 @@ class Collapse(pl.Callback):
 
     def on_train_end(self, trainer, pl_module) -> None:
         last = trainer.global_step == trainer.max_steps or self.evaluate.ended
-        if self.action is not None and last and not self.ends:  # no step will see the last score
+        if self.action is not None and last and not self.ends:  # no later step will see the last score
             self._heed(trainer, pl_module, self._new_score(trainer))
 
     def _look(self, trainer, pl_module) -> list[tuple[str, int, str, int]]:
         numbers = (saturation(pl_module), self._diversity(pl_module)) if trainer.is_global_zero else None
-        shares, seen = trainer.strategy.broadcast(numbers)  # all processes decide alike
+        shares, seen = trainer.strategy.broadcast(numbers)  # so that all processes decide alike
         numbers = {f"collapse/{name}_loss_share": share for name, share in shares.items()}
         numbers |= {f"collapse/{name}": value for name, value in (seen._asdict() if seen else {}).items()}
         for logger in trainer.loggers if numbers else ():
@@ -128,7 +135,7 @@ class Collapse(pl.Callback):
         output, like = next(iter(pl_module.recipe.compared.items()))
         if self._reals is None:
             examples = self.datamodule.reals(self.num)
-            device = "cpu" if pl_module.device.type == "mps" else pl_module.device  # the one without fp64
+            device = "cpu" if pl_module.device.type == "mps" else pl_module.device  # mps has no fp64
             wanted = ("label", *pl_module.recipe.needs)
             given = {key: value for key, value in examples.items() if key in wanted}
             self._reals = Reals(examples[like].to(device)), in_parts(given, CHUNK) if given else None
@@ -140,7 +147,7 @@ class Collapse(pl.Callback):
             return reals.compare(fake)
 
     def _new_score(self, trainer) -> list[tuple[str, int, str, int]]:
-        """What the score says, if there is one that has not been seen; one that is not finite says nothing."""
+        """What a new score says, if there is one; a score that is not finite says nothing."""
         last, memory = self.evaluate.last, self._memory
         if self.score is None or last.get("step", 0) <= memory["scored"] or self.score not in last:
             return []
@@ -154,7 +161,7 @@ class Collapse(pl.Callback):
         return [("score", last["step"], text if is_lost(first, best, now, lower=self.lower) else "", self.patience)]
 
     def _heed(self, trainer, pl_module, seen: list[tuple[str, int, str, int]]) -> None:
-        """Counts, and acts on what is seen often enough. seen: kind, step, in words or "", how often is enough."""
+        """Counts signs, and acts on those seen often enough. seen: (kind, step, words or "", how often is enough)."""
         found = []
         for kind, step, text, needed in seen:
             self._streaks[kind] = self._streaks.get(kind, 0) + 1 if text else 0
@@ -170,7 +177,7 @@ class Collapse(pl.Callback):
                 self._tell(trainer, self.findings[-len(found) :])
 
     def _choose(self, pl_module) -> tuple[Action, str]:
-        """What follows, and how to say it."""
+        """What follows a finding, and how to say it."""
         if self.action != "rollback":
             return self.action, ""
         done = pl_module.attempt
@@ -195,9 +202,9 @@ class Collapse(pl.Callback):
 
 
 def saturation(pl_module) -> dict[str, float]:
-    """Each adversary's last discriminator loss over what the same loss is at chance, where that is more than 0.
+    """Each adversary's last discriminator loss divided by its value at chance, if that is more than 0.
 
-    By the name of the player that moves it; if that moves several, by the adversary's own name in the recipe.
+    Keys are the player that moves the adversary, or the adversary's own name in the recipe if a player moves several.
     """
     adversaries = {path: m for path, m in pl_module.recipe.named_modules() if isinstance(m, Adversary)}
     shares = {}

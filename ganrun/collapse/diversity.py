@@ -1,4 +1,4 @@
-"""How diverse fakes are beside reals: spread, near twins, reach. Pure functions of vectors; no trained network."""
+"""How diverse fakes are compared with reals: spread, near twins, reach. Pure functions; no trained network."""
 
 import math
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from torch.nn.functional import adaptive_avg_pool2d, leaky_relu
 
 from ganrun.seeding import rng_for
 
-SIDE = 32  # pixels; larger images are looked at this small
-NEAR = 0.25  # of the reals' typical distance to their nearest neighbour: nearer ones are twins
+SIDE = 32  # pixels; larger images are shrunk to this side
+NEAR = 0.25  # of the reals' typical distance to their nearest neighbour; samples nearer than that are twins
 
 
 class Diversity(NamedTuple):
-    """Of fakes beside as many reals."""
+    """The diversity of fakes, compared with as many reals."""
 
     pixel_spread: float
     feature_spread: float
@@ -32,14 +32,14 @@ def total_variance(x: Tensor) -> Tensor:
 def spread(real: Tensor, fake: Tensor) -> Tensor:
     """Root of the fakes' total variance over the reals'; 1 = as diverse, 0 = one image. real, fake: (num, F).
 
-    1 where the reals are all alike, so that nothing can be said.
+    Also 1 if all reals are alike, since nothing can be said then.
     """
     own = total_variance(real)
     return torch.where(own > 0, (total_variance(fake) / own).sqrt(), torch.ones_like(own))
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean, (num x num y). In fp64, where a matrix product is exact enough for rows that are nearly equal."""
+    """Euclidean distances (num x, num y). In fp64, whose products are exact enough for nearly equal rows."""
     return torch.cdist(x.double(), y.double(), compute_mode="use_mm_for_euclid_dist").float()
 
 
@@ -49,16 +49,16 @@ def neighbour_distance(x: Tensor) -> Tensor:
 
 
 def twins(x: Tensor, near: Tensor | float) -> Tensor:
-    """Share of the rows of x (num, F) that have another one nearer than `near`."""
+    """Share of the rows of x (num, F) that have another row nearer than `near`."""
     return (neighbour_distance(x) < near).float().mean()
 
 
 def reach(real: Tensor, nearest: Tensor) -> Tensor:
-    """Share of the variance of real (num, F) that is gone when each is measured from its nearest fake; at most 1.
+    """Share of the variance of real (num, F) that their nearest fakes explain; at most 1.
 
-    nearest: those distances, (num,). 0 for a single fake at the reals' mean, less for fakes that are farther off; it
-    falls with each mode that is lost. That is R^2 of a vector quantiser with the fakes as codebook. 0 where the reals
-    are all alike.
+    nearest: distance of each real to its nearest fake, (num,). The result is 0 for a single fake at the reals' mean,
+    less for fakes farther off, and falls with each lost mode. It is R^2 of a vector quantiser with the fakes as
+    codebook. 0 if all reals are alike.
     """
     own = total_variance(real)
     return torch.where(own > 0, 1 - nearest.square().mean() / own, torch.zeros_like(own))
@@ -67,7 +67,7 @@ def reach(real: Tensor, nearest: Tensor) -> Tensor:
 def random_features(x: Tensor, width: int = 32) -> Tensor:
     """Images (num, C, H, W) -> (num, F): three convolutions with random weights, the same in every run.
 
-    They see edges and where they lie, enough to tell images that are alike. Vectors stay what they are.
+    They see edges and their places, which is enough to recognise similar images. Vectors are returned as they are.
     """
     if x.dim() != 4:
         return x
@@ -79,14 +79,14 @@ def random_features(x: Tensor, width: int = 32) -> Tensor:
 
 
 def shrunk(images: Tensor) -> Tensor:
-    """Images (num, C, H, W) with means over pixels, at most SIDE a side; vectors as they are. In fp32."""
+    """Images (num, C, H, W) averaged down to at most SIDE pixels a side; vectors as they are. In fp32."""
     if images.dim() != 4:
         return images.float()
     return adaptive_avg_pool2d(images.float(), [min(SIDE, side) for side in images.shape[-2:]])
 
 
 class Reals:
-    """Reals (num, ...), at least two, and what fakes are compared with."""
+    """Reals (num, ...), at least two, with the numbers that fakes are compared with."""
 
     def __init__(self, real: Tensor):
         real = shrunk(real)
@@ -97,7 +97,7 @@ class Reals:
         self.reach = reach(self.pixels, nearest)
 
     def compare(self, fake: Tensor) -> Diversity:
-        """fake (num, ...), already `shrunk`. Reads six numbers to the host, at once."""
+        """Compares fakes (num, ...), already `shrunk`. Reads six numbers to the host, all at once."""
         pixels = fake.flatten(1)
         values = (
             spread(self.pixels, pixels),

@@ -1,1 +1,1 @@
-"""One file a command, `run(args)` in each; the first line of its docstring is its help."""
+"""One folder for each command, with `run(args)`; the first line of its docstring is its help."""

@@ -1,1 +1,1 @@
-"""Configs: groups and options, Hydra, checks, how places are typed, which classes a file may name."""
+"""Configs: groups and options, Hydra, checks, paths as typed, and the classes that a file may name."""

@@ -1,4 +1,4 @@
-"""Checks a composed config, so that no key is ignored in silence: names the key, what was got and what is valid."""
+"""Checks a composed config, so that no key is silently ignored; errors name the key, the value and what is valid."""
 
 import inspect
 import logging
@@ -22,7 +22,7 @@ PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only wher
 
 
 def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
-    """Raises UserError for the first thing wrong; drops presets' leftovers; returns warnings.
+    """Raises UserError for the first error; drops leftovers of presets; returns warnings.
 
     overrides: what the user typed, such as "optimizer.lr=1e-4".
     """
@@ -32,7 +32,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
     for name in NEEDED:
         if not isinstance(cfg.get(name), DictConfig):
             raise UserError(no_option(name, cfg.get(name)))
-    if cfg.get("resume"):  # else taken before Hydra
+    if cfg.get("resume"):  # otherwise it is handled before Hydra
         raise UserError(f"resume={cfg.resume}: give it bare, as resume=<run directory or .ckpt>")
     refuse_lists(overrides)
     if cfg.ema and not is_option(cfg.ema):
@@ -59,7 +59,7 @@ def no_option(name: str, got: Any) -> str:
 
 
 def recheck(cfg: DictConfig) -> None:
-    """A saved config with changed values: interpolations are gone, so only types and smallest values are checked."""
+    """Checks types and smallest values of a saved config with changed values; it has no interpolations left."""
     check_values(cfg)
     for name in cfg:
         if isinstance(cfg[name], DictConfig):
@@ -67,7 +67,7 @@ def recheck(cfg: DictConfig) -> None:
 
 
 def refuse_lists(overrides: Iterable[str]) -> None:
-    """Hydra would take loss=[hinge,wgan] and merge the two."""
+    """Refuses lists such as loss=[hinge,wgan], which Hydra would merge."""
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
         if group in set(groups()) - set(MULTI_SELECT) and value.startswith("["):
@@ -75,7 +75,7 @@ def refuse_lists(overrides: Iterable[str]) -> None:
 
 
 def drop_leftovers(cfg: DictConfig, typed: dict[str, str], of: Iterable[str] = MULTI_SELECT) -> None:
-    """A preset's values for a penalty that is no longer selected go; values that the user typed are refused."""
+    """Drops a preset's values for options, such as penalties, no longer selected; refuses values typed for them."""
     for group in of:
         if typed.get(group, "").lstrip().startswith("{"):
             raise UserError(f"{group}={typed[group]}: name options, as in {group}=[{next(iter(options(group)))}]")
@@ -98,7 +98,7 @@ def is_option(node: Any) -> bool:
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """The top level: known keys, their types and smallest values."""
+    """Checks the top level: known keys, their types and smallest values."""
     known = {field.name for field in fields(Settings)} | set(NEEDED) | {"critic"}
     read = _references(OmegaConf.to_container(cfg, resolve=False))
     for name in cfg:
@@ -110,7 +110,7 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def check_targets(node: DictConfig, path: str) -> None:
-    """Every key of a node with `_target_`, and of the nodes below it, is a parameter of that class, of its type."""
+    """Checks that each key of a node with `_target_`, and below, is a parameter of the class and has its type."""
     if "_target_" in node:
         check_parameters(node, path)
     for key in node:
@@ -129,15 +129,15 @@ def check_parameters(node: DictConfig, path: str) -> None:
             raise UserError(f"{path}.{key}: there is no such key; {one_of(parameters, str(key))}")
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
-        found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # as an image folder's classes
+        found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # such as an image folder's classes
         built = is_option(node[key]) and not is_ramp(node[key])
         if key in hints and not built and not found_later:
             check_type(f"{path}.{key}", node[key], hints[key])
 
 
 def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
-    """Parameter names and types of a `_target_`, and whether it takes any other keyword too."""
-    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would print what is said below
+    """Parameter names and types of a `_target_`, and does it take any other keyword?"""
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would print the same as the error below
     try:
         found = get_object(target)
         parameters = inspect.signature(found).parameters
@@ -149,14 +149,14 @@ def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
 
 
 def check_labels(cfg: DictConfig) -> None:
-    """Raises UserError for labels that no network and no recipe takes."""
+    """Raises UserError for labels that neither a network nor a recipe takes."""
     read = _references(OmegaConf.to_container(cfg, resolve=False))
     if cfg.conditional.key is not None and not any(path.startswith("conditional.") for path in read):
         raise UserError(f"conditional={cfg.conditional.key}: nothing in this experiment takes labels; leave it out")
 
 
 def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
-    """Values of plain nodes that nothing reads: refused if typed, else a preset's leftover worth a warning."""
+    """Values of plain nodes that nothing reads: refused if typed, else a warning about a preset's leftover."""
     warnings = []
     read = _references(OmegaConf.to_container(cfg, resolve=False))
     for group in PLAIN:
@@ -177,7 +177,7 @@ def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
 
 
 def _references(node: Any) -> set[str]:
-    """All keys that `${key}` or `${oc.select:key,default}` name somewhere in a raw config."""
+    """All keys that `${key}` or `${oc.select:key,default}` name anywhere in a raw config."""
     if isinstance(node, dict):
         return set().union(*map(_references, node.values()))
     if isinstance(node, list):
@@ -188,7 +188,7 @@ def _references(node: Any) -> set[str]:
 
 
 def check_stale(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
-    """Several passes a batch generate anew for each move; a schedule that would reuse is refused if typed."""
+    """With micro_batch each move generates anew; a schedule that reuses is refused if typed, else a warning."""
     if not (cfg.micro_batch and cfg.schedule.get("reuse_stale") is True):
         return []
     text = f"schedule.reuse_stale=true does not act with micro_batch={cfg.micro_batch}: each move generates anew"
@@ -198,7 +198,7 @@ def check_stale(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
 
 
 def check_shadowed(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
-    """Optimizer values that a preset holds against what the user typed."""
+    """Warnings about optimizer values of a preset that override what the user typed."""
     warnings = []
     option = config_dir() / "optimizer" / f"{typed.get('optimizer')}.yaml"
     own = {f"optimizer.{name}.lr" for name in ("generator", "discriminator")}

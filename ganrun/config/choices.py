@@ -1,4 +1,4 @@
-"""Options and keys as people type them: none by any of its names, files named like numbers, spaces, others' keys."""
+"""Options and keys as people type them: names for none, files named like numbers, spaces, keys of other tools."""
 
 import re
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from ganrun.errors import UserError
 NOTHING = ("null", "none", "false", "off", "~", "[]", "[none]", "[null]", "")
 NUMBER = re.compile(
     r"[-+]?[\d._]+(e[-+]?\d+)?|true|false|null|nan|inf", re.I
-)  # what Hydra's grammar does not read as text
+)  # words that Hydra's grammar does not read as text
 ELEMENT = re.compile(r"\[[^\]]*\]|[^,\[\]]+|^$")
-FROM_OTHERS = {  # what the same is called elsewhere
+FROM_OTHERS = {  # names of the same things in other tools
     **dict.fromkeys(("epochs", "max_steps", "iterations", "num_steps", "niter"), "steps"),
     **dict.fromkeys(("lr", "learning_rate"), "optimizer.lr"),
     **dict.fromkeys(("gpus", "num_gpus", "devices"), "trainer.devices"),
@@ -27,9 +27,9 @@ FROM_OTHERS = {  # what the same is called elsewhere
 
 
 def chosen(args: list[str], command: str = "train") -> list[str]:
-    """A command line in which nothing has the name that each group has for it, and options named like numbers are text.
+    """A command line with each group's own name for "nothing"; options named like numbers are quoted.
 
-    `none`, `null`, `false` and `off` all mean the option `none` where a group has one, an empty list where it takes
+    `none`, `null`, `false` and `off` all mean the option `none` if the group has one, an empty list if it takes
     several, and no experiment.
     """
     extra = config_dirs_of(args)
@@ -60,7 +60,7 @@ def _option(text: str, valid: Iterable[str], several: bool) -> str:
 
 
 def refuse_spaces(argv: list[str]) -> None:
-    """Refuses `key = value`, `key : value` and `key value`, which a shell cuts into words."""
+    """Refuses `key = value`, `key : value` and `key value`, which a shell splits into words."""
     for word, following, last in zip(argv, [*argv[1:], ""], [*argv[2:], "", ""], strict=False):
         if following.startswith(("=", ":")) and is_key(word):
             value = following.lstrip("=:") or last
@@ -81,7 +81,7 @@ def is_value(word: str) -> bool:
 
 
 def is_key(name: str) -> bool:
-    """Is that a key or group of a command?"""
+    """Is it a key or group of any command?"""
     own = {
         key.partition("=")[0]
         for command in ("train", "sample", "translate", "evaluate", "rank")
@@ -91,6 +91,6 @@ def is_key(name: str) -> bool:
 
 
 def as_key(flag: str) -> str | None:
-    """The key that `--batch-size 16`, `--batch_size=16` or `--epochs` of other tools means; None if there is none."""
+    """The key meant by a flag such as `--batch-size 16`, `--batch_size=16` or `--epochs`; None if there is none."""
     name = flag.lstrip("-").partition("=")[0].replace("-", "_")
     return name if is_key(name) else FROM_OTHERS.get(name)

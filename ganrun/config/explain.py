@@ -1,4 +1,4 @@
-"""What Hydra refuses, as one line: what was got, what is valid, nearest first, and what to type instead."""
+"""Explains Hydra's errors in one line: the value got, what is valid, nearest first, and what to type instead."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ NAMED = re.compile(r"Could not (?:override|append|delete|set) (?:from config\. )
 
 
 def explain(error: Exception, config_name: str, args: list[str]) -> str:
-    """The line for an error of Hydra's."""
+    """The line for one of Hydra's errors."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return missing(error, args)
     if isinstance(error, OverrideParseException):
@@ -41,7 +41,7 @@ def explain(error: Exception, config_name: str, args: list[str]) -> str:
 
 
 def missing(error: MissingConfigException, args: list[str]) -> str:
-    """An option that does not exist."""
+    """The line for an option that does not exist."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     extra = config_dirs_of(args)
     typed = next((arg.partition("=")[2] for arg in args if arg.startswith("dataset=")), "")
@@ -114,8 +114,8 @@ TOLD: list[tuple[str, Callable[[re.Match, str, list[str]], str | None]]] = [
 
 
 def known_keys(config_name: str, args: list[str]) -> list[str]:
-    """All dotted keys with the options of ganrun's own that the command line chooses."""
-    own = set(groups()) if config_name == "train" else set(defaults(config_name))  # sampling, say, takes none
+    """All dotted keys, given ganrun's own options that the command line chooses."""
+    own = set(groups()) if config_name == "train" else set(defaults(config_name))  # `sample`, say, takes none
     pairs = [arg.partition("=") for arg in args]
     chosen = [f"{group}={option}" for group, _, option in pairs if group in own and is_choice(group, option)]
     GlobalHydra.instance().clear()
@@ -124,9 +124,9 @@ def known_keys(config_name: str, args: list[str]) -> list[str]:
 
 
 def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
-    """A key that does not exist with the options that `args` choose: the nearest ones that do, and the groups.
+    """The line for a key that does not exist with the options in `args`: the nearest keys, and the groups.
 
-    None if it does exist, so that something else about it is wrong.
+    None if the key exists, so that something else is wrong.
     """
     group, _, rest = key.partition(".")
     name = rest.split(".")[0]
@@ -155,7 +155,7 @@ def _nearest(key: str, known: set[str]) -> str:
 
 
 def _first(group: str, leaf: str) -> str:
-    """The words that choose an option, one that has such a key if there is one, and set it."""
+    """Words that choose an option, one with this key if possible, and set the key."""
     if defaults().get(group, "").startswith("["):
         example = next(iter(options(group)), "")
         return f"{group}=[{example}] {group}.{example}.{leaf}="
@@ -164,7 +164,7 @@ def _first(group: str, leaf: str) -> str:
 
 
 def is_choice(group: str, value: str) -> bool:
-    """Options that exist, one or a list."""
+    """Is the value an existing option, or a list of them?"""
     return set(value.strip("[]").split(",")) <= {*options(group), ""}
 
 

@@ -1,4 +1,4 @@
-"""Where configs lie, and what is in them: groups, options and their one-line descriptions. Imports nothing heavy."""
+"""The config files: their place, groups, options and one-line descriptions. Imports nothing heavy."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,19 +11,19 @@ OF_SWEEPS = {"hydra", "sweep"}  # folders of configs that no single run is compo
 
 
 def config_dir() -> Path:
-    """In a wheel the configs travel inside the package, in a checkout they lie beside it."""
+    """The folder of the configs: inside the package in a wheel, beside it in a checkout."""
     return next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if (path / "train.yaml").exists())
 
 
 def config_dirs_of(args: list[str]) -> list[Path]:
-    """What --config-dir names in a command line."""
+    """The folders that --config-dir names in a command line."""
     pairs = zip(args, [*args, ""][1:], strict=True)
     flags = ("--config-dir", "-cd")
     return [Path(arg.partition("=")[2] or following) for arg, following in pairs if arg.split("=")[0] in flags]
 
 
 def without_config_dirs(args: list[str]) -> list[str]:
-    """The command line less --config-dir and what it names."""
+    """The command line without --config-dir and its folders."""
     flags = ("--config-dir", "-cd")
     before = ["", *args][:-1]
     return [arg for arg, last in zip(args, before, strict=True) if arg.split("=")[0] not in flags and last not in flags]
@@ -36,8 +36,13 @@ def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
 
 
 def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:
+<<<<<<< HEAD
     """All groups, those that every experiment names first."""
     found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir()} - OF_SWEEPS
+=======
+    """All groups; those that every experiment names come first."""
+    found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir() and d.name != "hydra"}
+>>>>>>> main
     return [*MAIN_GROUPS, *sorted((found | {"metric/features"}) - set(MAIN_GROUPS))]
 
 
@@ -50,14 +55,14 @@ def description(file: Path) -> str:
 
 
 def defaults(command: str = "train") -> dict[str, str]:
-    """Group -> the option that is chosen by default, read from the defaults list of a command's YAML."""
+    """Group -> its default option, read from the defaults list of a command's YAML."""
     lines = (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").partition("defaults:")[2].splitlines()
     pairs = [line.strip()[2:].split("#")[0].split(": ") for line in lines if line.strip().startswith("- ")]
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2 and not pair[0].startswith("override ")}
 
 
 def keys(command: str) -> dict[str, str]:
-    """Each `key=default` of a command's YAML and the comment beside it; of those that lie deeper the dotted key."""
+    """Each `key=default` of a command's YAML and the comment beside it; nested keys are dotted."""
     found, above = {}, ""
     for line in (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
         pair, _, comment = line.partition("  # ")

@@ -1,4 +1,4 @@
-"""Runs Hydra, and turns what it refuses into one line that names the nearest valid choice."""
+"""Runs Hydra, and turns its errors into one line that names the nearest valid choice."""
 
 import io
 import os
@@ -26,13 +26,13 @@ from ganrun.errors import UserError, one_of
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-r", "--run", "--resolve", "-cd", "--config-dir", "-sc",
          "--shell-completion", "-i", "--info", "--hydra-help")  # fmt: skip
 CONFIG_NAMES = ("--config-name", "-cn", "--config-path", "-cp")  # Hydra's own, for other programs
-OPEN = ("launcher", "sweeper")  # what of Hydra's own config does not decide where and how ganrun writes
+OPEN = ("launcher", "sweeper")  # the parts of Hydra's own config that do not decide where and how ganrun writes
 
 
 def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], None]) -> None:
-    """Composes the config that `args` ask for and calls `task` with it: once, or for each job of a sweep.
+    """Composes the config from `args` and calls `task` with it: once, or for each job of a sweep.
 
-    Raises UserError for what cannot be composed; whatever `task` raises passes through.
+    Raises UserError if it cannot be composed; whatever `task` raises passes through.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come through as they are
     argv, sys.argv = sys.argv, [sys.argv[0], *ordered(args)]
@@ -41,7 +41,7 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
     def guarded(cfg: DictConfig) -> None:
         try:
             task(cfg)
-        except Exception as error:  # kept from Hydra, which would print about it; raised again below
+        except Exception as error:  # kept from Hydra, which would print it; raised again below
             raised.append(error)
 
     said = redirect_stderr(io.StringIO()) if parsed(args).cfg else nullcontext()
@@ -52,7 +52,7 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         if ended.code and words:
             raise UserError(words.getvalue()) from ended
         raise
-    except Exception as error:  # Hydra's own: the task's are kept
+    except Exception as error:  # one of Hydra's own: the task's errors are kept above
         raise UserError(explain(error, config_name, args)) from error
     finally:
         sys.argv = argv
@@ -63,7 +63,7 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
 
 @contextmanager
 def composing_once() -> Iterator[None]:
-    """Hydra would compose the whole config once more, only to read hydra.mode; here -m alone says what it is."""
+    """Stops Hydra from composing the whole config again only to read hydra.mode; here -m alone decides it."""
     get_mode, Hydra.get_mode = Hydra.get_mode, lambda *args, **settings: None
     try:
         yield
@@ -105,7 +105,7 @@ def no_flag(arg: str, following: str) -> str:
 
 
 def refuse_sweep(flags: Namespace, overrides: list[Override]) -> None:
-    """Refuses, for a command that does one thing at a time, all that would make or steer a sweep."""
+    """Refuses everything that would start or control a sweep, for a command without sweeps."""
     if flags.multirun:
         raise UserError("-m: this command does one thing at a time; leave it out")
     for override in overrides:
@@ -116,7 +116,7 @@ def refuse_sweep(flags: Namespace, overrides: list[Override]) -> None:
 
 
 def refuse_override(override: Override, multirun: bool) -> None:
-    """Refuses lists of anything but names for a group, and what would change where and how ganrun writes."""
+    """Refuses lists that are not option names of a group, and overrides of where and how ganrun writes."""
     value = override.value()
     if override.key_or_group in groups() and isinstance(value, list) and not all(map(is_text, value)):
         raise UserError(f"{override.input_line}: a group takes the names of options; see ganrun --help")
@@ -135,7 +135,7 @@ def is_text(value: Any) -> bool:
 
 
 def ordered(args: list[str]) -> list[str]:
-    """Overrides first, then flags: Hydra's parser takes no override after a flag that follows one."""
+    """Overrides first, then flags: Hydra's parser rejects overrides on both sides of a flag."""
     overrides, flags = parsed(args).overrides, [*args]
     for override in overrides:
         flags.remove(override)
@@ -144,7 +144,7 @@ def ordered(args: list[str]) -> list[str]:
 
 
 def parsed(args: list[str]) -> Namespace:
-    """By Hydra's parser, which would print its usage. Raises UserError."""
+    """The result of Hydra's parser, without its usage message. Raises UserError."""
     parser = get_args_parser()
     parser.error = _refuse
     return parser.parse_intermixed_args(args)

@@ -1,4 +1,4 @@
-"""A user's own YAML files: told what is wrong with them before Hydra merges them, with file and line."""
+"""A user's own YAML files: mistakes are reported before Hydra merges them, with file and line."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ GLOBAL = "# @package _global_"
 
 
 def check_own(args: list[str]) -> None:
-    """Raises UserError for the first chosen file in a --config-dir that cannot mean what its author meant."""
+    """Raises UserError for the first chosen file in a --config-dir that cannot do what its author meant."""
     for folder in config_dirs_of(args):
         refuse_shadows(folder)
         for group, option in chosen(args):
@@ -25,13 +25,13 @@ def check_own(args: list[str]) -> None:
 
 
 def chosen(args: list[str]) -> list[tuple[str, str]]:
-    """(group, option) of all choices in a command line, those of lists and sweeps among them."""
+    """(group, option) for all choices in a command line, including those in lists and sweeps."""
     pairs = [arg.lstrip("+").partition("=") for arg in args if not arg.startswith("-")]
     return [(key, name) for key, _, value in pairs for name in re.findall(r"[^\[\],'\"]+", value)]
 
 
 def refuse_shadows(folder: Path) -> None:
-    """Hydra would take ganrun's own file of the same name and ignore the user's."""
+    """Refuses files with the name of ganrun's own, since Hydra would ignore the user's."""
     own = config_dir()
     for file in sorted(own.rglob("*.yaml")):
         theirs = folder / file.relative_to(own)
@@ -58,8 +58,8 @@ def check_file(file: Path, group: str) -> None:
 
 
 def refuse_without_header(file: Path, group: str, node: dict[str, Any]) -> None:
-    """Without one all keys of a file are put below the name of its group."""
-    has_node = group not in ("experiment", "model")  # of which nothing in a config has the name
+    """Refuses files that need a package header: without one, all their keys are put below the name of the group."""
+    has_node = group not in ("experiment", "model")  # no node in a config has these names
     global_ = {key.partition("=")[0].partition(".")[0] for key in keys("train")} | set(defaults())
     misplaced = sorted(set(map(str, node)) & global_) if needs_header(group) else []
     overrides = [line for line in node.get("defaults") or [] if any("override" in str(word) for word in line)]
@@ -77,13 +77,13 @@ def refuse_without_header(file: Path, group: str, node: dict[str, Any]) -> None:
 
 
 def needs_header(group: str) -> bool:
-    """Have all of ganrun's own options of the group one?"""
+    """Do all of ganrun's own options of the group have a header?"""
     files = [config_dir() / group / f"{option}.yaml" for option in options(group)]
     return bool(files) and all(header_of(file.read_text(encoding="utf-8")) == "_global_" for file in files)
 
 
 def header_of(text: str) -> str | None:
-    """The package that a file names in the comments at its top."""
+    """The package that a file names in its first comments."""
     for line in text.splitlines():
         found = HEADER.match(line.strip())
         if found:
@@ -105,7 +105,7 @@ def read(file: Path) -> tuple[str, Any]:
 
 
 def told(error: yaml.YAMLError, file: Path | None = None) -> str:
-    """File, line and what is wrong there."""
+    """The file, the line and the error there."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     name = file or (mark.name if mark else "YAML")
     line = f"line {mark.line + 1}: " if mark else ""

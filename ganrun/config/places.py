@@ -1,4 +1,4 @@
-"""Places as people type them: a path needs no quotes but the shell's own, on its way in and on its way out."""
+"""Paths as people type them: they need no quotes except the shell's own, in input and in output."""
 
 import re
 import shlex
@@ -6,21 +6,21 @@ from collections.abc import Iterable
 from os.path import expanduser, lexists
 
 NAMES = ("from", "input", "out", "of", "resume", "init_from", "cache", "weights")
-CONFIG_DIR = ("--config-dir", "-cd")  # after whose = no shell expands a ~
+CONFIG_DIR = ("--config-dir", "-cd")  # no shell expands a ~ after their =
 ENDING = re.compile(r"(^|[_-])(path|dir|folder|file)s?$")
-LISTS = re.compile(r"of|.+s")  # keys that take several: brackets hold a list there, and belong to the name elsewhere
-VALUES = re.compile(r"true|false|\[.*|[-+.\d]*", re.I | re.S)  # what cache and weights of a user's own class may be
-PLAIN = re.compile(r"(?!(?:true|false|nan|inf)$)(?:\.{0,2}/|[a-z_])[\w./+%@-]*", re.A | re.I)  # by Hydra's grammar
+LISTS = re.compile(r"of|.+s")  # keys that take several: there brackets hold a list, elsewhere they belong to the name
+VALUES = re.compile(r"true|false|\[.*|[-+.\d]*", re.I | re.S)  # other values of cache and weights in a user's own class
+PLAIN = re.compile(r"(?!(?:true|false|nan|inf)$)(?:\.{0,2}/|[a-z_])[\w./+%@-]*", re.A | re.I)  # unquoted for Hydra
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.S)
 SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)", re.S)
 ELEMENT = re.compile(rf"\s*((?:{QUOTED.pattern})(?=\s*(?:,|$))|(?:\$\{{[^}}]*\}}|[^,])+)\s*(?:,|$)", re.S)
 
 
 def quoted(args: Iterable[str]) -> list[str]:
-    """A command line in which every value that is a place is quoted for Hydra's grammar, where it needs it.
+    """A command line in which every value that is a path is quoted for Hydra's grammar, if it needs to be.
 
-    A place is taken as it was typed, letter by letter; a leading ~ is expanded as a shell does. `null`, `${...}` and
-    what the user has put into quotes keep Hydra's meaning. So do commas under -m, unless a file has that name.
+    A path is taken literally; a leading ~ is expanded as in a shell. `null`, `${...}` and values in the user's own
+    quotes keep Hydra's meaning. So do commas with -m, unless a file has that name.
     """
     args = list(args)
     sweep = bool({"-m", "--multirun"} & set(args))
@@ -28,7 +28,7 @@ def quoted(args: Iterable[str]) -> list[str]:
 
 
 def as_text(word: str) -> str:
-    """key=value, or key=[a,b], whose values are text for Hydra as they were typed: 003, true, 1e3, ü; but not null."""
+    """key=value, or key=[a,b], quoted so that Hydra takes values as text, such as 003, true, 1e3, ü; but not null."""
     key, _, value = word.partition("=")
     if value.lower() in ("", "null"):
         return word
@@ -67,20 +67,20 @@ def _quoted_element(text: str) -> str:
 
 
 def is_place(key: str) -> bool:
-    """Does a dotted key name a file or folder? As its last part says."""
+    """Does a dotted key name a file or folder? Its last part decides."""
     name = key.rpartition(".")[2]
     return not key.startswith("hydra") and (name in NAMES or ENDING.search(name) is not None)
 
 
 def quote(text: str) -> str:
-    """For Hydra's grammar, in which a backslash counts only before a quote; as it is if it can stay so."""
+    """Text quoted for Hydra's grammar, if necessary; there a backslash is special only before a quote."""
     if PLAIN.fullmatch(text):
         return text
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
 
 
 def unquoted(text: str) -> str:
-    """The text that a value in quotes stands for, by Hydra's grammar; any other is itself."""
+    """The text that a quoted value stands for in Hydra's grammar; other values stay as they are."""
     if not QUOTED.fullmatch(text):
         return text
     mark = text[0]
@@ -93,7 +93,7 @@ def command(*words: str) -> str:
 
 
 def is_there(path: str) -> bool:
-    """False for what cannot name a file."""
+    """Does the path exist? False if it cannot name a file."""
     try:
         return lexists(path)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The top level of train.yaml, besides the groups: keys, types, smallest values, and what does not go together."""
+"""The top level of train.yaml, besides the groups: keys, types, smallest values, and invalid combinations."""
 
 from dataclasses import dataclass
 from typing import Literal, get_type_hints
@@ -68,7 +68,7 @@ MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "micro_batch": 1, "log_every"
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Raises UserError for the first one that cannot be."""
+    """Raises UserError for the first impossible value."""
     check_types(cfg, get_type_hints(Settings))
     check_minimum(cfg, MINIMUM)
     metrics = [str(name) for name in cfg.metric if name != "features"]

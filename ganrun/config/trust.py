@@ -1,4 +1,4 @@
-"""Which classes a file may name. Anybody may have written it, and to import a name or to call its object runs code."""
+"""Which classes a file may name. Anybody may have written the file, and importing or calling a name runs code."""
 
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -9,19 +9,19 @@ from ganrun.errors import UserError, first_line
 OPTIMIZERS = "torch.optim"
 DATASETS = "torchvision.datasets"
 GENERATOR_ROOMS = ("ganrun.networks", "ganrun.noise")  # what a generator.yaml may name
-RUN_ROOMS = (  # what a run's config may name; constructed, none of it writes, but for torchvision's downloads
+RUN_ROOMS = (  # what a run's config may name; constructing it writes nothing, except torchvision's downloads
     *GENERATOR_ROOMS, "ganrun.adversary", "ganrun.augment", "ganrun.callbacks.rates", "ganrun.data", "ganrun.ema",
     "ganrun.loggers", "ganrun.losses", "ganrun.metrics", "ganrun.optim", "ganrun.penalties", "ganrun.presentations",
     "ganrun.ramps", "ganrun.recipes", "ganrun.terms", "pytorch_lightning.callbacks.rich_model_summary", OPTIMIZERS,
 )  # fmt: skip
-LONGEST = 200  # characters of a dotted name; nobody writes longer ones, and Python's importer recurses over its parts
+LONGEST = 200  # characters of a dotted name; real names are shorter, and Python's importer recurses over the parts
 
 
 def trusted_class(name: Any, packages: Iterable[str], *, key: str = "_target_") -> type:
-    """The class of that dotted name, if it is defined in one of the packages.
+    """The class of this dotted name, if it is defined in one of the packages.
 
-    Both the module that `name` goes through and the one that defines the class must lie there: a module's attributes
-    hold all that it imported, such as `os`. Nothing outside the packages is imported to find out.
+    Both the module in `name` and the module that defines the class must be in a package, since a module's attributes
+    include everything that it imports, such as `os`. Nothing outside the packages is imported to find out.
     key: where the name was found, for the message. Raises UserError.
     """
     packages = package_names(packages)
@@ -41,7 +41,7 @@ def trusted_class(name: Any, packages: Iterable[str], *, key: str = "_target_") 
 
 
 def check_trusted(config: Any, trust: Iterable[str] = ()) -> None:
-    """Checks all that a saved config makes ganrun import, and that it holds final values; before anything resolves it.
+    """Checks everything that a saved config makes ganrun import, and that it holds final values, before it is resolved.
 
     config: the unresolved plain containers of a run's config. trust: further packages whose classes it may name.
     Raises UserError for the first thing that is not trusted.
@@ -63,7 +63,7 @@ def packages_of(config: Any) -> list[str]:
 
 
 def package_names(trust: Any) -> tuple[str, ...]:
-    """One name or several, as names. Raises UserError for what cannot be a package's."""
+    """One package name or several, as a tuple. Raises UserError for values that cannot be package names."""
     names = [trust] if isinstance(trust, str) else list(trust) if isinstance(trust, Iterable) else [trust]
     for name in names:
         if not is_dotted(name):
@@ -72,7 +72,7 @@ def package_names(trust: Any) -> tuple[str, ...]:
 
 
 def is_dotted(name: Any) -> bool:
-    """Could it be imported: identifiers joined by dots, none of them empty?"""
+    """Can the name be imported: identifiers joined by dots, none of them empty?"""
     return isinstance(name, str) and len(name) <= LONGEST and all(part.isidentifier() for part in name.split("."))
 
 
@@ -82,10 +82,10 @@ def lies_in(module: str, packages: Iterable[str]) -> bool:
 
 
 def shown(value: Any) -> str:
-    """What a file holds, fit for one line on a terminal."""
+    """A value from a file, in a form fit for one line on a terminal."""
     try:
         text = str(value)
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python prints
         text = type(value).__name__
     return (text if text and text.isprintable() else ascii(text))[:LONGEST]
 
@@ -98,9 +98,9 @@ def _refusal(key: str, name: Any, packages: Iterable[str]) -> UserError:
 
 
 def _check_node(node: dict, path: str, added: tuple[str, ...]) -> None:
-    """A node with `_target_`: its class, and the argument by which that class imports another, if it has one."""
+    """Checks a node with `_target_`: its class, and the argument by which the class imports another, if it has one."""
     found = trusted_class(node["_target_"], (*RUN_ROOMS, *added), key=f"{path}._target_".lstrip("."))
-    classes = {f"{base.__module__}.{base.__qualname__}" for base in found.__mro__}  # by name: nothing more to import
+    classes = {f"{base.__module__}.{base.__qualname__}" for base in found.__mro__}  # by name: no further imports
     if "ganrun.optim.PlayerOptimizer" in classes and "optimizer" in node:
         trusted_class(node["optimizer"], (OPTIMIZERS, *added), key=f"{path}.optimizer")
     if "ganrun.data.torchvision_sets.TorchvisionImages" in classes and "dataset" in node:

@@ -1,4 +1,4 @@
-"""Config values against types and smallest values, in one line each: what was got and what was expected."""
+"""Checks config values against types and smallest values; each error is one line: got and expected."""
 
 import math
 import types
@@ -14,14 +14,14 @@ from ganrun.errors import UserError, one_of
 
 
 def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> None:
-    """No key but those."""
+    """Raises UserError for any key that is not in `known`."""
     for name in node:
         if name not in known:
             raise UserError(f"{prefix}{name}: there is no such key; {one_of(known, str(name))}")
 
 
 def check_types(node: DictConfig, types_by_name: dict[str, Any], prefix: str = "") -> None:
-    """Each of these keys is there and of its type; a dataclass stands for the keys of a node below."""
+    """Checks that each of these keys exists and has its type; a dataclass stands for the keys of a node below."""
     for name, annotation in types_by_name.items():
         if OmegaConf.is_missing(node, name):
             raise UserError(f"{prefix}{name} must be given: {prefix}{name}=<value>")
@@ -45,10 +45,10 @@ def check_minimum(cfg: DictConfig, minimum: dict[str, int]) -> None:
 
 
 def check_place(key: str, path: Any) -> None:
-    """Refuses what cannot name a file, before a folder is made for a run."""
+    """Refuses values that cannot name a file, before a folder is made for a run."""
     try:
         Path(path or ".").expanduser().exists()
-    except (OSError, RuntimeError, TypeError, ValueError) as error:  # too long, no such home, no text
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # too long, no such home, not text
         raise UserError(f"{key}={path}: {getattr(error, 'strerror', None) or error}; name another place") from error
 
 
@@ -61,33 +61,33 @@ def check_type(key: str, value: Any, annotation: Any) -> None:
 
 
 def is_ramp(value: Any) -> bool:
-    """Is it the node of a number that changes?"""
+    """Is it the node of a ramp?"""
     if not isinstance(value, DictConfig) or "_target_" not in value:
         return False
     try:
         found = get_object(value._target_)
-    except Exception:  # whatever a module raises; the node's own check tells
+    except Exception:  # whatever a module raises; the node's own check reports it
         return False
     return isinstance(found, type) and any(map(stands_for_ramp, found.__mro__))
 
 
 def stands_for_ramp(annotation: Any) -> bool:
-    """Is it ganrun.ramps.Ramp? By name: to import it takes torch, which a command may do without."""
+    """Is it ganrun.ramps.Ramp? Compared by name: importing it needs torch, which a command may not use."""
     return (getattr(annotation, "__module__", ""), getattr(annotation, "__name__", "")) == ("ganrun.ramps", "Ramp")
 
 
 def spelt(value: Any) -> str:
-    """As it is typed on a command line."""
+    """A value as typed on a command line."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def players_of(cfg: DictConfig) -> list[str]:
-    """Names of the players with an optimizer; beside them lie the values that they share."""
+    """Names of the players with an optimizer; the other keys of `optimizer` are values that they share."""
     return [name for name, node in cfg.optimizer.items() if isinstance(node, DictConfig) and not is_ramp(node)]
 
 
 def matches(value: Any, annotation: Any) -> bool:
-    """Is a config value of that type? Annotations that configs cannot hold, such as modules, match anything."""
+    """Does a config value have this type? Annotations that configs cannot hold, such as modules, match anything."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return any(matches(value, arg) for arg in args)
@@ -121,7 +121,7 @@ def readable(annotation: Any) -> str:
 
 
 def check_finite(node: Any, path: str = "") -> None:
-    """No number is NaN or infinite: it would pass many a comparison and spoil the weights later."""
+    """Refuses NaN and infinite numbers, which would pass many comparisons and spoil the weights later."""
     if isinstance(node, float) and not math.isfinite(node):
         raise UserError(f"{path}={node}; expected a finite number")
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()

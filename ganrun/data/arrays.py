@@ -1,4 +1,4 @@
-"""Images in a NumPy file: which array they are, how it is laid out, and the labels beside it."""
+"""Images in a NumPy file: which array holds them, its layout, and the labels beside it."""
 
 import os
 import zipfile
@@ -15,9 +15,9 @@ from ganrun.data.memory import physical_memory
 from ganrun.errors import UserError
 
 ENDINGS = (".npy", ".npz")
-IMAGES = ("images", "arr_0")  # names of the array that is meant, where there are several
+IMAGES = ("images", "arr_0")  # names of the image array if there are several arrays
 LABELS = ("labels", "label", "y")
-CLASSES = "classes"  # their names
+CLASSES = "classes"  # name of the array of class names
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 LAYOUTS = "expected (num, H, W), (num, H, W, C) or (num, C, H, W) with 1, 3 or 4 channels"
 SHARE = 0.5  # of the memory that an .npz may take; an .npy is mapped
@@ -25,7 +25,7 @@ SHARE = 0.5  # of the memory that an .npz may take; an .npy is mapped
 
 @dataclass(frozen=True)
 class Header:
-    """Of one array in the file."""
+    """The header of one array in the file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -35,12 +35,12 @@ class Header:
 
 
 class ArrayFile:
-    """The images of an .npy or .npz file, numbered; a folder's counterpart: see files.Folder.
+    """The images of an .npy or .npz file, numbered; the counterpart of files.Folder.
 
-    The images are the array called `images` or `arr_0`, or the only one of three or four dimensions: (num, H, W),
-    (num, H, W, C), or (num, C, H, W) if only that can be meant. Labels are integers (num,) called `labels`, `label` or
-    `y`, names of classes strings called `classes`; without names the labels' numbers are the names. Arrays of Python
-    objects are refused: loading them could run code. An .npy is mapped, an .npz is loaded when an image is first read.
+    The images are the array called `images` or `arr_0`, or the only array of three or four dimensions: (num, H, W),
+    (num, H, W, C), or (num, C, H, W) if nothing else fits. Labels are integers (num,) called `labels`, `label` or `y`;
+    class names are strings called `classes`. Without names, the labels' numbers are the names. Arrays of Python objects
+    are refused: loading them could run code. An .npy is mapped; an .npz is loaded when an image is first read.
 
     Raises UserError.
     """
@@ -63,7 +63,7 @@ class ArrayFile:
         return Listing(files=[f"{self._name}[{i:0{len(str(num - 1))}}]" for i in range(num)])
 
     def read(self, name: str, most: int = 0) -> np.ndarray:
-        """One image, (H, W) or (H, W, C), as it is stored."""
+        """One image, (H, W) or (H, W, C), as stored."""
         row = np.array(self._load()[row_of(name)])
         return row.transpose(1, 2, 0) if self._first else row
 
@@ -71,7 +71,7 @@ class ArrayFile:
         return self._stamp
 
     def label(self, names: list[str]) -> tuple[Tensor | None, list[str]]:
-        """Of these images, (num,), and the names of the classes that the file has; None for no labels."""
+        """The labels (num,) of these images, None = unlabelled, and the names of the file's classes."""
         labels, classes = self._labels()
         return None if labels is None else as_labels(labels[[row_of(name) for name in names]]), classes
 
@@ -94,7 +94,7 @@ class ArrayFile:
         return labels, [names[value] for value in found]
 
     def release(self) -> None:
-        """Lets go of the pixels; they are loaded again if they are needed again."""
+        """Frees the pixels; they are loaded again when needed."""
         self._pixels = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class ArrayFile:
 
 
 def arrays(path: str) -> tuple[ArrayFile, Listing] | None:
-    """The images of such a file; None for another. Raises UserError."""
+    """The images of an .npy or .npz file; None for any other file. Raises UserError."""
     place = Path(path).expanduser()
     if place.suffix not in ENDINGS or not place.is_file():
         return None
@@ -183,7 +183,7 @@ def row_of(name: str) -> int:
 
 
 def header_of(file) -> Header:
-    """What an array's first bytes say."""
+    """The header in an array's first bytes."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)

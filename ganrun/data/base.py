@@ -1,4 +1,4 @@
-"""What a data set is to the rest: numbered samples, classes, a value range and a way to draw them; sets of images."""
+"""The interface of a data set: numbered samples, classes, a value range and a way to draw them; sets of images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,19 +19,24 @@ from ganrun.pictures import grid, to_uint8
 from ganrun.seeding import derive, rng_for, uniform_at
 
 LARGEST_SIDE = 2**14  # pixels
-SHARE = 0.5  # of a memory that a set may take
+SHARE = 0.5  # of the memory, main or GPU, that a set may take
 
 
 @dataclass(kw_only=True)
 class Data(ABC):
     """Numbered samples.
 
-    name: as in configs. num_classes: what the config promises; None = found in the data. limit: use so many samples
-    (the first of a set in memory, evenly spaced ones of files), None = all. num_workers: processes that read batches
-    ahead of sets that are not in memory, 0 = the training process itself.
+    A sample of two-sided data has a source and a real image, for image-to-image translation: see sides.py.
 
-    A sample of two-sided data has a source and a real image, for image-to-image translation: see sides.py. paired: do
-    those of the same number belong together?
+    name:        as in configs
+    limit:       number of samples to use, the first of a set in memory, evenly spaced ones of files; None = all
+    num_workers: processes that read batches ahead, for sets that are not in memory; 0 = the training process itself
+    num_classes: the number that the config promises; None = as found in the data
+    paired:      do the source and the real image of a sample belong together?
+
+    Example:
+        data = Digits(name="digits", resolution=16, channels=1)
+        batch = data.read(torch.arange(4))  # real (4, 1, 16, 16) uint8, label (4,) int64
     """
 
     paired = False
@@ -47,8 +52,8 @@ class Data(ABC):
                 raise UserError(f"dataset.{key}={value}; expected at least {least}")
         self.classes: list[str] = []  # names by label; empty = unlabelled
         self.skipped: list[tuple[str, str]] = []  # files left out as unreadable, and why
-        self.notes: list[str] = []  # how the data were read, where that is not obvious: for summary, log and result
-        self.held: Batch = {}  # all samples, where they lie in memory or can be mapped into it
+        self.notes: list[str] = []  # how the data were read, if that is not obvious: for summary, log and result
+        self.held: Batch = {}  # all samples, if they are in memory or can be mapped
         self.open()
         if self.num_classes is None:
             self.num_classes = len(self.classes)
@@ -62,7 +67,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one sample: (channels, H, W) or (channels,)."""
+        """The shape of one sample: (channels, H, W) or (channels,)."""
 
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
@@ -71,31 +76,31 @@ class Data(ABC):
 
     @property
     def sides(self) -> dict[str, "Data"]:
-        """For each key in `parts` the one-sided data, whose own samples are called real, as everywhere."""
+        """For each key in `parts` the one-sided data, in which the samples are called real, as everywhere."""
         return {"real": self}
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many samples, after `limit`."""
+        """The number of samples, after `limit`."""
 
     def read(self, indices: Tensor) -> Batch:
-        """real (batch, *shape), uint8 for images, and label (batch,) int64 where there are classes."""
+        """real (batch, *shape), uint8 for images, and label (batch,) int64 if there are classes."""
         return {
             key: samples[indices.to(samples.device, non_blocking=samples.is_cuda)] for key, samples in self.held.items()
         }
 
     @property
     def num_bytes(self) -> int:
-        """Of the samples that are held."""
+        """Bytes of the samples held in memory."""
         return sum(samples.numel() * samples.element_size() for samples in self.held.values())
 
     @property
     def is_resident(self) -> bool:
-        """Does reading a batch cost no more than an index, so that workers would only be in the way?"""
+        """Is reading a batch as cheap as indexing, so that workers would not help?"""
         return bool(self.held) and (self.num_workers == 0 or self.num_bytes <= physical_memory() * SHARE)
 
     def hold_on(self, device: torch.device) -> None:
-        """Takes the samples to a GPU, if they fit into a part of what is free there."""
+        """Moves the samples to a GPU, if they fit into a share of its free memory."""
         if self.is_resident and device.type == "cuda" and self.num_bytes <= free_memory(device) * SHARE:
             self.held = {key: samples.to(device) for key, samples in self.held.items()}
 
@@ -104,22 +109,22 @@ class Data(ABC):
         return self.is_resident and all(samples.device.type == device.type for samples in self.held.values())
 
     def carried(self, indices: Tensor, only_index: bool) -> Batch:
-        """What a round carries of these samples, for `complete`; only_index: they are read there."""
+        """What a round carries of these samples, for `complete`. only_index: True = `complete` reads them."""
         return {"index": indices} if only_index else self.read(indices)
 
     def complete(self, batch: Batch) -> Batch:
-        """A round as `Rounds` gives it -> its samples, augmented, on the device that they lie on."""
+        """A round from `Rounds` -> its samples, augmented, on the device that holds them."""
         batch = dict(batch)
         if "index" in batch:
             batch |= self.read(batch.pop("index"))
         return self.augment(batch)
 
     def draw(self, positions: np.ndarray, seed: int) -> Batch:
-        """What `augment` will do by chance, (batch, ...): it depends on position in the stream and seed alone."""
+        """The random choices for `augment`, (batch, ...); they depend only on seed and position in the stream."""
         return {}
 
     def augment(self, batch: Batch) -> Batch:
-        """Changes samples, wherever they lie, as `draw` decided, and takes the decisions out of the batch."""
+        """Changes samples, on their own device, as `draw` decided, and removes the decisions from the batch."""
         return batch
 
     def to_range(self, real: Tensor) -> Tensor:
@@ -131,11 +136,11 @@ class Data(ABC):
         return batch | {key: self.to_range(batch[key]) for key in self.parts}
 
     def as_stored(self, samples: Tensor) -> Tensor:
-        """A network's samples as this set stores its own: images in 8 bits, the only ones that a user gets."""
+        """A network's samples in the form that this set stores: images in 8 bits, as a user gets them."""
         return samples.float()
 
     def shuffled(self, num: int, chunk: int = 1024) -> Iterator[Batch]:
-        """The first `num` samples of a fixed shuffle as they are stored, so many at once."""
+        """The first `num` samples of a fixed shuffle, as stored, `chunk` at a time."""
         order = torch.randperm(len(self), generator=rng_for("reals"))[:num]
         return (self.read(some) for some in order.split(chunk))
 
@@ -145,15 +150,15 @@ class Data(ABC):
 
     @property
     def labels(self) -> Tensor | None:
-        """(num,) of all samples, without reading them."""
+        """Labels (num,) of all samples, without reading these; None if unlabelled."""
         return self.held.get("label")
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What it must still be on a resume, and what scores and classifiers were computed with.
+        """Identifies the data for resumes, scores and classifiers.
 
-        Of the samples as they are stored, not of the files and settings that led to them: the same pixels are the same
-        data, whether they are prepared, decoded in memory or streamed, copied or packed, and other pixels never are.
+        It depends on the samples as stored, not on the files and settings that led to them. The same pixels are the
+        same data, whether prepared, decoded in memory or streamed, copied or packed; other pixels never are.
         """
         about = {"num": len(self), "shape": list(self.shape), "classes": list(self.classes)}
         labels = self.labels
@@ -161,16 +166,16 @@ class Data(ABC):
 
     @property
     def identity(self) -> str:
-        """The fingerprint in one word."""
+        """The fingerprint as one word."""
         return identity_of(self.fingerprint)
 
     @property
     def described(self) -> dict[str, Any]:
-        """The settings that decide its samples, in words for a protocol."""
+        """The settings that decide the samples, in words for a protocol."""
         return {}
 
     def digest(self) -> str:
-        """Of all samples."""
+        """The digest of all samples."""
         return digest_of(self.read(some)["real"] for some in torch.arange(len(self)).split(1024))
 
     @abstractmethod
@@ -182,9 +187,12 @@ class Data(ABC):
 class Images(Data):
     """Images fitted to a resolution.
 
-    resolution: side in pixels, or [H, W]. channels: 1 (grey) or 3 (RGB). fit: see fit_images.
-    flip: mirror each image left to right with probability 1/2. random_crop: take a window of the image's size at random
-    out of the image with reflected margins of so many pixels, 0 = off. value_range: [-1, 1] or [0, 1].
+    resolution:  side in pixels, or [H, W]
+    channels:    1 (grey) or 3 (RGB)
+    fit:         see fit_images
+    flip:        True = mirror each image left to right with probability 1/2
+    random_crop: pixels of reflected margin, from which a random window of the image's size is taken; 0 = off
+    value_range: [-1, 1] or [0, 1]
     """
 
     resolution: int | Sequence[int]
@@ -247,9 +255,9 @@ class Images(Data):
 
 
 def window(images: Tensor, corner: Tensor) -> Tensor:
-    """Each image (num, C, H, W) seen through a window of its size with the top left pixel at `corner` (num, 2).
+    """Each image (num, C, H, W) seen through a window of its own size with its top left pixel at `corner` (num, 2).
 
-    What lies outside of an image is its reflection. The memory format is channels_last.
+    Outside an image the window shows its reflection. The memory format is channels_last.
     """
     height, width = images.shape[-2:]
     rows = reflected(torch.arange(height, device=images.device) + corner[:, :1], height)  # (num, H)
@@ -259,7 +267,7 @@ def window(images: Tensor, corner: Tensor) -> Tensor:
 
 
 def reflected(places: Tensor, size: int) -> Tensor:
-    """Places beyond either end of 0 ... size - 1, taken back at that end; by less than `size`."""
+    """Reflects places beyond either end of 0 ... size - 1, by less than `size`, back inside."""
     last = size - 1
     return last - (last - places.abs()).abs()
 

@@ -1,4 +1,4 @@
-"""Two classes of one set as the two sides of unpaired data, as horse2zebra."""
+"""Two classes of one set as the two sides of unpaired data, such as horse2zebra."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,9 @@ from ganrun.errors import UserError, one_of
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """Called with data it gives those of class `a` as the source and those of class `b` as the real side.
+    """Turns data into two sides: the samples of class `a` are the source, those of class `b` the real side.
 
-    a, b: names, or numbers from 0. source_channels: of the data, which networks read in the config.
+    a, b: names, or numbers from 0. source_channels: of the data; networks read it in the config.
     """
 
     a: int | str
@@ -30,7 +30,7 @@ class Classes:
         return BetweenClasses(data, a, b, self)
 
     def number(self, data: Data, key: str) -> int:
-        """Of the class that pairs.<key> names."""
+        """The number of the class that pairs.<key> names."""
         got, names = getattr(self, key), data.classes
         if not names:
             raise UserError(f"pairs=classes: dataset {data.name} has no classes")
@@ -42,7 +42,7 @@ class Classes:
 
 
 class BetweenClasses(TwoSided):
-    """The samples of two classes; which of them belong together nobody knows."""
+    """The samples of two classes, unpaired."""
 
     def __init__(self, base: Data, a: int, b: int, classes: Classes):
         self.base, self.chosen, self._classes = base, {"a": base.classes[a], "b": base.classes[b]}, classes

@@ -1,4 +1,4 @@
-"""Feeds rounds of batches: round k is the same whatever process reads it and wherever a run was resumed."""
+"""Feeds rounds of batches: round k is the same whichever process reads it and wherever a run was resumed."""
 
 import signal
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from ganrun.signals import SIGNALS, end_with_parent
 class Rounds(Dataset):
     """Maps a round's number to this rank's rows of all its batches, stacked: (num_batches * rows, ...).
 
-    The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another; the permutation
-    of epoch e depends on (seed, e), augmentation on (seed, position). only_index: samples are read later.
-    unpaired: each side of two-sided data is a stream of its own, as if it were alone, so that no pair is seen together;
-    what it carries is called <side>/<name>.
+    The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another. The permutation
+    of epoch e depends on (seed, e), augmentation on (seed, position). only_index: True = samples are read later.
+    unpaired: True = each side of two-sided data is a stream of its own, so that no pair is seen together; its tensors
+    are called <side>/<name>.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Rounds(Dataset):
     ):
         if batch_size % world_size:
             raise UserError(f"batch_size={batch_size} is over all devices; it must be a multiple of {world_size}")
-        self.streams = {"": (data, seed)}  # what is put before names -> the data, and the seed of their stream
+        self.streams = {"": (data, seed)}  # prefix of names -> the data, and the seed of their stream
         if unpaired and len(data.sides) > 1:
             self.streams = {f"{key}/": (side, derive(seed, "side", key)) for key, side in data.sides.items()}
         self.only_index = only_index
@@ -66,14 +66,14 @@ class Rounds(Dataset):
         return data.carried(indices, self.only_index) | data.draw(positions, seed)
 
 
-@lru_cache(maxsize=4)  # a batch can straddle two epochs, of two sides
+@lru_cache(maxsize=4)  # a batch can span two epochs, of two sides
 def permutation(num: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of `num` samples in one epoch."""
     return torch.randperm(num, generator=rng_for(seed, "epoch", epoch))
 
 
 class From(Sampler):
-    """start, start + 1, ... without end, and so without a length."""
+    """start, start + 1, ... without end, so it has no length."""
 
     def __init__(self, start: int):
         self.start = start
@@ -83,14 +83,14 @@ class From(Sampler):
 
 
 def worker_init(_: int) -> None:
-    """Signals are for the training process, which then ends its workers; they end too when it is killed."""
+    """Leaves signals to the training process, which ends its workers; they also end when it is killed."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    end_with_parent()  # by itself a worker would wait for ever for somebody to take its last batch
+    end_with_parent()  # without it a worker would wait for ever until its last batch is taken
 
 
 class GANDataModule(pl.LightningDataModule):
-    """Loads rounds from wherever the trainer stands; on the device samples are augmented and take their value range.
+    """Loads rounds from the trainer's current step on; on the device samples are augmented and scaled to their range.
 
     unpaired: see Rounds.
     """
@@ -112,7 +112,7 @@ class GANDataModule(pl.LightningDataModule):
         self.num_batches = num_batches
         self.seed = seed
         self.unpaired = unpaired
-        self.attempt = 0  # rollbacks so far; a batch that may have led to a collapse is not shown again
+        self.attempt = 0  # rollbacks so far; batches that may have led to a collapse are not repeated
 
     def train_dataloader(self) -> DataLoader:
         device = self.trainer.strategy.root_device
@@ -134,8 +134,8 @@ class GANDataModule(pl.LightningDataModule):
             sampler=From(self.trainer.global_step),
             num_workers=num_workers,
             worker_init_fn=worker_init,
-            multiprocessing_context="fork" if num_workers else None,  # others would copy a mapped set
-            persistent_workers=num_workers > 0,  # Lightning ends these when training fails; nobody else would
+            multiprocessing_context="fork" if num_workers else None,  # other ways to start would copy a mapped set
+            persistent_workers=num_workers > 0,  # Lightning ends these when training fails; nothing else would
             pin_memory=device.type == "cuda",
         )
 
@@ -150,5 +150,5 @@ class GANDataModule(pl.LightningDataModule):
         return batch
 
     def examples(self, num: int, chunk: int) -> Iterator[Batch]:
-        """The same, so many at a time."""
+        """The same, `chunk` at a time."""
         return (self.data.in_range(batch) for batch in self.data.shuffled(num, chunk))

@@ -1,4 +1,4 @@
-"""Sets decoded from image files, and what becomes of the files that cannot be."""
+"""Sets decoded from image files, and the treatment of files that cannot be decoded."""
 
 import math
 import os
@@ -26,8 +26,8 @@ from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.progress import tracked
 
-IN_MEMORY = 2**30  # bytes: sets without a cache that are not larger are decoded when they are opened, and kept
-HEADER = 2**16  # bytes from which most image files can be told
+IN_MEMORY = 2**30  # bytes; sets without a cache up to this size are decoded when opened, and kept
+HEADER = 2**16  # bytes that suffice to recognise most image files
 THREADS = min(4, os.cpu_count() or 1)  # each holds one image at its full size
 ADVICE = "dataset.on_error=skip leaves out what is bad"
 
@@ -35,7 +35,7 @@ Item = TypeVar("Item", str, int)
 
 
 class Unreadable(UserError):
-    """An image that cannot be decoded. Stays one line when a worker process passes it on with its traceback."""
+    """An image that cannot be decoded. Stays one line even if a worker process passes it on with its traceback."""
 
     def __init__(self, text: str):
         super().__init__(text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text)
@@ -45,18 +45,19 @@ class Unreadable(UserError):
 class DecodedImages(Images):
     """Images decoded from files. `limit` takes evenly spaced files. Transparent pixels are laid over white.
 
-    cache: a folder for the decoded pixels; they are prepared when the set is first opened with these settings, and
-    mapped from then on. None = without: sets of at most 1 GiB are decoded whenever they are opened, if there are no
-    workers, each of which would keep its own copy; else each image is decoded when it is read. So it is, with a
-    warning, where the default folder cannot be written.
-    on_error: refuse raises Unreadable for the first file that cannot be read, when the set is opened if its header
-    tells or if all are decoded then. skip decodes every file once and leaves the bad ones out, see `skipped`.
-    range: [low, high], the stored values that become black and white; values outside are clipped, and it is said. None
-    = all that the pixels' depth can hold: 0..255, 0..65535; pixels of more than 8 bits that use less than 1/8 of it are
-    refused. Floats, signed and wider integers have no range of their own. "auto" = lowest to highest value of 1,024
-    evenly spaced images.
-    frames: of files with several frames or pages, see formats.chosen. max_pixels: of one file, None = 2^28; as many
-    are decoded at the same time as half of the memory holds.
+    on_error:   refuse = Unreadable is raised for the first file that cannot be read: when the set is opened, if the
+                header shows it or if all files are decoded then; otherwise when the file is read. skip = every file is
+                decoded once and the bad ones are left out, see `skipped`
+    cache:      a folder for the decoded pixels; they are prepared when the set is first opened with these settings, and
+                mapped from then on. None = off: sets of at most 1 GiB are decoded whenever they are opened, unless
+                there are workers, each of which would keep its own copy; otherwise each image is decoded when it is
+                read. The same happens, with a warning, if the default folder cannot be written
+    range:      [low, high], the stored values that become black and white; values outside are clipped, with a note.
+                None = all that the pixels' depth can hold, 0..255 or 0..65535; pixels of more than 8 bits that use less
+                than 1/8 of it are refused, and floats, signed and wider integers have no range of their own.
+                "auto" = lowest to highest value of 1,024 evenly spaced images
+    frames:     of files with several frames or pages, see formats.chosen
+    max_pixels: of one file; None = 2^28. No more files are decoded at the same time than half of the memory holds
     """
 
     on_error: Literal["refuse", "skip"] = "refuse"
@@ -76,8 +77,8 @@ class DecodedImages(Images):
         settings = {"fit": self.fit, "frames": self.frames, "max_pixels": self.max_pixels, "half": self.half}
         self._decoding = Decoding(self.size, self.channels, span=None if span == "auto" else span, **settings)
         self._remarks: list[str] = []  # notes on how the files are decoded
-        self._said: list[tuple[str, str]] = []  # what is remarkable about how a file is read, and the file
-        self._clipped: list[int] = []  # values of each file that has any
+        self._said: list[tuple[str, str]] = []  # remarks about how a file is read, and the file
+        self._clipped: list[int] = []  # number of clipped values, for each file that has any
         self._digest: str | None = None
         names, known = self.find()
         place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
@@ -99,7 +100,7 @@ class DecodedImages(Images):
             self.held = {"real": pixels} | ({} if self._labels is None else {"label": self._labels})
 
     def _about(self, names: list[str]) -> Iterator[str]:
-        """All that decides which pixels the set has."""
+        """Everything that decides which pixels the set has."""
         yield from map(str, (DECODER, PIL.__version__, torch.__version__, self.shape, self.fit, self.on_error))
         yield from map(str, (self.limit, self.range, self.frames, self.max_pixels))
         if self.half:
@@ -109,7 +110,7 @@ class DecodedImages(Images):
             yield self.stamp(name)
 
     def _choose(self, names: list[str]) -> list[int]:
-        """Sets names and labels to those within `limit`, and says which they are."""
+        """Sets names and labels to those within `limit`; returns their indices."""
         if not names:
             raise UserError(f"dataset {self.name}: no image is left; {': '.join(self.skipped[0])}")
         labels, self.classes = self.label(names)
@@ -119,7 +120,7 @@ class DecodedImages(Images):
         return chosen
 
     def _decode_all(self, names: list[str], known: dict[str, str], place: Prepared | None) -> Tensor | None:
-        """The chosen images (num, C, H, W), if there is room for them."""
+        """The chosen images (num, C, H, W); None if there is no room for them."""
         bad = faults(names, self._check_header, what=f"{self.name}: checking", max_pixels=self.max_pixels)
         self._leave_out(known | bad)
         names, room = [name for name in names if name not in bad], None
@@ -156,7 +157,7 @@ class DecodedImages(Images):
         return room if room is None or len(rows) == len(room) else room[rows]
 
     def _room(self, num: int, place: Prepared | None) -> Tensor | None:
-        """Where so many decoded images can be put, (num, C, H, W)."""
+        """Memory or a file for `num` decoded images, (num, C, H, W); None if there is neither."""
         size = num * math.prod(self.shape)
         if place:
             print(f"dataset {self.name}: preparing {num:,} images once, {size / 2**20:,.1f} MiB in {place.pixels}")
@@ -166,7 +167,7 @@ class DecodedImages(Images):
         return None
 
     def _fill(self, room: Tensor | None, names: list[str]) -> dict[str, str]:
-        """Decodes all; returns those that cannot be, and why."""
+        """Decodes all; returns the files that cannot be decoded, with the reason."""
 
         def keep(index: int) -> None:
             image, clipped = self._decode(names[index])
@@ -180,7 +181,7 @@ class DecodedImages(Images):
 
     @abstractmethod
     def find(self) -> tuple[list[str], dict[str, str]]:
-        """The files in their order, and the reasons not to read further ones."""
+        """The files in their order, and other files with the reason why they are not read."""
 
     def label(self, names: list[str]) -> tuple[Tensor | None, list[str]]:
         """Labels (num,) or None, class names."""
@@ -192,14 +193,14 @@ class DecodedImages(Images):
 
     @abstractmethod
     def stamp(self, name: str) -> str:
-        """Changes whenever a file's content does, found without reading it."""
+        """A text that changes whenever a file's content does, found without reading the file."""
 
     @property
     def labels(self) -> Tensor | None:
         return self._labels
 
     def digest(self) -> str:
-        """Of a prepared set found when it was prepared. One that is streamed is decoded once to find it."""
+        """The digest; of a prepared set it is known, a streamed set is decoded once to find it."""
         if self._digest is None:
             self._digest = super().digest() if self.held else digest_of(self._decoded())
         return self._digest
@@ -233,7 +234,7 @@ class DecodedImages(Images):
             raise self._unreadable({name: reason(error)}) from error
 
     def _decode(self, name: str) -> tuple[Tensor, int]:
-        """Its pixels, and how many values of it were clipped."""
+        """A file's pixels, and how many of its values were clipped."""
         return self._decoding.decode(self.content(name))
 
     def _range_of(self, name: str) -> tuple[Depth, float, float]:
@@ -249,7 +250,7 @@ class DecodedImages(Images):
         self._said += [(text, name) for text in said]
 
     def _look(self, names: list[str]) -> None:
-        """Looks at the range of evenly spaced images, and finds that of dataset.range=auto."""
+        """Checks the range of evenly spaced images, and finds that of dataset.range=auto."""
         num = LOOKED_AT["auto" if self.range == "auto" else None]
         found = self._ranges([names[i] for i in spaced(len(names), num)] if names else [])
         if self.range is None and self.on_error == "refuse":
@@ -278,7 +279,7 @@ class DecodedImages(Images):
         return found
 
     def _note_what_was_said(self) -> None:
-        """Turns what is remarkable about single files into notes."""
+        """Turns remarks about single files into notes."""
         for text in sorted({text for text, _ in self._said}):
             names = [name for said, name in self._said if said == text]
             self._remarks.append(f"{text} ({len(names):,} files, such as {self.shown(min(names))})")
@@ -302,16 +303,16 @@ class DecodedImages(Images):
 
 
 def spaced(num: int, limit: int | None) -> list[int]:
-    """Indices, evenly spaced, so that every class folder keeps its share."""
+    """At most `limit` evenly spaced indices, so that every class folder keeps its share."""
     return list(range(num)) if limit is None else torch.linspace(0, num - 1, min(limit, num)).long().tolist()
 
 
 def faults(
     items: Sequence[Item], check: Callable[[Item], None], *, what: str, max_pixels: int | None = None
 ) -> dict[Item, str]:
-    """The items that `check` raises an exception for, with the reason, in their order; several are checked at once.
+    """The items for which `check` raises an exception, with the reason, in order; several are checked at once.
 
-    what: the progress that is shown is of.
+    what: heading of the progress shown.
     """
 
     def fault(item: Item) -> str | None:
@@ -329,6 +330,6 @@ def faults(
 
 
 def in_parts(items: Sequence[Item], what: str) -> Iterator[Sequence[Item]]:
-    """A few at a time, so that an interrupt need not wait for all; what: the progress that is shown is of."""
+    """A few items at a time, so that an interrupt need not wait for all. what: heading of the progress shown."""
     parts = (items[start : start + 256] for start in range(0, len(items), 256))
     return tracked(parts, len(items), what, size=len)

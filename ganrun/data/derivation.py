@@ -1,4 +1,4 @@
-"""How two-sided data are derived from any set of images: a source is made of each real image when a batch is read."""
+"""Derives two-sided data from any set of images: each real image gets a source when a batch is read."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -14,15 +14,19 @@ from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.seeding import derive
 
-VERSION = 1  # raise it whenever the same image may give another source
-OF_INDEX = derive("pairs")  # the seed of what is drawn for a sample outside of training, by its number
+VERSION = 1  # increase it whenever the same image may give another source
+OF_INDEX = derive("pairs")  # the seed for samples drawn by number, outside training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Derivation(ABC):
-    """How a source is made of a real image; called with data it gives them two sides.
+    """Makes a source from a real image; called with data, it gives them two sides.
 
-    source_channels: of the source, which networks read in the config.
+    source_channels: of the source; networks read it in the config.
+
+    Example:
+        data = Invert(source_channels=1)(Digits(name="digits", resolution=16, channels=1))
+        batch = data.read(torch.arange(4))  # source and real, (4, 1, 16, 16) uint8; label (4,)
     """
 
     source_channels: int
@@ -30,13 +34,13 @@ class Derivation(ABC):
     drawn: ClassVar[tuple[str, ...]] = ()  # names of what `draw` draws
 
     def __call__(self, data: Data) -> "Derived":
-        """Raises UserError for data that nothing can be derived from."""
+        """Raises UserError for data from which nothing can be derived."""
         check_images(data, self.name)
         self.check(data.shape)
         return Derived(data, self)
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Raises UserError for real images (C, H, W) that do not suit."""
+        """Raises UserError for real images (C, H, W) that are not suitable."""
         check_channels(self.source_channels, shape[0], self.name)
 
     @abstractmethod
@@ -44,17 +48,17 @@ class Derivation(ABC):
         """uint8 (batch, C, H, W) -> uint8 (batch, source_channels, H, W)."""
 
     def draw(self, positions: np.ndarray, seed: int, shape: tuple[int, int, int]) -> Batch:
-        """What is left to chance, (batch, ...), by position alone; shape: of a real image."""
+        """The random choices, (batch, ...), which depend only on seed and position. shape: of a real image."""
         return {}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides the source of a real image."""
+        """Everything that decides the source of a real image."""
         return {"pairs": self.name} | {key: value for key, value in asdict(self).items() if key != "source_channels"}
 
 
 def check_images(data: Data, name: str) -> None:
-    """Raises UserError unless data are images with one side."""
+    """Raises UserError unless the data are one-sided images."""
     if len(data.shape) != 3:
         raise UserError(f"pairs={name}: dataset {data.name} has points; expected images")
     if len(data.sides) > 1:
@@ -67,7 +71,7 @@ def check_channels(got: int, expected: int, name: str) -> None:
 
 
 class Derived(TwoSided):
-    """Real images of `base`, each with a source that is derived from it once it is flipped and cropped."""
+    """Real images of `base`, each with a source that is derived from it after flips and crops."""
 
     paired = True
 
@@ -143,13 +147,13 @@ class DerivedSource(View):
         return self.base.labels
 
     def digest(self) -> str:
-        """Of the real images and what is done to them: the same sources, known without making them."""
+        """A digest of the real images and of the derivation, which identifies the sources without making them."""
         made = {"version": VERSION, **self.derivation.settings}
         return identity_of({"real": self.base.fingerprint["samples"], "made": made})
 
 
 def with_source(batch: Batch, derivation: Derivation, at: Tensor | None = None) -> Batch:
-    """Adds the source to a batch that has real images and what is drawn; at: draws by these indices instead."""
+    """Adds the source to a batch that has real images and random choices. at: indices to choose by instead."""
     real = batch["real"]
     drawn = {name: batch[name] for name in derivation.drawn if name in batch}
     if at is not None:
@@ -160,6 +164,6 @@ def with_source(batch: Batch, derivation: Derivation, at: Tensor | None = None) 
 
 
 def as_real(batch: Batch) -> Batch:
-    """The source in the place of the real images."""
+    """The batch with the source in place of the real images."""
     others = {name: value for name, value in batch.items() if name != "source"}
     return others | {"real": batch["source"]}

@@ -1,4 +1,4 @@
-"""The derivations to choose from: what is made of a real image to be the source that is translated to it."""
+"""The available derivations: ways to make the source from a real image, which a network translates back."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from ganrun.seeding import derive, uniform_at
 
 @dataclass(frozen=True, kw_only=True)
 class Colorize(Derivation):
-    """Grey by ITU-R BT.601 luma, to be given colours: Isola et al. 2017 (arXiv 1611.07004), section 4."""
+    """Grey by ITU-R BT.601 luma, to be coloured: Isola et al. 2017 (arXiv 1611.07004), section 4."""
 
     name = "colorize"
 
@@ -70,7 +70,7 @@ class Inpaint(Derivation):
             raise UserError(f"pairs.share={self.share}; expected more than 0 and less than 1")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Of the hole, in pixels."""
+        """Height and width of the hole, in pixels."""
         return max(1, round(height * self.share)), max(1, round(width * self.share))
 
     def draw(self, positions, seed, shape):
@@ -87,7 +87,7 @@ class Inpaint(Derivation):
 
 @dataclass(frozen=True, kw_only=True)
 class Denoise(Derivation):
-    """White Gaussian noise of standard deviation `std`, of the value range, clipped."""
+    """White Gaussian noise of standard deviation `std`, as a share of the value range, clipped."""
 
     name = "denoise"
     drawn = ("noise",)

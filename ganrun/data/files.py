@@ -1,4 +1,4 @@
-"""Image files in a folder or a .zip: which there are, which must not be read, and the bytes of one."""
+"""Image files in a folder or a .zip: which exist, which must not be read, and the bytes of one."""
 
 import os
 import re
@@ -18,11 +18,11 @@ from ganrun.errors import UserError
 NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
 LARGEST = 2**28  # bytes of one file, uncompressed
 OF_SYSTEMS = {"thumbs.db", "desktop.ini", ".ds_store"}  # what Windows and macOS leave behind
-HEIF = {".heic", ".heif", ".hif"}  # photographs of telephones
+HEIF = {".heic", ".heif", ".hif"}  # photographs taken by phones
 TO_CONVERT = HEIF | {".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}  # Pillow reads none
 SHOWN = 3  # hidden names in one line
 ENCRYPTED = 0x1  # bit of a zip member's flags
-READING = threading.Lock()  # zipfile counts the readers of a file without one
+READING = threading.Lock()  # zipfile counts the readers of a file without a lock
 
 
 with suppress(ImportError):  # then Pillow reads HEIF too
@@ -35,9 +35,12 @@ with suppress(ImportError):  # then Pillow reads HEIF too
 class Listing:
     """What lies in a folder or .zip; names are relative to it.
 
-    files: images to be read. faults: those that cannot be, with the reason. folders: that were seen, with images or
-    not. tables: files of a name that was asked for, and why one must not be read. others: how many further files, by
-    ending. hidden: hidden files and folders, but for what systems leave behind.
+    files:   images to be read
+    faults:  images that cannot be read, with the reason
+    folders: all folders, with images or not
+    tables:  files with the requested name, and the reason why one must not be read; None = it may be
+    others:  number of other files, by ending
+    hidden:  hidden files and folders, without those that operating systems leave behind
     """
 
     files: list[str] = field(default_factory=list)
@@ -54,19 +57,19 @@ class Listing:
             self.faults[name] = fault
 
     def add_other(self, name: str) -> None:
-        """A file that is no image by its ending."""
+        """Adds a file whose ending is not that of an image."""
         if PurePosixPath(name).name.lower() not in OF_SYSTEMS:
             self.others[PurePosixPath(name).suffix.lower()] += 1
 
     def add_hidden(self, name: str) -> None:
-        """A hidden file or folder, or what lies in one."""
+        """Adds a hidden file or folder, or one inside a hidden folder."""
         parts = PurePosixPath(name).parts
         first = next(part for part in parts if is_hidden(part))
         if first != "__MACOSX" and not first.startswith("._") and first.lower() not in OF_SYSTEMS:
             self.hidden.add("/".join(parts[: parts.index(first) + 1]))
 
     def unused(self) -> str | None:
-        """What is not read, counted by ending, and what would read it; None if there is nothing."""
+        """In words: files that are not read, counted by ending, and how to read them; None if there are none."""
         kinds = [f"{num:,} {printable(kind) or 'without an ending'}" for kind, num in sorted(self.others.items())]
         if self.hidden:
             more = ", ..." if len(self.hidden) > SHOWN else ""
@@ -78,9 +81,9 @@ class Listing:
 
 
 class Folder:
-    """A folder's images, however deep, behind symbolic links too; a link to a folder that it lies in is left out.
+    """A folder's images at any depth, also through symbolic links; links to a parent folder are left out.
 
-    table: the name of a file to be found beside them.
+    table: name of another file to look for; "" = none.
     """
 
     def __init__(self, root: Path | str, table: str = ""):
@@ -89,7 +92,7 @@ class Folder:
 
     def find(self) -> Listing:
         found = Listing()
-        pending: list[tuple[str, tuple]] = [("", ())]  # a folder, and the identities of those that it lies in
+        pending: list[tuple[str, tuple]] = [("", ())]  # a folder, and the identities of its parents
         while pending:
             folder, above = pending.pop()
             try:
@@ -106,12 +109,12 @@ class Folder:
         return found
 
     def _sort_out(self, names: list[str], found: Listing) -> Iterator[str]:
-        """Adds what is a file; yields the folders."""
+        """Adds the files; yields the folders."""
         for name in names:
             path = self.root / name
             if is_hidden(name):
                 found.add_hidden(name)
-            elif os.path.isdir(path):  # unlike Path.is_dir False for what may not be looked at
+            elif os.path.isdir(path):  # unlike Path.is_dir, False if access is denied
                 yield name
             elif is_image(name):
                 found.add(name, file_fault(path))
@@ -126,7 +129,7 @@ class Folder:
             return file.read(most)
 
     def stamp(self, name: str) -> str:
-        """Which file it is, its size and the times of its last changes; "" if it is not there."""
+        """Identity, size and modification times of the file; "" if there is none."""
         try:
             status = os.stat(self.root / name)
         except OSError:
@@ -136,15 +139,15 @@ class Folder:
 
 
 class Zip:
-    """A .zip's images. What leads out of it is never read; a backslash separates folders, as it does on Windows.
+    """A .zip's images. Names that lead out of it are never read; a backslash separates folders, as on Windows.
 
-    within: the folder in it, with a slash at the end, that is read; "" = all. table: as a Folder's.
+    within: the folder inside it that is read, with a slash at the end; "" = all. table: see Folder.
     """
 
     def __init__(self, path: Path, within: str = "", table: str = ""):
         self.path, self.within, self.table = path, within, table
         self.archive, self._opened_by = None, None
-        self._members: dict[str, str] = {}  # name -> as the archive spells it
+        self._members: dict[str, str] = {}  # name -> its spelling in the archive
 
     def find(self) -> Listing:
         found = Listing()
@@ -156,7 +159,7 @@ class Zip:
                     found.faults[name] = "its name leads out of the .zip"
             elif f"{name}/".startswith(self.within):
                 self._sort_out(name[len(self.within) :], spelt.endswith("/"), info.filename, found)
-        for name, spelt in self._members.items():  # of members with the same name the last counts
+        for name, spelt in self._members.items():  # the last of several members with the same name counts
             fault = member_fault(self.archive.getinfo(spelt))
             if is_image(name):
                 found.add(name, fault)
@@ -165,7 +168,7 @@ class Zip:
         return found
 
     def _sort_out(self, name: str, is_folder: bool, spelt: str, found: Listing) -> None:
-        """name: within the folder that is read; spelt: as the archive has it."""
+        """Adds one member. name: within the folder that is read. spelt: the archive's own spelling."""
         if is_hidden(name):
             found.add_hidden(name)
             return
@@ -183,7 +186,7 @@ class Zip:
         with READING:
             info = self._open().getinfo(self._members[name])
             bounded = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            piece = 2**20 if bounded else 2**12  # other methods unpack at once whatever they are given
+            piece = 2**20 if bounded else 2**12  # other methods unpack all of their input at once
             with self.archive.open(info) as member:
                 while left > 0 and (part := member.read(min(left, piece))):
                     parts.append(part)
@@ -191,12 +194,12 @@ class Zip:
         return b"".join(parts)
 
     def stamp(self, name: str) -> str:
-        """Size and checksum."""
+        """Size and checksum of a member."""
         info = self._open().getinfo(self._members[name])
         return f"{info.file_size} {info.CRC}"
 
     def _open(self) -> zipfile.ZipFile:
-        if self._opened_by != os.getpid():  # a forked worker would share its parent's place in the file
+        if self._opened_by != os.getpid():  # a forked worker would share its parent's file position
             self.archive, self._opened_by = zipfile.ZipFile(self.path), os.getpid()
         return self.archive
 
@@ -205,9 +208,9 @@ class Zip:
 
 
 def source(path: str, table: str = "") -> tuple[Folder | Zip, Listing]:
-    """A folder, a .zip or a folder within one (x.zip/train), and what is in it. Raises UserError for anything else.
+    """A folder, a .zip or a folder within one (x.zip/train), and its content. Raises UserError for anything else.
 
-    table: the name of a file to be found beside the images.
+    table: name of another file to look for beside the images; "" = none.
     """
     root, within = within_zip(Path(path).expanduser())
     if not root.exists():
@@ -229,7 +232,7 @@ def source(path: str, table: str = "") -> tuple[Folder | Zip, Listing]:
 
 
 def within_zip(path: Path) -> tuple[Path, str]:
-    """(the .zip, the folder in it with a slash at the end) of a path that leads into a .zip; else (path, "")."""
+    """(the .zip, the folder inside it with a slash at the end) for a path into a .zip; otherwise (path, "")."""
     for place in path.parents:
         if place.is_file():
             return place, f"{path.relative_to(place).as_posix()}/"
@@ -242,7 +245,7 @@ def begins_as_zip(path: Path) -> bool:
 
 
 def file_fault(path: Path) -> str | None:
-    """Why a file of a folder must not be read."""
+    """Why a file of a folder must not be read; None if it may be."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -253,7 +256,7 @@ def file_fault(path: Path) -> str | None:
 
 
 def member_fault(info: zipfile.ZipInfo) -> str | None:
-    """Why a member of a .zip must not be read."""
+    """Why a member of a .zip must not be read; None if it may be."""
     return "it is encrypted" if info.flag_bits & ENCRYPTED else size_fault(info.file_size)
 
 
@@ -262,24 +265,24 @@ def size_fault(size: int) -> str | None:
 
 
 def leads_out(name: str) -> bool:
-    """Is it absolute, on a drive, or does it go up?"""
+    """Is the name absolute, on a drive, or does it contain ..?"""
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) is not None
 
 
 def is_hidden(name: str) -> bool:
-    """Hidden files and folders, and what macOS adds to archives."""
+    """Is it a hidden file or folder, or one that macOS adds to archives?"""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def has_ending(name: str) -> bool:
-    """Does it end as the name of an image does?"""
+    """Does the name have the ending of an image?"""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix in Image.registered_extensions() and suffix not in NOT_DECODED
 
 
 def is_image(name: str) -> bool:
-    """By the ending; what is hidden is none."""
+    """Is it an image, by its ending? Hidden files are not."""
     return has_ending(name) and not is_hidden(name)
 
 
@@ -290,5 +293,5 @@ def reason(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-    """With escapes for line breaks, control characters and bytes that are no UTF-8, so that it can go anywhere."""
+    """The text with escapes for line breaks, control characters and bytes that are not UTF-8: safe to print."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,6 +1,6 @@
-"""Formulas that make a source image out of a real one: uint8 in, uint8 out, on any device.
+"""Formulas that make a source image from a real one: uint8 in, uint8 out, on any device.
 
-All but `bicubic`, which rounds on its way, give the same bits on each.
+All but `bicubic`, which rounds in between, give the same bits on every device.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ MID_GREY = 128
 
 
 def luma(images: Tensor) -> Tensor:
-    """RGB (num, 3, H, W) -> grey (num, 1, H, W) by ITU-R BT.601, in 16-bit fixed point as Pillow; grey stays."""
+    """RGB (num, 3, H, W) -> grey (num, 1, H, W) by ITU-R BT.601, in 16-bit fixed point like Pillow; grey stays."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.int().split(1, dim=1)
@@ -24,8 +24,8 @@ def luma(images: Tensor) -> Tensor:
 def sobel(images: Tensor) -> Tensor:
     """(num, C, H, W) -> the length of the luma's gradient (num, 1, H, W) by Sobel's masks.
 
-    A quarter of it, so that an upright edge from black to white gives 255; more is clipped. The outermost pixels are
-    repeated around the image.
+    The length is divided by 4, so that an upright edge from black to white gives 255; more is clipped. The outermost
+    pixels are repeated around the image.
     """
     grey = pad(luma(images).float(), (1, 1, 1, 1), mode="replicate")
     top, middle, bottom = grey[..., :-2, :], grey[..., 1:-1, :], grey[..., 2:, :]
@@ -46,7 +46,7 @@ def bicubic(images: Tensor, factor: int) -> Tensor:
     Keys 1981, "Cubic convolution interpolation", with a = -1/2, as Pillow and MATLAB enlarge.
     """
     size = [side * factor for side in images.shape[-2:]]
-    return to_pixels(interpolate(images.float(), size, mode="bicubic", antialias=True))  # without it a is -3/4
+    return to_pixels(interpolate(images.float(), size, mode="bicubic", antialias=True))  # without antialias, a is -3/4
 
 
 def with_hole(images: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
@@ -61,8 +61,8 @@ def with_hole(images: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
 def with_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
     """Images (num, C, H, W) plus white Gaussian noise of standard deviation `std` levels, clipped.
 
-    Each image's noise depends on its key (num,), int64, alone: it is looked up in a table of 2^16 quantiles, of whole
-    levels, by 16 bits of a hash for each value, and ends at 4.2 standard deviations.
+    The noise of each image depends only on its key (num,), int64. For each value, 16 bits of a hash select one of 2^16
+    quantiles, in whole levels; they end at 4.2 standard deviations.
     """
     num = images[0].numel()
     table = quantiles(std, images.device)
@@ -72,7 +72,7 @@ def with_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
 
 @cache
 def quantiles(std: float, device: torch.device) -> Tensor:
-    """(2^16,) int16: of a normal distribution, rounded, in the middle of each of as many equally likely parts."""
+    """(2^16,) int16 quantiles of a normal distribution, rounded: the middles of 2^16 equally likely parts."""
     shares = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
     return (torch.special.ndtri(shares) * std).round().short().to(device)
 
@@ -80,7 +80,7 @@ def quantiles(std: float, device: torch.device) -> Tensor:
 def words(keys: Tensor, num: int) -> Tensor:
     """Keys (batch,) int64 -> hashes (batch, num) in 0 ... 2^16 - 1: SplitMix64 in counter mode.
 
-    Steele et al. 2014, "Fast splittable pseudorandom number generators"; four 16-bit words of each 64 bits.
+    Steele et al. 2014, "Fast splittable pseudorandom number generators"; each 64 bits give four 16-bit words.
     """
     x = keys[:, None] + torch.arange(1, -(-num // 4) + 1, device=keys.device) * signed(GOLDEN)
     x = (x ^ shifted(x, 30)) * signed(FIRST)
@@ -90,12 +90,12 @@ def words(keys: Tensor, num: int) -> Tensor:
 
 
 def shifted(x: Tensor, bits: int) -> Tensor:
-    """int64 >> bits as of an unsigned number: zeros come in."""
+    """int64 >> bits as for an unsigned number: filled with zeros."""
     return (x >> bits) & (2 ** (64 - bits) - 1) if bits else x
 
 
 def signed(number: int) -> int:
-    """The int64 of the same 64 bits."""
+    """The int64 with the same 64 bits."""
     return number - 2**64 if number >= 2**63 else number
 
 

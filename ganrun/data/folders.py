@@ -1,4 +1,4 @@
-"""Two-sided data from two folders or .zip files, paired by name or not at all, and from images side by side."""
+"""Two-sided data from two folders or .zip files, paired by name or unpaired, and from images side by side."""
 
 import re
 from collections import Counter
@@ -29,7 +29,7 @@ OF_CLASSES = ("classes: ", "no classes: ")  # notes on labels that are not used
 class Side(ImageFolder):
     """The images of one side of pairs, in the order of the pairs' names.
 
-    names: of the pairs by file, others are not read; None = each file is a pair. half: see Decoding.
+    names: pair name of each file, other files are not read; None = each file is a pair. half: see Decoding.
     """
 
     names: dict[str, str] | None = None
@@ -44,7 +44,7 @@ class Side(ImageFolder):
 
     @property
     def found(self) -> list[str]:
-        """The pairs that it has an image for, in their order."""
+        """The pairs for which it has an image, in order."""
         return [file if self.names is None else self.names[file] for file in self._names]
 
 
@@ -52,8 +52,10 @@ class Side(ImageFolder):
 class TwoFolders(TwoSided, ImageFolder):
     """Two sides with an ImageFolder's settings, which act on both.
 
-    path: the real images. source: those that are translated to them. source_channels: 1 (grey) or 3 (RGB), None = as
-    the real ones. source_range: see `range`, which is for the real ones alone.
+    path:            the real images
+    source:          the images that are translated to them
+    source_channels: 1 (grey) or 3 (RGB); None = as the real images
+    source_range:    as `range`, which is for the real images alone
     """
 
     source: str | None = None
@@ -72,16 +74,16 @@ class TwoFolders(TwoSided, ImageFolder):
             raise type(error)(self._told(str(error), key)) from error
 
     def _told(self, text: str, key: str) -> str:
-        """A message of one side, with the keys of both."""
+        """A message of one side, with its keys as the user knows them."""
         if key == "real":
             return text
         keys = {name: of for name, of in OF_SOURCE.items() if name != "path" or not self.side_by_side}
         return re.sub(rf"dataset\.({'|'.join(keys)})\b", lambda found: f"dataset.{keys[found[1]]}", text)
 
     def _take(self, sides: dict[str, ImageFolder], labelled: bool) -> None:
-        """What is to be said of the sides."""
+        """Takes over the sides, with their notes and skipped files."""
         for key, side in sides.items():
-            twin = sides["real"] if key == "source" and self.side_by_side else None  # of whose files the same is said
+            twin = sides["real"] if key == "source" and self.side_by_side else None  # has the same notes on its files
             notes = [note for note in side.notes if twin is None or note not in twin.notes]
             skipped = [file for file in side.skipped if twin is None or file not in twin.skipped]
             if key == "source" or not labelled:
@@ -100,7 +102,7 @@ class TwoFolders(TwoSided, ImageFolder):
 
 @dataclass(kw_only=True)
 class UnpairedImages(TwoFolders):
-    """Two sets of images of different kinds, as CycleGAN translates: Zhu et al. 2017 (arXiv 1703.10593)."""
+    """Two sets of images of different kinds, as CycleGAN translates them: Zhu et al. 2017 (arXiv 1703.10593)."""
 
     def open(self) -> None:
         self._check_places()
@@ -111,12 +113,11 @@ class UnpairedImages(TwoFolders):
 
 @dataclass(kw_only=True)
 class PairedImages(TwoFolders):
-    """Pairs of images: two folders, of which files of the same name without its ending belong together.
+    """Pairs of images: two folders, in which files with the same name up to the ending belong together.
 
-    Or images side by side in one file, as those of pix2pix (Isola et al. 2017, arXiv 1611.07004): side: the half that
-    is the source, left or right; None = two folders.
+    Or two images side by side in one file, as in the data sets of pix2pix (Isola et al. 2017, arXiv 1611.07004).
 
-    on_error: of an image without a partner too.
+    side: the half that is the source, left or right; None = two folders. on_error: also for images without a partner.
     """
 
     paired = True
@@ -145,7 +146,7 @@ class PairedImages(TwoFolders):
         return {key: {"path": self.path, "half": half, "limit": self._limit} for key, half in halves.items()}
 
     def _matched(self) -> dict[str, dict[str, Any]]:
-        """The settings of each side; raises UserError for files without a partner, or leaves them out."""
+        """The settings of each side; files without a partner raise UserError, or are left out."""
         self._check_places()
         files = {key: self._files(key) for key in ("source", "real")}
         names = match(files["source"], files["real"])
@@ -158,7 +159,7 @@ class PairedImages(TwoFolders):
         }
 
     def _files(self, key: str) -> dict[str, str]:
-        """Each image file of one side, readable or not, and its name without the ending."""
+        """The image files of one side, readable or not, each with its name without the ending."""
         path = self.source if key == "source" else self.path
         try:
             read, listing = arrays(path) or source(path)
@@ -174,7 +175,7 @@ class PairedImages(TwoFolders):
         return found
 
     def _leave_alone(self, alone: dict[str, list[str]], num: int) -> None:
-        """alone: the names of each side that the other has not. num: of pairs."""
+        """Leaves out files without a partner, or raises UserError. alone: names, by side. num: number of pairs."""
         places = {"source": f"dataset.path={self.path}", "real": f"dataset.source={self.source}"}  # of the partner
         for key, names in alone.items():
             if names and (self.on_error == "refuse" or not num):
@@ -185,11 +186,11 @@ class PairedImages(TwoFolders):
 
     @property
     def _limit(self) -> int | None:
-        """Of the sides: nothing that is chosen may be left out later."""
+        """The limit of the sides; None if a chosen image may still be left out later."""
         return self.limit if self.on_error == "refuse" else None
 
     def _aligned(self, sides: dict[str, Side]) -> dict[str, Data]:
-        """The images whose partners can be read too, at most `limit`."""
+        """The images whose partners can be read as well, at most `limit`."""
         found = {key: side.found for key, side in sides.items()}
         common = set(found["source"]) & set(found["real"])
         chosen = [name for name in found["real"] if name in common]
@@ -212,7 +213,7 @@ def without_ending(file: str) -> str:
 
 
 def match(source: dict[str, str], real: dict[str, str]) -> dict[str, dict[str, str]]:
-    """The pairs' names by file: those within the folders that are around all, if there are no partners otherwise."""
+    """Pair names by file, for each side; folders around everything are ignored if nothing matches otherwise."""
     found = {"source": source, "real": real}
     if source and real and not set(source.values()) & set(real.values()):
         tops = {key: wrapping(files) for key, files in found.items()}

@@ -16,11 +16,11 @@ Frames = Literal["refuse", "first"]
 FRAMES = get_args(Frames)
 COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # tried first
 NOT_OPENED = {"EPS", *COMMON}  # EPS files are programs that Pillow hands to Ghostscript
-HEADER_TELLS = {"JPEG", "MPO", "PNG", "BMP", "PPM"}  # how many images they hold; of others the whole file does
-MAX_PIXELS = 2**28  # of one image, unless dataset.max_pixels says otherwise; the largest telephones take 200 million
-DECODED = 24  # bytes a decoded pixel takes at most: 4 in Pillow, 4 in a copy, 16 while it is scaled or made opaque
-PROGRESSIVE = 6  # bytes a pixel of a JPEG takes at most while it is decoded at a reduced scale: its coefficients
-ENLARGED = 2**26  # pixels that a narrow image may have when it fills the size
+HEADER_TELLS = {"JPEG", "MPO", "PNG", "BMP", "PPM"}  # how many images they hold; for others it takes the whole file
+MAX_PIXELS = 2**28  # of one image, unless dataset.max_pixels says otherwise; phones take up to 200 million
+DECODED = 24  # most bytes that a decoded pixel takes: 4 in Pillow, 4 in a copy, 16 while it is scaled or made opaque
+PROGRESSIVE = 6  # most bytes that a JPEG's pixel takes during decoding at a reduced scale: its coefficients
+ENLARGED = 2**26  # pixels that a narrow image may have once it fills the size
 SHARE = 0.5  # of the memory, for all images that are decoded at the same time
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 IFD_KIND, IFD_INVERTED, IFD_SAMPLES = 254, 262, 277  # tags: NewSubfileType, PhotometricInterpretation, SamplesPerPixel
@@ -29,9 +29,10 @@ REDUCED = 1  # bit of NewSubfileType: a smaller version of another page
 
 
 def opened(content: bytes, max_pixels: int | None = None) -> Image.Image:
-    """The image with its header read and none of its pixels.
+    """The image, with only its header read.
 
-    Raises ValueError for no image, more than `max_pixels` (None = MAX_PIXELS), and channels that Pillow would drop.
+    Raises ValueError for a file that is no image, more than `max_pixels` (None = MAX_PIXELS), and channels that Pillow
+    would drop.
     """
     if not content:
         raise ValueError("the file is empty")
@@ -61,11 +62,11 @@ def too_many(pixels: int, max_pixels: int | None) -> str:
 
 
 def chosen(image: Image.Image, frames: Frames) -> str | None:
-    """Seeks to the image of a file that is read; returns what else the file holds, if anything.
+    """Seeks to the image of a file that is read; returns in words what else the file holds, None if nothing.
 
-    Read without asking: of a telephone's or stereo camera's file (MPO) the main view, of an icon its largest image, of
-    a layered file (PSD) the picture that its layers make, of a TIFF the first page that is no smaller version of
-    another. Of animations and of several pages the first, with frames=first.
+    Always accepted: the main view of a phone's or stereo camera's file (MPO), the largest image of an icon, the merged
+    picture of a layered file (PSD), the first page of a TIFF that is not a smaller version of another page. Of
+    animations and files with several pages, frames=first reads the first one.
 
     Raises ValueError for several frames or pages with frames=refuse.
     """
@@ -87,7 +88,7 @@ def chosen(image: Image.Image, frames: Frames) -> str | None:
 
 
 def whole_pages(image: Image.Image) -> list[int]:
-    """Indices of a TIFF's pages that are no smaller versions of others; all of them if none is marked as whole."""
+    """Indices of a TIFF's pages that are not smaller versions of others; all pages if none is marked as whole."""
     pages = []
     for index in range(image.n_frames):
         image.seek(index)
@@ -97,7 +98,7 @@ def whole_pages(image: Image.Image) -> list[int]:
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """16 bits a channel, of which Pillow reads the upper 8?"""
+    """Has it 16 bits a channel, of which Pillow reads only the upper 8?"""
     if len(image.getbands()) == 1 or not image.tile:
         return False
     arguments = image.tile[0][3]  # of Pillow's decoder: a raw mode such as RGB;16B, in a tuple or not
@@ -105,17 +106,17 @@ def is_deep_colour(image: Image.Image) -> bool:
 
 
 def is_twelve_bit(image: Image.Image) -> bool:
-    """Grey of 12 bits that Pillow leaves as it is in 16."""
+    """Is it grey of 12 bits, which Pillow puts into 16 without scaling?"""
     return bool(image.tile) and "I;12" in str(image.tile[0][3])
 
 
 def is_inverted(image: Image.Image) -> bool:
-    """A TIFF whose zeros are white, where Pillow does not see to it: in more than 8 bits."""
+    """Is it a TIFF in which 0 is white and which Pillow does not invert, as it has more than 8 bits?"""
     return image.format == "TIFF" and image.tag_v2.get(IFD_INVERTED) == 0
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number, 1 = upright; of an image that cannot tell too."""
+    """EXIF's number, 1 = upright, also for images without one."""
     try:
         return image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF raises exceptions of every kind
@@ -129,7 +130,7 @@ def memory_needed(image: Image.Image, full: int) -> int:
 
 
 class Memory:
-    """What several threads may use together: each waits until there is room for it."""
+    """Memory that several threads share: each waits until there is room for it."""
 
     def __init__(self) -> None:
         self._used = 0
@@ -137,7 +138,7 @@ class Memory:
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Raises ValueError for more bytes than all of it."""
+        """Takes `size` bytes. Raises ValueError for more bytes than there are in all."""
         total = int(physical_memory() * SHARE)
         if size > total:
             room = f"half of the memory is {total / 2**30:,.1f} GiB"
@@ -158,7 +159,7 @@ MEMORY = Memory()
 
 @contextmanager
 def quiet(max_pixels: int | None = None) -> Iterator[None]:
-    """Keeps Pillow's warnings to itself: a file decodes or is named. Not to be entered by several threads at once."""
+    """Silences Pillow's warnings: a file decodes or is reported. Only one thread may enter it at a time."""
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What a data set is known by, to resumes, scores and caches: the very samples that are trained on and scored."""
+"""How resumes, scores and caches identify a data set: by the very samples that are trained on and scored."""
 
 import hashlib
 import json
@@ -12,16 +12,16 @@ Fingerprint = dict[str, Any]
 
 
 def digest_of(parts: Iterable[Tensor]) -> str:
-    """Of samples (num, ...) that come in parts, of whatever sizes, memory formats and devices. About 1 s a GiB."""
+    """A digest of samples (num, ...) that come in parts of any size, memory format and device. About 1 s a GiB."""
     found = hashlib.blake2b(digest_size=8)
     for part in parts:
-        last = part.movedim(1, -1) if part.dim() > 1 else part  # as images in channels_last lie in memory
+        last = part.movedim(1, -1) if part.dim() > 1 else part  # the memory order of images in channels_last
         found.update(last.cpu().contiguous().numpy().reshape(-1))
     return found.hexdigest()
 
 
 def identity_of(fingerprint: Fingerprint) -> str:
-    """A fingerprint in one word."""
+    """A fingerprint as one word."""
     return hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -32,7 +32,7 @@ def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
         said.append(f"{got['num']:,} samples, it had {had['num']:,}")
     if got["shape"] != had["shape"]:
         said.append(f"samples of shape {got['shape']}, they had {had['shape']}")
-    alike = not said  # else digests differ anyway
+    alike = not said  # otherwise the digests differ anyway
     if got["classes"] != had["classes"]:
         said += _class_changes(got["classes"], had["classes"])
     elif alike and got["labels"] != had["labels"]:
@@ -43,7 +43,7 @@ def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
 
 
 def _source_changes(got: Fingerprint | None, had: Fingerprint | None, *, alike: bool) -> list[str]:
-    """Of two-sided data; alike: are the real sides the same?"""
+    """Differences in the source of two-sided data, in words. alike: are the real sides the same?"""
     if (got is None) != (had is None):
         return ["samples without a source image, they had one" if got is None else "samples with a source image"]
     return [f"source: {text}" for text in changes(got, had)] if got and alike else []

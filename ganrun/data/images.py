@@ -22,7 +22,7 @@ from ganrun.errors import UserError
 
 @dataclass(kw_only=True)
 class ImagesInMemory(Images):
-    """A set held as one uint8 tensor in channels_last: a batch is an index, no worker needed."""
+    """A set held as one uint8 tensor in channels_last: a batch is one indexing operation and needs no workers."""
 
     def open(self) -> None:
         images, labels, self.classes = self.load()
@@ -55,7 +55,7 @@ class Digits(ImagesInMemory):
 class ImageArray(ImagesInMemory):
     """The array arr_0, uint8 (num, H, W, C), of the .npz file `path`, and its integer `labels` if there are any.
 
-    names: of the classes, unless the file has its own `classes`.
+    names: of the classes, unless the file has its own array `classes`.
     """
 
     path: str
@@ -87,13 +87,13 @@ class ImageArray(ImagesInMemory):
 
 @dataclass(kw_only=True)
 class ImageFolder(DecodedImages):
-    """The images of a folder or a .zip, however deep, or of an .npy or .npz.
+    """The images of a folder or a .zip, at any depth, or of an .npy or .npz.
 
-    path: the folder, the .zip, a folder within it (x.zip/train), or an array file, see ArrayFile.
-    labels_from: auto = StyleGAN's dataset.json if there is one, else folders. folders = the folders at the first level
-    are classes, if each image lies in one of them; beside them, one without readable images is refused or skipped as
-    `on_error` says. none = no labels. Folders that are around everything are no level. With auto, folders that look
-    like splits of a data set are refused.
+    path: the folder, the .zip, a folder inside it (x.zip/train), or an array file, see ArrayFile.
+    labels_from: auto = from StyleGAN's dataset.json if there is one, else from folders; folders = the folders at the
+    first level are classes, if each image is in one of them; none = no labels. Folders around everything do not count
+    as a level. A folder beside the classes without readable images is refused or skipped, as `on_error` says. With
+    auto, folders that look like splits of a data set are refused.
     """
 
     path: str | None
@@ -125,7 +125,7 @@ class ImageFolder(DecodedImages):
         return sorted(found.files), found.faults
 
     def _find_file(self, found: Listing) -> str | None:
-        """The dataset.json that lies beside the outermost folders of images; others are not used."""
+        """The dataset.json beside the outermost folders of images; others are not used."""
         parts = self._top.split("/")
         tops = ["".join(f"{part}/" for part in parts[:i]) for i in range(len(parts))]
         file = next((f"{top}{FILE}" for top in tops if f"{top}{FILE}" in found.tables), None)
@@ -134,7 +134,7 @@ class ImageFolder(DecodedImages):
         return file
 
     def _read_file(self, found: Listing) -> dict[str, int] | str:
-        """Class numbers by file, or why there are none. Images without one become faults."""
+        """Class numbers by file, or the reason why there are none. Images without a number become faults."""
         place = printable(f"{self.path}/{self._file}")
         if found.tables[self._file]:
             raise UserError(f"{place}: {found.tables[self._file]}; {OTHERWISE}")
@@ -166,7 +166,7 @@ class ImageFolder(DecodedImages):
         return self._label_by_folder(names)
 
     def _label_by_folder(self, names: list[str]) -> tuple[Tensor | None, list[str]]:
-        self._top = wrapping([*names, *self._in_folders])  # a bad image beside the folders has hidden it
+        self._top = wrapping([*names, *self._in_folders])  # a bad image beside the folders may have hidden it
         seen = sorted({first_folder(name, self._top) for name in names} - {""})
         if self.labels_from == "auto":
             note = check_splits(seen, f"{self.path}/{self._top}".rstrip("/"))

@@ -1,4 +1,4 @@
-"""Which class each image of a folder or .zip has: by the folder that it lies in, or by StyleGAN's dataset.json."""
+"""Which class each image of a folder or .zip has: by its folder, or by StyleGAN's dataset.json."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from ganrun.classes import listed
 from ganrun.data.files import printable
 from ganrun.errors import UserError
 
-FILE = "dataset.json"  # Karras et al. 2020 (arXiv 2006.06676), dataset_tool.py: labels, beside folders without meaning
+FILE = "dataset.json"  # Karras et al. 2020 (arXiv 2006.06676), dataset_tool.py: labels, beside meaningless folders
 MOST = 2**16  # classes that a dataset.json may number
 SPLITS = {"train", "training", "trn", "trainval", "val", "valid", "validation", "dev", "test", "testing", "tst",
           "eval", "evaluation", "holdout"}  # fmt: skip
@@ -20,13 +20,13 @@ OTHERWISE = "dataset.labels_from=folders takes the folders for classes, dataset.
 
 
 def first_folder(name: str, top: str = "") -> str:
-    """The outermost folder within `top` that a name lies in; "" for none."""
+    """The outermost folder of a name within `top`; "" if there is none."""
     folder, slash, _ = name.removeprefix(top).partition("/")
     return folder if slash else ""
 
 
 def wrapping(names: Iterable[str]) -> str:
-    """The folders, with a slash at the end, that are around all names, one in another; "" if there are none."""
+    """The nested folders around all names, with a slash at the end; "" if there are none."""
     names, top = list(names), ""
     while len(found := {first_folder(name, top) for name in names}) == 1 and found != {""}:
         top += f"{found.pop()}/"
@@ -34,15 +34,15 @@ def wrapping(names: Iterable[str]) -> str:
 
 
 def is_split(folder: str, words: Iterable[str] = SPLITS) -> bool:
-    """Is it named as a part of a data set is: train, Validation, test_images, val2017, trainA?"""
+    """Is it named like a part of a data set: train, Validation, test_images, val2017, trainA?"""
     found = [word for word in re.split(r"[\W\d_]+", folder.casefold()) if word not in FILLERS]
     return bool(found) and all(re.sub(r"(set|data|[ab])$", "", word) in words for word in found)
 
 
 def check_splits(folders: Sequence[str], place: str) -> str | None:
-    """What to say of a folder that is named as a split and yet taken for a class: one alone among several others.
+    """A note about a folder named like a split that is taken as a class: a single one among several others.
 
-    folders: those beside each other that hold images. place: what they lie in. Raises UserError for any other splits.
+    folders: the folders beside each other that hold images. place: their parent. Raises UserError for other splits.
     """
     splits = [folder for folder in folders if is_split(folder)]
     if splits:
@@ -59,7 +59,7 @@ def check_splits(folders: Sequence[str], place: str) -> str | None:
 
 
 def by_folder(names: Sequence[str], top: str) -> tuple[list[str] | None, str]:
-    """The class of each image, None for no classes; and what to say of it. top: the folders that are around all."""
+    """The class of each image, None = no classes, and a note. top: the folders around everything."""
     folders = [first_folder(name, top) for name in names]
     classes = sorted(set(folders))
     where = f" in {top.rstrip('/')}" if top else ""
@@ -75,7 +75,7 @@ def by_folder(names: Sequence[str], top: str) -> tuple[list[str] | None, str]:
 def read_labels(content: bytes, place: str) -> dict[str, int] | str:
     """Name -> class number of a dataset.json: {"labels": [["00000/img.png", 3], ...]}; or why there are no classes.
 
-    Raises UserError for what is no such file. place: what to call it.
+    Raises UserError for any other content. place: its name in messages.
     """
     try:
         labels = json.loads(content)["labels"]
@@ -106,7 +106,7 @@ def _number(label: Any) -> int | None:
 
 
 def by_file(names: Sequence[str], labels: dict[str, int], file: str) -> tuple[list[int] | None, list[str], str]:
-    """The class number of each image, None for no classes; the names of all numbers; and what to say of it."""
+    """The class number of each image, None = no classes; the names of all numbers; and a note."""
     numbers = [labels[name] for name in names]
     classes = [str(number) for number in range(max(numbers) + 1)]
     found = set(numbers)

@@ -9,13 +9,13 @@ import numpy as np
 from ganrun.errors import UserError
 
 Range = Literal["auto"] | tuple[float, float] | None
-LEAST_USED = 1 / 8  # of a depth's own range, for pixels that look as if it were another depth's
+LEAST_USED = 1 / 8  # share of a depth's own range; pixels that use less look as if they had another depth
 USUAL = ((0, 1), (-1, 1), (0, 255), (0, 65535))  # ranges that floats are stored with
-LOOKED_AT = {None: 64, "auto": 1024}  # images of a set, evenly spaced, whose range is looked at
+LOOKED_AT = {None: 64, "auto": 1024}  # evenly spaced images of a set whose range is checked
 
 
 class Depth(NamedTuple):
-    """What pixels are stored as. full: the values that mean black and white, None where nothing says."""
+    """How pixels are stored. full: the values that mean black and white, None if unknown."""
 
     name: str
     full: tuple[float, float] | None
@@ -31,7 +31,7 @@ FLOATS = Depth("float", None)
 
 
 def depth_of(values: np.ndarray) -> Depth:
-    """By the type of an array; wider integers that fit into 16 unsigned bits are taken as such.
+    """The depth, by an array's type; wider integers that fit into 16 unsigned bits count as 16-bit.
 
     Raises ValueError for values that are not finite or not numbers.
     """
@@ -49,9 +49,9 @@ def depth_of(values: np.ndarray) -> Depth:
 
 
 def to_eight_bits(values: np.ndarray, depth: Depth, span: tuple[float, float] | None) -> tuple[np.ndarray, int]:
-    """Values scaled so that span[0] becomes 0 and span[1] 255, and how many of them lay outside and were clipped.
+    """Values scaled so that span[0] becomes 0 and span[1] 255, and the number of values outside, which are clipped.
 
-    span: None = the depth's own range. Raises ValueError where there is none.
+    span: None = the depth's own range. Raises ValueError if there is none.
     """
     if not (span or depth.full):
         raise ValueError(without_range(depth, Seen(values.min().item(), values.max().item())))
@@ -77,13 +77,13 @@ def number(value: float) -> str:
 
 
 def typed(span: Iterable[float]) -> str:
-    """As the user types it."""
+    """A range as the user types it."""
     return f"dataset.range=[{','.join(number(value) for value in span)}]"
 
 
 @dataclass
 class Seen:
-    """Lowest and highest value of the images of one depth, how many there are, and the name of the first."""
+    """For the images of one depth: lowest and highest value, number of images, and name of the first."""
 
     low: float
     high: float
@@ -95,15 +95,14 @@ class Seen:
 
 
 def used(depth: Depth, seen: Seen) -> float:
-    """The part of its own range."""
+    """The share of the depth's own range that is used."""
     return (seen.high - seen.low) / (depth.full[1] - depth.full[0])
 
 
 def check(found: dict[Depth, Seen], total: int) -> list[str]:
-    """What to say about the ranges that were found in a set with no dataset.range.
+    """Notes about the ranges found in a set without dataset.range.
 
-    Raises UserError where pixels of more than 8 bits use so little of their range that they would come out black or
-    flat.
+    Raises UserError if pixels of more than 8 bits use so little of their range that they would come out black or flat.
     """
     notes = []
     for depth, seen in ((depth, seen) for depth, seen in found.items() if depth is not BITS):
@@ -126,7 +125,7 @@ def without_range(depth: Depth, seen: Seen) -> str:
 
 
 def advice(seen: Seen) -> str:
-    """Of floats the usual range that they lie in, of others just what was seen."""
+    """A range to suggest: for floats the usual one that contains them, otherwise the values seen."""
     span = (seen.low, seen.high)
     if isinstance(seen.low, float):
         span = next((usual for usual in USUAL if usual[0] <= seen.low and seen.high <= usual[1]), span)
@@ -134,12 +133,12 @@ def advice(seen: Seen) -> str:
 
 
 def ranges(found: dict[Depth, Seen]) -> str:
-    """All that were found: 8-bit 0..255, 16-bit 0..1399"""
+    """All ranges found: 8-bit 0..255, 16-bit 0..1399"""
     return ", ".join(f"{depth.name} {text((seen.low, seen.high))}" for depth, seen in found.items())
 
 
 def whole_range(found: dict[Depth, Seen]) -> tuple[float, float]:
-    """That of dataset.range=auto. Raises UserError for several depths, and for one value alone."""
+    """The range for dataset.range=auto. Raises UserError for several depths, and for a single value."""
     if len(found) > 1 and not set(found) <= {SIXTEEN, INTEGERS}:
         raise UserError(f"dataset.range=auto: the images are of several depths: {ranges(found)}; give [low,high]")
     low, high = min(seen.low for seen in found.values()), max(seen.high for seen in found.values())
@@ -149,7 +148,7 @@ def whole_range(found: dict[Depth, Seen]) -> tuple[float, float]:
 
 
 def checked_range(given) -> Range:
-    """dataset.range as the user gave it. Raises UserError."""
+    """The user's dataset.range, checked. Raises UserError."""
     if given is None or given == "auto":
         return given
     if isinstance(given, str) or len(given) != 2 or not given[0] < given[1]:

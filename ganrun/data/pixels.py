@@ -27,11 +27,11 @@ from ganrun.data.formats import (
 from ganrun.data.levels import COLOUR, EIGHT, TWELVE, Depth, depth_of, to_eight_bits
 from ganrun.errors import UserError
 
-DECODER = 2  # raise it whenever the same file may give other pixels: prepared sets are then made anew
+DECODER = 2  # increase it whenever the same file may give other pixels; prepared sets are then made again
 Fit = Literal["resize", "crop", "pad", "exact"]
 Half = Literal["left", "right"]
 GAP = 3  # Pillow: with a reducing_gap of 3 resizing in two steps is practically indistinguishable from one
-TURNS = {  # EXIF orientation -> what makes it upright
+TURNS = {  # EXIF orientation -> the operation that makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,15 +40,17 @@ TURNS = {  # EXIF orientation -> what makes it upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange the sides
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 DEEP_COLOUR = "16-bit colour is read in 8 bits"
 
 
 def fit_images(images: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
     """uint8 (num, C, h, w) -> uint8 (num, C, *size).
 
-    resize: both sides to size, whatever the shape. crop: the image fills the size, the middle is kept. pad: the image
-    is shrunk into the size if it is larger, never enlarged; black around it. exact: no other size is taken.
+    resize: both sides become `size`, whatever the shape
+    crop:   the image fills the size, and its middle is kept
+    pad:    the image is shrunk into the size if it is larger, never enlarged, with black around it
+    exact:  other sizes are refused
 
     Raises ValueError.
     """
@@ -62,7 +64,7 @@ def fit_images(images: Tensor, size: tuple[int, int], fit: Fit) -> Tensor:
 
 
 def fitted(height: int, width: int, size: tuple[int, int], fit: Fit) -> tuple[int, int]:
-    """Height and width to which an image is resized, before it is cut or padded to `size`."""
+    """Height and width that an image is resized to, before it is cut or padded to `size`."""
     scales = size[0] / height, size[1] / width
     if fit == "crop":
         scales = (max(scales),) * 2
@@ -91,9 +93,9 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
 
 
 class Loaded(NamedTuple):
-    """full: its width and height. box: what it covers of the pixels, which a JPEG has at a reduced scale.
+    """A loaded image. full: its width and height. box: its part of the pixels, which a JPEG has at a reduced scale.
 
-    depth: of the pixels where Pillow's mode does not tell.
+    depth: of the pixels, if Pillow's mode does not tell.
     """
 
     image: Image.Image
@@ -106,12 +108,14 @@ class Loaded(NamedTuple):
 class Decoding:
     """How an image becomes uint8 pixels (channels, *size).
 
-    span: the values that become 0 and 255, None = the full range of the pixels' depth. fit: see fit_images; frames:
-    see formats.chosen; max_pixels: of one image, None = formats.MAX_PIXELS. half: this one of two images side by
-    side, None = the whole.
+    span:       the values that become 0 and 255; None = the full range of the pixels' depth
+    fit:        see fit_images
+    frames:     see formats.chosen
+    max_pixels: of one image; None = formats.MAX_PIXELS
+    half:       the half to read of two images side by side; None = the whole image
 
-    An image at least 6 times as large as needed is resized by Pillow in two steps, a JPEG partly while it is decoded;
-    half of one never is, as pixels of the other half would get in.
+    Pillow resizes an image at least 6 times as large as needed in two steps, a JPEG partly during decoding. Halves are
+    never resized that way, since pixels of the other half would leak in.
     """
 
     size: tuple[int, int]
@@ -125,9 +129,9 @@ class Decoding:
     def decode(self, content: bytes | np.ndarray) -> tuple[Tensor, int]:
         """An image file -> its pixels, and how many values were clipped to `span`.
 
-        Upright by its EXIF orientation; transparent pixels are laid over white. Or an array (H, W) or (H, W, C) of 1, 3
-        or 4 channels, the fourth being opacity. Raises whatever Pillow does on a damaged file, ValueError for what is
-        refused.
+        The image is turned upright by its EXIF orientation; transparent pixels are laid over white. `content` may also
+        be an array (H, W) or (H, W, C) of 1, 3 or 4 channels, the fourth being opacity. Raises whatever Pillow does on
+        a damaged file, and ValueError for refused images.
         """
         if isinstance(content, np.ndarray):
             levels, clipped = to_eight_bits(content, depth_of(content), self.span)
@@ -146,9 +150,9 @@ class Decoding:
             return depth, values.min().item(), values.max().item()
 
     def check(self, content: bytes | np.ndarray, *, whole: bool) -> list[str] | None:
-        """What to say of how a file is read, from its header; None if that takes the whole file.
+        """Remarks about how a file is read, from its header; None if the header does not suffice.
 
-        whole: is the content that of the whole file? Raises as `decode` does for what a header tells.
+        whole: is this the content of the whole file? Raises as `decode` does for faults that a header shows.
         """
         if isinstance(content, np.ndarray):
             return []
@@ -177,11 +181,11 @@ class Decoding:
                 reduced = image.draft(image.mode, (max(1, full[0] // factor), max(1, full[1] // factor)))
             with MEMORY.taken(memory_needed(image, full[0] * full[1])):
                 image.load()
-                full = full if reduced else image.size  # loading may turn a TIFF
+                full = full if reduced else image.size  # loading may rotate a TIFF
                 yield Loaded(image, full, reduced[1] if reduced else (0, 0, *full), depth)
 
     def _excess(self, full: tuple[int, int], turned: int) -> float:
-        """How many times as large as needed an image is, in that direction in which it is less so."""
+        """How many times larger than needed an image is, in the direction where this is smaller."""
         if self.fit == "exact" or self.half:
             return 1
         height, width = full if turned in SIDEWAYS else full[::-1]
@@ -189,7 +193,7 @@ class Decoding:
         return min(height / to_height, width / to_width)
 
     def _eight_bit(self, image: Image.Image, depth: Depth | None) -> tuple[Image.Image, int]:
-        """In grey or RGB, and how many values were clipped."""
+        """The image in grey or RGB, and the number of clipped values."""
         if self.span is None and not is_deep(image):
             return converted(image, self._mode), 0
         depth, values = stored(image, depth, self._mode)
@@ -216,12 +220,12 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def told_depth(image: Image.Image) -> Depth | None:
-    """Where Pillow's mode does not tell, the header does."""
+    """The depth, from the header, if Pillow's mode does not tell it."""
     return COLOUR if is_deep_colour(image) else TWELVE if is_twelve_bit(image) else None
 
 
 def stored(image: Image.Image, depth: Depth | None, mode: str) -> tuple[Depth, np.ndarray]:
-    """Pixel values as an image holds them, (H, W), or of 8 bits in `mode`, (H, W) or (H, W, 3)."""
+    """The depth, and the pixels: as stored, (H, W), or of 8 bits in `mode`, (H, W) or (H, W, 3)."""
     if not is_deep(image):
         return depth or EIGHT, np.asarray(converted(image, mode))
     values = np.asarray(image)
@@ -236,7 +240,7 @@ def size_of_half(image: Image.Image) -> tuple[int, int]:
 
 
 def half_of(width: int) -> int:
-    """Raises ValueError for a width that two images side by side cannot share."""
+    """Half of a width. Raises ValueError for a width that two images side by side cannot share."""
     if width % 2:
         raise ValueError(f"{width} pixels wide; expected an even number for two images side by side")
     return width // 2
@@ -250,8 +254,8 @@ def check_crop(width: int, height: int, size: tuple[int, int]) -> None:
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:
-    """In grey (L) or RGB, opaque."""
-    image = image.convert("RGB") if image.mode == "LAB" else opaque(image)  # which Pillow converts to nothing else
+    """The image in grey (L) or RGB, opaque."""
+    image = image.convert("RGB") if image.mode == "LAB" else opaque(image)  # Pillow converts LAB to nothing else
     return image if image.mode == mode else image.convert(mode)
 
 

@@ -22,18 +22,21 @@ from ganrun.data.identity import digest_of
 from ganrun.errors import UserError
 from ganrun.files.storage import PARTIAL, replacing
 
-FORMAT = 3  # 1 had a digest of the files in place of the pixels, 2 no notes
+FORMAT = 3  # 1 had a digest of the files, not of the pixels; 2 had no notes
 DEFAULT = "~/.cache/ganrun"  # as in configs/train.yaml
 BLOCK = 2**24  # bytes, each with a checksum
-CHECKED = 2**30  # bytes that are checked when a set is opened: all of a smaller one, evenly spaced blocks of a larger
-ROWS = 1024  # moved at once
+CHECKED = 2**30  # bytes checked when a set is opened: all of a smaller set, evenly spaced blocks of a larger one
+ROWS = 1024  # rows moved at once
 
 
 @dataclass(frozen=True)
 class Ready:
-    """pixels: uint8 (num, C, H, W) in channels_last, mapped. bad: files left out, and why. digest: of the pixels.
+    """A prepared set.
 
-    notes: on how the files were decoded.
+    pixels: uint8 (num, C, H, W) in channels_last, mapped
+    bad:    files left out, with the reason
+    digest: of the pixels
+    notes:  about how the files were decoded
     """
 
     pixels: Tensor
@@ -43,9 +46,9 @@ class Ready:
 
 
 class Prepared:
-    """The place of one decoded set in `folder`; `about`, all that decides its pixels, gives it its name.
+    """The place of one decoded set in `folder`; its name is derived from `about`, everything that decides its pixels.
 
-    Raises UserError where it cannot be written.
+    Raises UserError if it cannot be written.
     """
 
     def __init__(self, folder: str, about: Iterable[str], shape: tuple[int, int, int]):
@@ -60,9 +63,9 @@ class Prepared:
         self.row = (height, width, channels)
 
     def can_be_made(self) -> bool:
-        """False, with a warning, if nobody has named this folder and it cannot be written."""
+        """False, with a warning, if this is the default folder and it cannot be written."""
         if self.folder != Path(DEFAULT).expanduser():
-            return True  # what cannot be written there is refused
+            return True  # errors there are raised later
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
@@ -77,14 +80,14 @@ class Prepared:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Within it no other process looks or prepares: of several that start at once one does the work."""
+        """Within it no other process looks or prepares: if several start at once, one does the work."""
         import fcntl  # POSIX only
 
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = self.pixels.with_suffix(".lock").open("w")
         with lock:
-            with suppress(OSError):  # a file system without locks: then each prepares, and the last one's file stays
+            with suppress(OSError):  # a file system without locks: then each prepares, and the last file stays
                 fcntl.lockf(lock, fcntl.LOCK_EX)
                 self._remove_abandoned()
             try:
@@ -93,12 +96,12 @@ class Prepared:
                 self.partial.unlink(missing_ok=True)
 
     def _remove_abandoned(self) -> None:
-        """Removes what killed processes were preparing, which nobody may ask for again."""
+        """Removes the unfinished files of killed processes, which may never be asked for again."""
         import fcntl
 
         for partial in self.folder.glob(f"[!.]*-*{PARTIAL}"):
             name = partial.name.partition("-")[0]
-            if name == self.pixels.stem:  # whose lock is held; to open and close it again would give it up
+            if name == self.pixels.stem:  # its lock is held; opening and closing it again would release the lock
                 partial.unlink()
                 continue
             with suppress(OSError), (self.folder / f"{name}.lock").open("w") as lock:
@@ -106,7 +109,7 @@ class Prepared:
                 partial.unlink()
 
     def load(self, *, tell: bool = False) -> Ready | None:
-        """None if it has not been prepared, or is damaged, which it can tell."""
+        """The prepared set; None if there is none or it is damaged. tell: report damage."""
         if not (self.header.exists() and self.pixels.exists()):
             return None
         try:
@@ -127,7 +130,7 @@ class Prepared:
         return as_images(self._map(self.partial, num, "r+"))
 
     def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str], notes: list[str]) -> tuple[Tensor, str]:
-        """Keeps these rows of what `allocate` gave, in ascending order; they are mapped again, now for reading.
+        """Keeps these rows, in ascending order, of the memory from `allocate`; they are mapped again, for reading.
 
         Returns them and their digest.
         """
@@ -164,7 +167,7 @@ class Prepared:
 
 
 def reserve(file: BinaryIO, size: int) -> None:
-    """Makes room on the disk now: a disk that is full when mapped memory is written kills the process."""
+    """Reserves disk space now: writing to mapped memory on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, max(1, size))
     else:
@@ -173,20 +176,20 @@ def reserve(file: BinaryIO, size: int) -> None:
 
 
 def as_images(mapped: np.ndarray) -> Tensor:
-    """(num, H, W, C) -> (num, C, H, W) in channels_last, of the same memory."""
+    """(num, H, W, C) -> (num, C, H, W) in channels_last, in the same memory."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of what must not be written; nothing here does
+        warnings.simplefilter("ignore")  # torch warns of read-only memory; nothing here writes to it
         return torch.from_numpy(mapped).permute(0, 3, 1, 2)
 
 
 def checksums(mapped: np.ndarray) -> list[int]:
-    """Of each block."""
+    """The checksum of each block."""
     flat = mapped.reshape(-1)
     return [zlib.crc32(flat[start : start + BLOCK]) for start in range(0, flat.size, BLOCK)]
 
 
 def mismatch(mapped: np.ndarray, expected: list[int]) -> bool:
-    """Does a block that is looked at differ from its checksum?"""
+    """Does any checked block differ from its checksum?"""
     flat = mapped.reshape(-1)
     if len(expected) != ceil(flat.size / BLOCK):
         return True

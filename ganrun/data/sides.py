@@ -1,4 +1,4 @@
-"""Two-sided data for image-to-image translation: what their samples are made of, and views of other data."""
+"""Two-sided data for image-to-image translation, and views of other data."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from ganrun.seeding import rng_for
 
 
 class Over(Data):
-    """Data that hold no samples themselves: they lie in other data."""
+    """Data that hold no samples themselves but refer to other data."""
 
     @property
     @abstractmethod
@@ -27,7 +27,7 @@ class Over(Data):
     @property
     @abstractmethod
     def like(self) -> Data:
-        """The data that these are like in all that is not said here: shape, value range, augmentation, pictures."""
+        """The data that these resemble in everything else: shape, value range, augmentation, pictures."""
 
     @property
     def num_bytes(self) -> int:
@@ -38,7 +38,7 @@ class Over(Data):
         return all(store.is_resident for store in self.stores)
 
     def hold_on(self, device: torch.device) -> None:
-        """All of them or none."""
+        """Moves all stores to a GPU, or none."""
         if device.type == "cuda" and self.is_resident and self.num_bytes <= free_memory(device) * SHARE:
             for store in self.stores:
                 store.hold_on(device)
@@ -68,7 +68,7 @@ class Over(Data):
 
 
 class View(Over):
-    """One-sided data whose samples are made of those of `base`."""
+    """One-sided data whose samples are made from those of `base`."""
 
     def __init__(self, base: Data, name: str):
         self.base = base
@@ -91,7 +91,7 @@ class View(Over):
 
 
 class Subset(View):
-    """Those samples of `base` that `indices` (num,) names. labelled: are their labels kept?"""
+    """The samples of `base` at `indices` (num,). labelled: are their labels kept?"""
 
     def __init__(self, base: Data, indices: Tensor, name: str, *, labelled: bool = True):
         self.indices, self.labelled = indices, labelled
@@ -124,11 +124,11 @@ class Subset(View):
 class TwoSided(Over):
     """Samples with a source and a real image. A subclass puts the one-sided data into `_sides`, source first.
 
-    Paired data are as long as either side, and have the labels of the real one. Otherwise they are as long as the
-    longer side, the shorter one comes over and over, and there are no labels.
+    Paired data are as long as either side, and have the labels of the real one. Unpaired data are as long as the
+    longer side; the shorter one is repeated, and there are no labels.
 
-    In a round what concerns one side is called <side>/<name>; what has no such prefix, such as the flips of a pair,
-    concerns both.
+    In a round, tensors that concern one side are called <side>/<name>. Those without this prefix, such as the flips of
+    a pair, concern both.
     """
 
     _sides: dict[str, Data]
@@ -172,11 +172,11 @@ class TwoSided(Over):
         return {"source": sides["source"]["real"]} | real
 
     def shuffled(self, num: int, chunk: int = 1024) -> Iterator[Batch]:
-        """Pairs in a fixed shuffle; of what is not paired, each side in a fixed shuffle of its own."""
+        """Pairs in a fixed shuffle; of unpaired data, each side in a fixed shuffle of its own."""
         if self.paired:
             yield from super().shuffled(num, chunk)
             return
-        names = {"source": ("reals", "source"), "real": ("reals",)}  # the latter's order is that which it has alone
+        names = {"source": ("reals", "source"), "real": ("reals",)}  # the real side keeps the order that it has alone
         orders = {key: torch.randperm(len(side), generator=rng_for(*names[key])) for key, side in self.sides.items()}
         for places in torch.arange(min(num, len(self))).split(chunk):
             yield {key: side.read(orders[key][places % len(side)])["real"] for key, side in self.sides.items()}
@@ -187,7 +187,7 @@ class TwoSided(Over):
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """The real side's, with that of the source."""
+        """The fingerprint of the real side, with that of the source."""
         real, source = (self.sides[key].fingerprint for key in ("real", "source"))
         return real | {"source": source, "paired": self.paired}
 
@@ -196,5 +196,5 @@ class TwoSided(Over):
 
 
 def of_side(batch: Batch, key: str) -> Batch:
-    """What concerns one side only, without the side's name."""
+    """The tensors that concern one side only, without the side's name."""
     return {name.removeprefix(f"{key}/"): value for name, value in batch.items() if name.startswith(f"{key}/")}

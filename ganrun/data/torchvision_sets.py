@@ -23,13 +23,13 @@ from ganrun.errors import UserError, one_of
 def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str, Any]):
     """The torchvision set of that class name, from the files under data_dir or by download.
 
-    Raises UserError when there is no such class, and when the files are not there and cannot be downloaded.
+    Raises UserError if there is no such class, or if the files are missing and cannot be downloaded.
     """
     cls = torchvision_class(dataset)
     try:
         return cls(root=data_dir, download=False, **arguments)
     except (RuntimeError, FileNotFoundError):
-        pass  # not there yet
+        pass  # not downloaded yet
     print(f"{name} is not in {data_dir}; downloading it")
     before = folders_in(data_dir)
     try:
@@ -37,7 +37,7 @@ def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str
             return cls(root=data_dir, download=True, **arguments)
     except Exception as error:  # whatever the network, the disk or the archive raises: the advice is the same
         reason = " ".join(str(error).split()) or type(error).__name__
-        for folder in sorted(folders_in(data_dir) - before, reverse=True):  # the empty ones it has made
+        for folder in sorted(folders_in(data_dir) - before, reverse=True):  # the empty folders that it made
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise UserError(
@@ -47,14 +47,14 @@ def open_torchvision(dataset: str, name: str, data_dir: str, arguments: dict[str
 
 
 def folders_in(place: str) -> set[Path]:
-    """The folders that lead to a place and those in it."""
+    """The parent folders of a place and the folders in it."""
     root = Path(place)
     found = [root, *root.parents, *(Path(folder) for folder, _, _ in os.walk(root))]
     return {folder for folder in found if folder.is_dir()}
 
 
 def torchvision_class(dataset: str) -> Callable:
-    """The data set of that name in torchvision.datasets, and nothing else that can be reached there."""
+    """The data set class of that name in torchvision.datasets; nothing else there is accepted."""
     module = import_module("torchvision.datasets")
     classes = {name: getattr(module, name) for name in module.__all__}
     valid = [name for name, cls in classes.items() if isinstance(cls, type) and issubclass(cls, module.VisionDataset)]
@@ -82,8 +82,8 @@ def as_images(data: Tensor | np.ndarray) -> Tensor:
 class TorchvisionImages(ImagesInMemory):
     """A set that torchvision holds as an array.
 
-    dataset: class name in torchvision.datasets. arguments: of that class, such as {train: true} or {split: train};
-    test_arguments: those that open its test split, None = it has none.
+    dataset: class name in torchvision.datasets. arguments: of that class, such as {train: true} or {split: train}.
+    test_arguments: the arguments that open its test split, None = it has none.
     """
 
     dataset: str
@@ -106,7 +106,7 @@ class TorchvisionImages(ImagesInMemory):
 class CelebA(DecodedImages):
     """202,599 aligned faces of 178x218 (Liu et al. 2015); read file by file, without attributes.
 
-    arguments: of torchvision.datasets.CelebA, such as {split: train}; test_arguments: those of its test split.
+    arguments: of torchvision.datasets.CelebA, such as {split: train}. test_arguments: those of its test split.
     """
 
     data_dir: str

@@ -1,4 +1,4 @@
-"""Distributions of points in one or two dimensions, where a collapse is plain to see."""
+"""Distributions of points in one or two dimensions, where a collapse is easy to see."""
 
 import math
 from abc import abstractmethod
@@ -18,8 +18,8 @@ from ganrun.seeding import rng_for
 class Vectors(Data):
     """`num` points (num, channels), drawn once from a fixed seed and held in memory.
 
-    channels: dimensions. z_dim: noise dimensions that suit them, which generators may read. resolution and value_range
-    are null: points are no images and are not bounded.
+    channels: dimensions. z_dim: a suitable number of noise dimensions, for generators to read. resolution and
+    value_range are None: points are not images and are unbounded.
     """
 
     channels: int
@@ -40,7 +40,7 @@ class Vectors(Data):
 
     @abstractmethod
     def points(self, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """(num, channels) and the labels (num,) of modes, if it has any."""
+        """Points (num, channels), and the modes as labels (num,), if it has any."""
 
     @property
     def shape(self) -> tuple[int, ...]:

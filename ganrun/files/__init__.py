@@ -1,1 +1,1 @@
-"""Files of a run: whole or not there, with one owner; checkpoints with a checksum."""
+"""Files of a run: whole or absent, with one owner; checkpoints with a checksum."""

@@ -1,4 +1,4 @@
-"""A checkpoint as a file: whole or not there, with a checksum at its end, and read without unpickling anything."""
+"""A checkpoint as a file: whole or absent, with a checksum at its end, and read without unpickling anything."""
 
 import hashlib
 import io
@@ -10,15 +10,15 @@ import torch
 from ganrun.errors import UserError, first_line
 from ganrun.files.storage import replacing
 
-FORMAT = 3  # 1 had no checksum; 2 knew data by their files, and scores by that
-MARK = b"ganrun:blake2b:"  # starts the trailer that follows torch's own bytes; torch.load does not mind it
+FORMAT = 3  # 1 had no checksum; 2 identified data, and so scores, by their files
+MARK = b"ganrun:blake2b:"  # starts the trailer after torch's own bytes, which torch.load ignores
 TRAILER = len(MARK) + 64
 CHUNK = 2**20  # bytes
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
     """Writes tensors and plain containers beside `path`, syncs, then renames. Raises CannotWrite."""
-    buffer = io.BytesIO()  # torch turns a full disk into errors of its own kind; a buffer has no disk
+    buffer = io.BytesIO()  # torch turns a full disk into errors of its own; writing to memory first avoids them
     torch.save(content, buffer)
     data = buffer.getbuffer()
     with replacing(path) as file:
@@ -29,7 +29,7 @@ def save_checkpoint(content: dict[str, Any], path: Path) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content on the CPU; nothing in it can run code.
 
-    Raises UserError for a damaged file, and for one of another format.
+    Raises UserError for a damaged file or another format.
     """
     fault = damage(path)
     if fault:
@@ -37,7 +37,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         about = dict(content["ganrun"])
-    except Exception as error:  # what torch and pickle raise for a file that somebody else wrote
+    except Exception as error:  # torch and pickle raise many kinds for a foreign file
         reason = first_line(error)
         raise UserError(f"{path}: not a checkpoint of ganrun: {reason[:200]}") from error
     if about.get("format") != FORMAT:
@@ -46,7 +46,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with the file's bytes, if anything is."""
+    """What is wrong with the file's bytes; None if nothing is."""
     try:
         size = path.stat().st_size - TRAILER
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Where everything of a run lies, how such a directory is made, and what a resume may change."""
+"""The layout of a run directory, how one is made, and what a resume may change."""
 
 import json
 import os
@@ -20,13 +20,13 @@ NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm
 
 
 class RunDir:
-    """The layout of one run. Nothing else in the code joins these names. job: its number in a sweep."""
+    """The layout of one run. No other code builds these paths. job: its number in a sweep."""
 
     def __init__(self, path: str | Path, job: int | None = None):
         self.path = Path(path)
         self.job = job
         self.hydra = self.path / ".hydra"
-        self.config = self.hydra / "config.yaml"  # the last of .hydra/ to be written: with it a run exists
+        self.config = self.hydra / "config.yaml"  # written last in .hydra/: with it a run exists
         self.changes = self.hydra / "changes.yaml"  # what resumes have changed
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
@@ -45,7 +45,7 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
 
     def clear(self) -> None:
-        """Removes all that training wrote, so that it can start anew; what was asked for and the log stay."""
+        """Removes everything that training wrote, so that it can start anew; config and log stay."""
         for folder in (self.checkpoints, self.samples, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         generators = (self.generator, self.best_generator)
@@ -56,18 +56,18 @@ class RunDir:
         return self.checkpoints / f"step-{step:06d}.ckpt"
 
     def step_checkpoints(self) -> list[Path]:
-        """Oldest first. Files that a user gave names of another form are the user's."""
+        """Checkpoints of steps, oldest first. Files with names of another form belong to the user."""
         steps = {self.checkpoint_step(path) for path in self.checkpoints.glob("step-*.ckpt")}
         return [path for path in map(self.step_checkpoint, sorted(steps)) if path.exists()]
 
     @staticmethod
     def checkpoint_step(path: Path) -> int:
-        """Of a step-<n>.ckpt; -1 for other names."""
+        """The step of a step-<n>.ckpt; -1 for other names."""
         digits = path.stem.removeprefix("step-")
         return int(digits) if digits.isdecimal() else -1
 
     def saved_checkpoints(self) -> list[Path]:
-        """Those that exist, the newest first."""
+        """All existing checkpoints, the newest first."""
         every = [self.last, *reversed(self.step_checkpoints()), self.best]
         return [path for path in every if path.exists()]
 
@@ -75,7 +75,7 @@ class RunDir:
         return self.samples / f"step-{step:06d}.png"
 
     def read_result(self) -> dict[str, Any]:
-        """{} if there is none, or none that can be read."""
+        """The content of result.json; {} if there is none that can be read."""
         try:
             result = json.loads(self.result.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -88,7 +88,7 @@ class RunDir:
 
 
 def make_unique(wanted: Path) -> Path:
-    """Makes the directory `wanted`, or `wanted-2`, `-3`, ... if it is taken. Two processes never get the same one."""
+    """Makes the directory `wanted`, or `wanted-2`, `-3`, ... if it is taken. Two processes never get the same."""
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         for suffix in ("", *(f"-{i}" for i in range(2, 10_000))):
@@ -104,7 +104,7 @@ def make_unique(wanted: Path) -> Path:
 
 
 def make_named(path: Path) -> Path:
-    """Makes the directory that the user named; refuses one that holds something."""
+    """Makes the directory that the user named; refuses one that is not empty."""
     try:
         if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not only_begun(path))):
             advice = f"go on with it: {command(f'resume={path}')}, or " if (path / ".hydra").exists() else ""
@@ -116,7 +116,7 @@ def make_named(path: Path) -> Path:
 
 
 def only_begun(path: Path) -> bool:
-    """Does it hold no more than the first files of a run that was killed before it existed?"""
+    """Does it hold only the first files of a run that was killed before its config was written?"""
     return {child.name for child in path.iterdir()} <= {".hydra", ".lock"} and not RunDir(path).config.exists()
 
 
@@ -134,7 +134,7 @@ def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:
     run = RunDir(given.parent.parent if is_file else given)
     try:
         there = given.exists()
-    except (OSError, ValueError) as error:  # no file can have that name
+    except (OSError, ValueError) as error:  # not a possible file name
         raise UserError(f"{key}={path}: {error}") from error
     if not there:
         raise UserError(f"{key}={path}: there is no such run directory or checkpoint")

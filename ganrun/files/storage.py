@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written; a directory that has one owner."""
+"""Files that are whole or absent, whatever happens while they are written; a directory with one owner."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from typing import BinaryIO
 
 from ganrun.errors import CannotWrite, UserError
 
-PARTIAL = ".partial"  # ends the names of files being written; a killed process leaves them
+PARTIAL = ".partial"  # suffix of files being written; a killed process leaves them behind
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises CannotWrite, which names `path`, for any OSError inside."""
+    """Turns any OSError inside into CannotWrite, which names `path`."""
     try:
         yield
     except OSError as error:
@@ -27,7 +27,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def make_cache(folder: Path) -> None:
-    """Makes a folder of `cache_dir` to write into. Raises CannotWrite, which says how to choose another one."""
+    """Makes a folder of `cache_dir` for writing. Raises CannotWrite, which says how to choose another one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
@@ -41,11 +41,11 @@ def make_cache(folder: Path) -> None:
 def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` whole, or not at all: written beside it, synced, renamed.
 
-    sync: wait for the disk, so that the file is whole after a power cut too; too slow for thousands of small files.
-    Raises CannotWrite. The directory must exist: a run whose directory has vanished does not bring it back.
+    sync: wait for the disk, so that the file is whole even after a power cut; too slow for thousands of small files.
+    Raises CannotWrite. The directory must exist: a run does not recreate its directory if that has vanished.
     """
     with writing(path):
-        # named before it is made: an interrupt at any moment finds it
+        # named before it is made, so that cleaning up after an interrupt finds it
         temporary = path.with_name(f".{path.name}.{token_hex(4)}{PARTIAL}")
         try:
             with temporary.open("xb") as file:
@@ -60,7 +60,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def link(source: Path, target: Path) -> None:
-    """Makes `target` the same file as `source`, in one step."""
+    """Makes `target` the same file as `source`, atomically."""
     temporary = target.with_name(f".{target.name}.link{PARTIAL}")
     temporary.unlink(missing_ok=True)
     try:
@@ -73,7 +73,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Removes what killed processes were writing below `directory`."""
+    """Removes partial files of killed processes below `directory`."""
     for path in directory.rglob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
@@ -84,12 +84,17 @@ class Owned(UserError):
 
 @contextmanager
 def owning(directory: Path) -> Iterator[None]:
-    """Within it no other process can own the directory. A process that died owns nothing, however it died.
+    """Within it no other process can own the directory. A process that has died owns nothing, however it died.
 
-    Raises Owned naming the owner. The lock is on the file `.lock`, which says who took it last; it stays, since
-    removing it would let two processes lock two files of that name.
+    <<<<<<< HEAD
+        Raises Owned naming the owner. The lock is on the file `.lock`, which says who took it last; it stays, since
+        removing it would let two processes lock two files of that name.
+    =======
+        Raises UserError naming the owner. The lock is on the file `.lock`, which says who took it last. The file stays,
+        since removing it would let two processes lock two different files of that name.
+    >>>>>>> main
     """
-    import fcntl  # POSIX only; forked data workers do not inherit its record locks, as they would flock's
+    import fcntl  # POSIX only; unlike flock's, its record locks are not inherited by forked data workers
 
     path = directory / ".lock"
     try:
@@ -99,7 +104,7 @@ def owning(directory: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:  # EAGAIN or EACCES, by the system
+        except (BlockingIOError, PermissionError) as error:  # EAGAIN or EACCES, depending on the system
             owner = path.read_text(encoding="utf-8", errors="replace").strip()
             raise Owned(f"{directory} is being trained by another process: {owner}") from error
         except OSError as error:  # a file system without locks
@@ -114,7 +119,7 @@ def owning(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Within it no other process makes the same file; others wait. Without locks each makes it, and the last stays."""
+    """Within it no other process makes the same file; others wait. Without file locks each makes it; the last stays."""
     import fcntl  # POSIX only
 
     with writing(path):

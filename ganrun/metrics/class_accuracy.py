@@ -6,9 +6,9 @@ from ganrun.metrics.summaries import Agreement
 
 
 class ClassAccuracy(Metric):
-    """Share of samples that a classifier trained on real data takes for the class that they were made for.
+    """Share of samples that a classifier trained on real data assigns to the class that they were made for.
 
-    Ravuri and Vinyals 2019, arXiv 1905.10887, with the parts of training and test data exchanged ("GAN-test" in
+    Ravuri and Vinyals 2019, arXiv 1905.10887, with training and test data swapped ("GAN-test" in
     Shmelkov et al. 2018, arXiv 1807.09499).
     """
 

@@ -1,5 +1,5 @@
-"""Features of a small network trained on the data set's own labels: for grey and tiny images, where Inception, which
-knows colour photographs, says little; and where there is no network to download it from."""
+"""Features of a small network trained on the data set's own labels. For grey and tiny images, about which Inception,
+trained on colour photographs, says little, and for work without internet access."""
 
 import hashlib
 import json
@@ -18,19 +18,19 @@ from ganrun.metrics.features import NetworkFeatures, as_numbers, fit_weights, ha
 from ganrun.progress import tracked
 from ganrun.seeding import derive, rng_for
 
-RECIPE = 2  # changes with anything else below that changes the weights
+RECIPE = 2  # increase it with any change below that changes the weights
 STEPS = 600
 BATCH = 128
 LR = 2e-3  # at the start; linear to 0
-HELD_BACK = 0.1  # share of the samples that is not trained on, but tells the accuracy
+HELD_BACK = 0.1  # share of the samples kept from training, to measure the accuracy
 FEATURES = 128
 
 
 class Classifier(NetworkFeatures):
     """128 features before the last layer of a convolutional network (a perceptron for points), and its logits.
 
-    Trained once for each data set and kept in the folder `cache`. weights: such a file from elsewhere: scores of two
-    machines compare if they use the same.
+    It is trained once for each data set and kept in the folder `cache`. weights: such a file from another machine,
+    None = off; scores of two machines compare only if they use the same file.
     """
 
     chunk = 512
@@ -63,7 +63,7 @@ class Classifier(NetworkFeatures):
 
 
 def make_network(shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """Its last layer is linear; what goes into it are the features."""
+    """The untrained network. Its last layer is linear; the input of that layer are the features."""
     if len(shape) == 1:
         body = [nn.Linear(shape[0], FEATURES), nn.ReLU(), nn.Linear(FEATURES, FEATURES), nn.ReLU()]
     else:
@@ -78,14 +78,14 @@ def block(channels: int, width: int, *, stride: int) -> list[nn.Module]:
 
 
 def trained(data: Data, folder: Path, device: torch.device) -> Path:
-    """The file of the classifier for a data set in the cache, made if it is not there. Raises CannotWrite."""
+    """The file of a data set's classifier in the cache, made if it is missing. Raises CannotWrite."""
     about = [RECIPE, STEPS, BATCH, LR, HELD_BACK, FEATURES, data.identity]
     name = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
     path = folder / f"classifier-{name}.ckpt"
     if not damage(path):
         return path
     make_cache(folder)
-    with locked(path):  # of several processes one trains it
+    with locked(path):  # one of several processes trains it
         if damage(path):
             print(f"training a classifier on {data.name} for scores, once; it will lie in {path}", flush=True)
             network, accuracy = train(data, device)
@@ -96,7 +96,7 @@ def trained(data: Data, folder: Path, device: torch.device) -> Path:
 
 
 def train(data: Data, device: torch.device) -> tuple[nn.Module, float]:
-    """The network, and its accuracy on samples that it was not trained on."""
+    """The trained network, and its accuracy on samples that it was not trained on."""
     torch.manual_seed(derive("classifier"))
     order = torch.randperm(len(data), generator=rng_for("classifier"))
     num_held = max(1, int(len(data) * HELD_BACK))

@@ -5,18 +5,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-QUERIES, POINTS = 1024, 8192  # rows of a piece: 32 MiB of distances
-SPARE = 4  # candidates beyond k, between which rounding might have decided
-VALUES = 2**24  # of the differences that are looked at together: 64 MiB
+QUERIES, POINTS = 1024, 8192  # rows in a piece: 32 MiB of distances
+SPARE = 4  # candidates beyond k, since rounding may order near ties wrongly
+VALUES = 2**24  # differences computed at once: 64 MiB
 
 
 def nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest points to each query: distances (n, k), nearest first, and their int64 indices (n, k).
 
-    queries (n, F) and points (m, F) are of any dtype, such as uint8 pixels, on one device; each piece of them becomes
-    fp32. Candidates are found by |q|^2 + |p|^2 - 2 q.p around the points' mean, their distances then computed from
-    the differences: fp32 loses no digits far from the origin or between near duplicates. Of equally distant points any
-    may come first. Raises ValueError unless 1 <= k <= m.
+    queries (n, F) and points (m, F) may have any dtype, such as uint8 pixels, and are on one device; each piece becomes
+    fp32. Candidates are found by |q|^2 + |p|^2 - 2 q.p around the points' mean. Their distances are then computed from
+    the differences, so that fp32 loses no digits far from the origin or between near duplicates. Equally distant points
+    come in any order. Raises ValueError unless 1 <= k <= m.
     """
     if not 1 <= k <= len(points):
         raise ValueError(f"k={k}; expected 1 to {len(points)}, the number of points")
@@ -30,7 +30,7 @@ def nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows of queries (n, F) and their squared distances (rows, m) to all points (m, F), in fp64.
 
-    So that near duplicates keep their distances in a product of matrices.
+    In fp64 the matrix product keeps the distances of near duplicates.
     """
     centre = mean(points).double()
     points = points.double() - centre
@@ -43,7 +43,7 @@ def blocks(queries: Tensor, points: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def mean(points: Tensor) -> Tensor:
-    """(m, F) of any dtype -> (F,) in fp32, summed in fp64 where the device has it."""
+    """(m, F) of any dtype -> (F,) in fp32, summed in fp64 if the device has it."""
     wide = torch.float32 if points.device.type == "mps" else torch.float64
     return (sum(part.sum(0, dtype=wide) for part in points.split(POINTS)) / len(points)).float()
 
@@ -64,7 +64,7 @@ def _candidates(queries: Tensor, points: Tensor, centre: Tensor, num: int) -> Te
     indices = torch.empty_like(best, dtype=torch.int64)
     for start in range(0, len(points), POINTS):
         part = points[start : start + POINTS].float() - centre
-        squares = torch.addmm(part.square().sum(1), queries, part.T, alpha=-2)  # less |q|^2, which orders nothing
+        squares = torch.addmm(part.square().sum(1), queries, part.T, alpha=-2)  # less |q|^2, which changes no order
         found = squares.topk(min(num, len(part)), largest=False)
         best, indices = torch.cat([best, found.values], 1), torch.cat([indices, found.indices + start], 1)
         best, order = best.topk(min(num, best.shape[1]), largest=False)

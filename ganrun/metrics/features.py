@@ -1,4 +1,4 @@
-"""Features: samples as the numbers that a metric compares."""
+"""Features: the numbers that a metric compares, computed from samples."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -17,30 +17,30 @@ from ganrun.errors import UserError, first_line
 class Seen(NamedTuple):
     """Samples as a metric sees them."""
 
-    features: Tensor  # (num, F) float32; of Stored the samples themselves
+    features: Tensor  # (num, F) float32; for Stored the samples themselves
     logits: Tensor | None = None  # (num, K), of networks that classify
-    label: Tensor | None = None  # (num,), which class each is, or was made for
-    target: Tensor | None = None  # (num, ...) as it is stored, what each should have become
+    label: Tensor | None = None  # (num,), the class of each sample, or the one that it was made for
+    target: Tensor | None = None  # (num, ...) as stored, the target of each sample
 
 
 class Features(ABC):
-    """Maps samples as they are stored, uint8 images (num, C, H, W) or points (num, D), to what is compared."""
+    """Maps samples as stored, uint8 images (num, C, H, W) or points (num, D), to the numbers that are compared."""
 
     costly = True  # are statistics of the data set worth a file?
-    classifies = 0  # among how many classes its logits choose; 0 = it has none
+    classifies = 0  # number of classes of its logits; 0 = no logits
 
     @abstractmethod
     def prepare(self, data: Data, device: torch.device) -> None:
-        """Makes it ready for the samples of a data set; does nothing the second time. Raises UserError."""
+        """Gets ready for the samples of a data set; a second call does nothing. Raises UserError."""
 
     @abstractmethod
     def see(self, samples: Tensor) -> Seen:
-        """Features, and logits if there are any, on the device that it was prepared for."""
+        """Features, and logits if there are any, on the device that `prepare` was given."""
 
     @property
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """Network, hash of its weights, resizer: whatever decides the numbers."""
+        """Network, hash of its weights, resizer: everything that decides the numbers."""
 
 
 class Values(Features):
@@ -70,9 +70,9 @@ class Stored(Features):
 
 
 class NetworkFeatures(Features):
-    """A network's; `chunk` samples a pass.
+    """Features from a network, `chunk` samples a pass.
 
-    `load` makes the network and says what it is; `look` maps a chunk of samples to (features, logits or None).
+    `load` makes the network and describes it; `look` maps a chunk of samples to (features, logits or None).
     """
 
     chunk = 256
@@ -80,7 +80,7 @@ class NetworkFeatures(Features):
 
     def prepare(self, data, device):
         if self._network is None:
-            with torch.random.fork_rng(devices=[]):  # what is drawn here is nobody else's
+            with torch.random.fork_rng(devices=[]):  # random draws here must not affect others
                 self._network, self._about = self.load(data, device)
             self._network.eval().requires_grad_(False)
         self._network.to(device)
@@ -112,7 +112,7 @@ def as_numbers(samples: Tensor) -> Tensor:
 
 @contextmanager
 def in_fp32(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32: a score does not depend on the precision of training."""
+    """Within it neither autocast nor TF32 acts: scores do not depend on the precision of training."""
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
@@ -126,7 +126,7 @@ def in_fp32(device: torch.device) -> Iterator[None]:
 
 
 def hash_of(tensors: Mapping[str, Tensor]) -> str:
-    """Of weights by name."""
+    """A hash of weights by name."""
     found = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(tensors.items()):
         found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -134,19 +134,19 @@ def hash_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_weights(path: str | Path, key: str) -> dict[str, Tensor]:
-    """A state dict, without unpickling anything but tensors. Raises UserError."""
+    """Reads a state dict, unpickling nothing but tensors. Raises UserError."""
     place = Path(path).expanduser()
     if not place.is_file():
         raise UserError(f"{key}={path}: there is no such file")
     try:
         return torch.load(place, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch and pickle raise for a file that somebody else wrote
+    except Exception as error:  # torch and pickle raise many kinds for a foreign file
         reason = first_line(error)
         raise UserError(f"{key}={path}: cannot be read as weights: {reason[:200]}") from error
 
 
 def fit_weights(network: nn.Module, state: Any, key: str) -> None:
-    """Loads a state dict into the network that it must be of. Raises UserError."""
+    """Loads a state dict into its network. Raises UserError if it does not fit."""
     try:
         network.load_state_dict(state)
     except Exception as error:  # other names, other shapes, no state dict at all

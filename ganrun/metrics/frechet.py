@@ -11,8 +11,8 @@ from ganrun.metrics.summaries import ClassMoments, Moments
 def frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> Tensor:
     """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)): Heusel et al. 2017, arXiv 1706.08500, eq. 6; squared, as is usual.
 
-    With C = L L^T the last trace is the sum of the singular values of L^T L', which loses no digits where a
-    covariance is singular.
+    With C = L L^T the last trace is the sum of the singular values of L^T L', which loses no digits if a covariance is
+    singular.
     """
     product = root(covariance).T @ root(other_covariance)
     trace = covariance.trace() + other_covariance.trace() - 2 * torch.linalg.svdvals(product).sum()

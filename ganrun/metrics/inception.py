@@ -1,7 +1,7 @@
 """The Inception network that FID, KID and the Inception score are defined on, ported from TensorFlow by torch-fidelity.
 
-Szegedy et al. 2015, arXiv 1512.00567, trained on ImageNet, of 2015-12-05. Images are resized to 299x299 as TensorFlow 1
-did; torchmetrics' wrapper of the same network smooths them by default, which gives other scores.
+Szegedy et al. 2015, arXiv 1512.00567, trained on ImageNet, version of 2015-12-05. Images are resized to 299x299 as in
+TensorFlow 1. torchmetrics' wrapper of the same network smooths them by default, which gives other scores.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from ganrun.files.storage import make_cache
 from ganrun.metrics.features import NetworkFeatures, load_weights
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-SHA256 = "6726825d"  # what the file's hash begins with
+SHA256 = "6726825d"  # start of the file's hash
 
 
 class Inception(NetworkFeatures):
-    """2048 features before the last layer, 1008 logits without its bias; grey images are repeated in three channels.
+    """2048 features before the last layer, 1008 logits without its bias; grey images are repeated in 3 channels.
 
     weights: a .pth of that network, None = downloaded once to the folder `cache`, where its hash is checked.
     """
@@ -50,7 +50,7 @@ class Inception(NetworkFeatures):
 
 
 def inception(state: dict) -> nn.Module:
-    """torch-fidelity's network; it unpickles what it is given, and so it is given what was read without."""
+    """torch-fidelity's network. It would unpickle a file, so it gets a state dict that was read without unpickling."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     buffer = io.BytesIO()
@@ -63,7 +63,7 @@ def inception(state: dict) -> nn.Module:
 
 
 def downloaded(folder: Path) -> Path:
-    """The published weights in the cache. Raises UserError if they cannot be had."""
+    """The published weights in the cache. Raises UserError if they cannot be downloaded."""
     path = folder / URL.rpartition("/")[2]
     if path.exists() and sha256(path).startswith(SHA256):
         return path
@@ -71,7 +71,7 @@ def downloaded(folder: Path) -> Path:
     print(f"downloading {path.name} to {folder}")
     try:
         download_url_to_file(URL, str(path), hash_prefix=SHA256, progress=False)
-    except Exception as error:  # whatever the network or the disk raises: the advice is the same
+    except Exception as error:  # whatever the network or the disk raises, the advice is the same
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"metric/features=inception: its weights are not in cache_dir={folder}; the download failed ({reason}): "

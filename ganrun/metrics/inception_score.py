@@ -1,4 +1,4 @@
-"""Inception score: how sure a classifier is of each sample, and how evenly it is so of different classes."""
+"""Inception score: how sure a classifier is of each sample, and how evenly its answers cover the classes."""
 
 import math
 from itertools import pairwise
@@ -21,7 +21,7 @@ def inception_score(logits: Tensor) -> Tensor:
 class InceptionScore(OfKept):
     """Mean and (as published, the population's) deviation over `splits` parts of the samples; higher is better.
 
-    Sees no real sample.
+    It uses no real samples.
     """
 
     lower_is_better = False

@@ -14,13 +14,13 @@ def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def squared_mmd(real: Tensor, fake: Tensor) -> Tensor:
-    """Unbiased estimate of the squared maximum mean discrepancy: Gretton et al. 2012, lemma 6. It may be below 0."""
+    """Unbiased estimate of the squared maximum mean discrepancy: Gretton et al. 2012, lemma 6. It may be negative."""
     across = polynomial_kernel(real, fake).mean()
     return mean_within(real) + mean_within(fake) - 2 * across
 
 
 def mean_within(features: Tensor) -> Tensor:
-    """Of the kernel over all pairs of different samples."""
+    """The mean of the kernel over all pairs of different samples."""
     kernel = polynomial_kernel(features, features)
     return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
 
@@ -59,5 +59,5 @@ class KID(OfKept):
 
 
 def some(values: Tensor, num: int, rng: torch.Generator) -> Tensor:
-    """So many rows at random, none twice."""
+    """`num` random rows, none twice."""
     return values[torch.randperm(len(values), generator=rng)[:num].to(values.device)]

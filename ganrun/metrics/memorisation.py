@@ -9,7 +9,7 @@ from ganrun.metrics.precision_recall import Neighbours
 
 
 def memorised(real: Tensor, real_radii: Tensor, fake: Tensor) -> Tensor:
-    """(num_fake,) is each fake as near to its nearest real as that real is to its own nearest neighbour, or nearer?
+    """(num_fake,) is each fake at least as near to its nearest real as that real is to its nearest other real?
 
     One minus authenticity: Alaa et al. 2022, arXiv 2102.08921, section 3.3. real (n, F), real_radii (n,), fake (m, F).
     """
@@ -18,16 +18,16 @@ def memorised(real: Tensor, real_radii: Tensor, fake: Tensor) -> Tensor:
 
 
 def exact_radii(features: Tensor, k: int) -> Tensor:
-    """(num,) distance of each sample to its k-th nearest neighbour, itself not counted, even among near copies."""
+    """(num,) distance of each sample to its k-th nearest neighbour, without itself, exact even among near copies."""
     return nearest(features, features, k + 1)[0][:, -1]
 
 
 class Memorisation(OfKept):
-    """Share of samples that are nearer to a training image than it is to any other: 1 for copies.
+    """Share of samples that are nearer to a training image than that image is to any other: 1 for copies.
 
-    It needs all reals: a copy of one that is left out lies near none. Unseen real data do not score 0, and how they
-    score depends on the data (of Gaussians 0.66 in one dimension, 0.13 in a hundred): only the score of the data's test
-    split says what much is.
+    It needs all reals: a copy of one that is left out is near none. Unseen real data do not score 0, and their score
+    depends on the data (Gaussians score 0.66 in one dimension, 0.13 in a hundred). So compare with the score of the
+    data's test split.
     """
 
     needs_all_reals = True

@@ -1,4 +1,4 @@
-"""What a metric is to the rest: which features it looks at, what it keeps of a side, and the score of two sides."""
+"""The interface of a metric: its features, the summary that it keeps of each side, and the score of two sides."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -12,16 +12,16 @@ from ganrun.metrics.summaries import Kept, Summary
 
 
 class Score(NamedTuple):
-    """std: of the value over subsets or splits, for metrics that are defined so."""
+    """A metric's value. std: over subsets or splits, for metrics that define one."""
 
     value: float
     std: float | None = None
 
 
 class Setting(NamedTuple):
-    """What a metric is to score. labels: (num_fake,) what fakes are made for, None = nothing, or not known.
+    """What a metric has to score. labels: (num_fake,) labels that the fakes are made for, None = none, or unknown.
 
-    conditional: are they made for labels? paired: has each of them a true counterpart, its target?
+    conditional: are the fakes made for labels? paired: has each of them a true counterpart, its target?
     """
 
     data: Data
@@ -33,27 +33,28 @@ class Setting(NamedTuple):
     paired: bool = False
 
     def smaller_side(self, max_samples: int | None) -> int:
-        """Samples of the smaller side, of which at most so many are looked at."""
+        """Samples of the smaller side, if at most `max_samples` are used of each."""
         return min(self.num_real, self.num_fake, max_samples or self.num_fake)
 
 
 class Metric(ABC):
     """Scores fakes against reals. features: None = the samples' own values.
 
-    A metric of your own defines `summary` and `score`, and in `protocol` whatever else decides its value.
+    Your own metric defines `summary` and `score`, and in `protocol` every other setting that decides its value. Most
+    metrics need only `score`, as a subclass of OfKept.
     """
 
     lower_is_better = True
     needs_real = True
     needs_pairs = False  # does it compare each fake with its own target?
-    needs_all_reals = False  # or do as many as fakes tell as much, where a score in training names no number?
-    max_samples: int | None = None  # samples of a side that it looks at; None = all
+    needs_all_reals = False  # False = a score in training, if not told a number, uses as many reals as fakes
+    max_samples: int | None = None  # samples of a side that it uses; None = all
 
     def __init__(self, *, features: Features | None = None):
         self.features = features or Values()
 
     def check(self, setting: Setting) -> None:  # noqa: B027, most can score anything
-        """Raises UserError for what it cannot score, as far as that is known before features are loaded or trained."""
+        """Raises UserError for what it cannot score, as far as is known before features are loaded or trained."""
 
     def prepare(self, setting: Setting) -> None:
         """Loads or trains what it needs. Raises UserError for what it cannot score."""
@@ -62,20 +63,26 @@ class Metric(ABC):
 
     @abstractmethod
     def summary(self) -> Summary:
-        """An empty one, of a side."""
+        """A new, empty summary for one side."""
 
     @abstractmethod
     def score(self, real: Any, fake: Any) -> Score:
-        """Of the summaries of both sides; `real` is None unless `needs_real`."""
+        """The score, from the summaries of both sides; `real` is None unless `needs_real`."""
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """Settings of its own that decide its value."""
+        """The metric's own settings that decide its value."""
         return {}
 
 
 class OfKept(Metric):
-    """Looks at the first `max_samples` samples of a side themselves, which come shuffled; None = all."""
+    """Scores the first `max_samples` samples of each side, which come shuffled; None = all.
+
+    Example:
+        class MeanDistance(OfKept):
+            def score(self, real, fake):
+                return Score(float((real.values.mean(0) - fake.values.mean(0)).norm()))
+    """
 
     def __init__(self, *, max_samples: int | None = None, features: Features | None = None):
         super().__init__(features=features)

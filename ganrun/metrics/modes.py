@@ -1,4 +1,4 @@
-"""For mixtures whose modes are known: how many samples lie near one, and how many modes have samples."""
+"""For mixtures with known modes: how many samples are near one, and how many modes have samples."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ from ganrun.metrics.summaries import Kept
 
 
 def near_modes(samples: Tensor, centres: Tensor, radius: float) -> Tensor:
-    """(modes,) how many of the samples (num, D) have that mode as the nearest, and no further than `radius`."""
+    """(modes,) number of samples (num, D) whose nearest mode this is, at a distance of at most `radius`."""
     distances, nearest = torch.cdist(samples, centres).min(1)
     return torch.bincount(nearest[distances <= radius], minlength=len(centres))
 
 
 class Modes(OfKept):
-    """deviations: a sample within so many standard deviations of a mode is of high quality.
+    """Compares samples with modes. deviations: standard deviations from a mode within which a sample counts as near.
 
     Srivastava et al. 2017 (VEEGAN), arXiv 1705.07761, section 4.1; Lin et al. 2018 (PacGAN), arXiv 1712.04086.
     """
@@ -46,7 +46,7 @@ class Modes(OfKept):
 
 
 class HighQuality(Modes):
-    """Share of samples near a mode. Of exact samples in two dimensions 98.9 % lie within 3 deviations."""
+    """Share of samples near a mode. In two dimensions 98.9 % of exact samples are within 3 deviations."""
 
     name = "high-quality"
 

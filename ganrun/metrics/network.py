@@ -13,10 +13,17 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard d
 
 
 class Network(NetworkFeatures):
-    """What a network of your own maps images to: (num, C, H, W) in [0, 1], normalised, to (num, F).
+    """Features from your own network, which maps images (num, C, H, W) in [0, 1], normalised, to (num, F).
 
-    network: module, or a `_target_` in YAML. name: for the protocol. resolution: side in pixels to which images are
-    resized (bilinear, antialiased), None = as they are. mean, std: of each channel; grey images get as many.
+    network:    module, or a `_target_` in YAML
+    name:       for the protocol
+    resolution: side in pixels to which images are resized (bilinear, antialiased); None = as they are
+    mean:       subtracted from each channel; grey images are repeated to as many channels; None = off
+    std:        divides each channel; None = off
+
+    Example:
+        features = Network(torch.nn.Flatten(), name="pixels")
+        metric = FID(features=features)  # on the values that the network returns
     """
 
     chunk = 64
@@ -57,7 +64,7 @@ class Network(NetworkFeatures):
 
 
 class Torchvision(Network):
-    """A classifier of torchvision, trained on ImageNet: what goes into its last linear layer, and its logits.
+    """A classifier of torchvision, trained on ImageNet: the input of its last linear layer, and its logits.
 
     model: its name there. weights: a state dict in a file, None = torchvision's own, downloaded and checked.
     """

@@ -1,4 +1,4 @@
-"""Scores that compare each output with its own true counterpart, both as 8-bit images; computed in fp64."""
+"""Scores that compare each output with its own true counterpart, both as 8-bit images, in fp64."""
 
 import math
 from abc import abstractmethod
@@ -12,10 +12,10 @@ from ganrun.metrics.features import Stored
 from ganrun.metrics.metric import Metric, Score, Setting
 from ganrun.metrics.summaries import Summary
 
-LARGEST = 255.0  # value of a pixel, and the data range of all three
+LARGEST = 255.0  # largest value of a pixel, and the data range of all three metrics
 WINDOW, SIGMA = 11, 1.5  # pixels; torchmetrics derives the first from the second
 K1, K2 = 0.01, 0.03
-CHUNK = 2**22  # values that are compared at once: 32 MiB
+CHUNK = 2**22  # values compared at once: 32 MiB
 
 
 def absolute_error(target: Tensor, fake: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def absolute_error(target: Tensor, fake: Tensor) -> Tensor:
 
 
 def psnr(target: Tensor, fake: Tensor) -> Tensor:
-    """(num, C, H, W) each, 0 to 255 -> (num,) peak signal-to-noise ratio in dB; infinite of equal images."""
+    """(num, C, H, W) each, 0 to 255 -> (num,) peak signal-to-noise ratio in dB; infinite for equal images."""
     mse = (fake.double() - target.double()).square().mean((1, 2, 3))
     return 20 * math.log10(LARGEST) - 10 * mse.log10()
 
@@ -32,8 +32,8 @@ def psnr(target: Tensor, fake: Tensor) -> Tensor:
 def ssim(target: Tensor, fake: Tensor) -> Tensor:
     """(num, C, H, W) each, 0 to 255 -> (num,) structural similarity, -1 to 1.
 
-    Wang et al. 2004, "Image quality assessment", equation 13, with the windows of section III.C: those that lie within
-    the image, of which it needs one. Means over windows and channels.
+    Wang et al. 2004, "Image quality assessment", equation 13, with the windows of section III.C that fit into the
+    image, at least one. Averaged over windows and channels.
     """
     _, local = structural_similarity_index_measure(
         fake.double(), target.double(), sigma=SIGMA, kernel_size=WINDOW, data_range=LARGEST, k1=K1, k2=K2,
@@ -44,7 +44,7 @@ def ssim(target: Tensor, fake: Tensor) -> Tensor:
 
 
 class EachPair(Summary):
-    """A number for each pair, in fp64. metric: whose `compare` gives it."""
+    """A number for each pair, in fp64. metric: its `compare` computes the number."""
 
     def __init__(self, metric: "Paired"):
         self.name = f"{metric.name} of pairs"
@@ -74,9 +74,9 @@ class EachPair(Summary):
 
 
 class Paired(Metric):
-    """The mean over pairs of what `compare` gives for each; it sees no reals. name: as in configs.
+    """The mean of `compare` over all pairs; it uses no reals. name: as in configs.
 
-    Needs a stream in which `target` goes beside `fake`. Raises UserError for data without pairs and for vectors.
+    Needs a stream with a `target` beside each `fake`. Raises UserError for data without pairs and for vectors.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Paired(Metric):
         return EachPair(self)
 
     def score(self, real, fake):
-        return Score(math.fsum(fake.values.tolist()) / len(fake.values))  # exact, so in any order the same
+        return Score(math.fsum(fake.values.tolist()) / len(fake.values))  # exact sum, so the order does not matter
 
     @property
     def protocol(self):
@@ -120,8 +120,8 @@ class L1(Paired):
 class PSNR(Paired):
     """Peak signal-to-noise ratio in dB, of each image over all its channels.
 
-    ceiling: dB that an image counts at most, since equal images are infinitely alike. 100 are more than one value that
-    is off by one in 200 x 200 grey pixels (94 dB).
+    ceiling: most dB that an image counts for, since equal images would give infinity. 100 is above the 94 dB of
+    200 x 200 grey pixels with a single one off by one.
     """
 
     name = "psnr"

@@ -1,7 +1,7 @@
-"""Precision, recall, density and coverage: whose neighbourhoods hold whom, among features (num, F) of both sides.
+"""Precision, recall, density and coverage: which samples lie in whose neighbourhood, in features (num, F).
 
-A sample's neighbourhood is the ball around it that reaches to its k-th nearest neighbour on its own side, without its
-border, as in the published code of Naeem et al. 2020 (Kynkaanniemi et al. 2019, eq. 2, count the border too).
+A sample's neighbourhood is the open ball around it that reaches to its k-th nearest neighbour on its own side, as in
+the published code of Naeem et al. 2020 (Kynkaanniemi et al. 2019, eq. 2, include the border).
 """
 
 from abc import abstractmethod
@@ -18,15 +18,15 @@ from ganrun.metrics.summaries import Kept
 
 
 class Membership(NamedTuple):
-    """Who lies in whose neighbourhood."""
+    """Which samples lie in neighbourhoods of the other side."""
 
-    reals_around: Tensor  # (num_fake,) in how many neighbourhoods of reals each fake lies
+    reals_around: Tensor  # (num_fake,) number of reals' neighbourhoods that hold each fake
     is_recalled: Tensor  # (num_real,) does each real lie in some fake's neighbourhood?
     is_covered: Tensor  # (num_real,) does each real's neighbourhood hold a fake?
 
 
 def radii(features: Tensor, k: int) -> Tensor:
-    """(num,) distance of each sample to its k-th nearest neighbour, itself not counted; rounded as in `holding`."""
+    """(num,) distance of each sample to its k-th nearest neighbour, without itself; rounded as in `holding`."""
     found = [squared.topk(k + 1, largest=False).values[:, -1] for _, squared in blocks(features, features)]
     return torch.cat(found).sqrt()
 
@@ -43,7 +43,7 @@ def holding(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) 
 
 
 class Neighbours(Kept):
-    """Features with the radii of their neighbourhoods and whom they hold, each computed once for all metrics."""
+    """Features with the radii of their neighbourhoods and their members, each computed once for all metrics."""
 
     derived = ("radii",)
 
@@ -62,7 +62,7 @@ class Neighbours(Kept):
         return self._radii
 
     def held_with(self, real: "Neighbours") -> Membership:
-        """Of these fakes and those reals."""
+        """The membership between these fakes and `real`."""
         if self._held is None or self._held[0] is not real:
             self._held = real, holding(real.values, self.values, real.radii, self.radii)
         return self._held[1]
@@ -77,7 +77,7 @@ class Neighbours(Kept):
 
 
 class Neighbourhoods(OfKept):
-    """k: the neighbour that a neighbourhood reaches to."""
+    """A metric of neighbourhoods. k: a neighbourhood reaches to the k-th nearest neighbour."""
 
     lower_is_better = False
 

@@ -1,22 +1,22 @@
-"""What made a score. Scores of unlike protocols do not compare: the same checkpoint has scored FID 13.2 and 10.2."""
+"""What made a score. Scores with different protocols do not compare: one checkpoint has had FID 13.2 and 10.2."""
 
 from collections.abc import Mapping
 from typing import Any
 
-NOTED = ("seed", "ema", "versions", "accuracy")  # said of a score; others may differ in them and still compare
+NOTED = ("seed", "ema", "versions", "accuracy")  # for information; scores that differ in them still compare
 
-WHY = ("resolution", "channels", "fit")  # say why `data` differs; of the same data they make no difference
+WHY = ("resolution", "channels", "fit")  # these explain why `data` differs; for the same data they do not matter
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """How two protocols differ, if they do: every key with both values."""
+    """How two protocols differ: every key with both values; None if they do not."""
     noted = NOTED + (WHY if one.get("data") == other.get("data") else ())
     keys = [key for key in {**one, **other} if key not in noted and one.get(key) != other.get(key)]
     return "; ".join(f"{key} {one.get(key, 'not said')} and {other.get(key, 'not said')}" for key in keys) or None
 
 
 def short(protocol: Mapping[str, Any]) -> str:
-    """In one line."""
+    """A protocol in one line."""
     weights = f" {protocol['weights'][:8]}" if protocol.get("weights") else ""
     reals = f", {protocol['num_real']:,} real ({protocol['split']})" if protocol.get("num_real") else ""
     pairs = f", each against its {protocol['against']} ({protocol['split']})" if protocol.get("against") else ""

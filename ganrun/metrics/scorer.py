@@ -23,7 +23,7 @@ from ganrun.progress import tracked
 from ganrun.seeding import derive, seed_default_generators
 
 log = logging.getLogger("ganrun")
-Key = tuple[Features, str]  # and the summary's name
+Key = tuple[Features, str]  # features, and the summary's name
 
 
 def key_of(metric: Metric) -> Key:
@@ -32,12 +32,20 @@ def key_of(metric: Metric) -> Key:
 
 @dataclass
 class Scorer:
-    """metrics: by name. num_real: reals, None = all, or if `even` as many as fakes for metrics that need no more.
+    """Scores fakes by several metrics.
 
-    split: what the reals are called in the protocol. shows: how far it is, where nothing else does?
-    conditional: are the fakes made for labels? asks: are these chosen here, for a generator? paired: do the fakes come
-    with their targets? source: what they are made from, None = noise. cache: folder for statistics of reals, None =
-    computed each time.
+    metrics:     by name
+    data:        the reals
+    num_fake:    fakes in a score
+    num_real:    reals in a score; None = all, or see `even`
+    even:        True = as many reals as fakes, for metrics that need no more
+    conditional: are the fakes made for labels?
+    paired:      do the fakes come with their targets?
+    source:      the data that fakes are made from; None = noise
+    split:       name of the reals in the protocol
+    asks:        are the labels chosen here, for a generator?
+    shows:       show progress, if nothing else does?
+    cache:       folder for statistics of reals; None = computed each time
     """
 
     metrics: dict[str, Metric]
@@ -53,11 +61,11 @@ class Scorer:
     shows: bool = False
     cache: Path | None = None
     _labels: Tensor | None = field(default=None, init=False)
-    _real: dict[tuple[Key, int], Summary] = field(default_factory=dict, init=False)  # with the number of reals
+    _real: dict[tuple[Key, int], Summary] = field(default_factory=dict, init=False)  # by key and number of reals
     _device: torch.device | None = field(default=None, init=False)
 
     def prepare(self, device: torch.device) -> None:
-        """Loads or trains all that the metrics need; fp64 and exact sums want a GPU by NVIDIA, or the CPU.
+        """Loads or trains everything that the metrics need. fp64 and exact sums need an NVIDIA GPU or the CPU.
 
         Raises UserError for a metric that cannot score this data.
         """
@@ -76,12 +84,12 @@ class Scorer:
         return Setting(self.data, num, self.num_fake, self.conditional, self._device, self.labels(), self.paired)
 
     def reals_for(self, metric: Metric) -> int:
-        """How many reals a metric sees."""
+        """The number of reals that a metric uses."""
         some = self.num_fake if self.even and not metric.needs_all_reals else None
         return min(self.num_real or some or len(self.data), len(self.data))
 
     def labels(self) -> Tensor | None:
-        """(num_fake,) what fakes are made for: the labels of as many reals, over and over if there are fewer."""
+        """Labels (num_fake,) that the fakes are made for: those of as many reals, repeated if there are fewer."""
         if not (self.conditional and self.asks):
             return None
         if self._labels is None:
@@ -90,14 +98,14 @@ class Scorer:
         return self._labels
 
     def score(self, fakes: Iterable[Batch], names: Iterable[str] | None = None) -> dict[str, Score]:
-        """Of a stream with fake (num, ...) as the data set stores its own, label (num,) if made for labels, and if
-        paired target (num, ...), stored as fake is. names: of the metrics to score, None = all.
+        """Scores a stream with fake (num, ...) in the form that the data set stores, label (num,) if the fakes are made
+        for labels, and target (num, ...), stored like fake, if paired. names: of the metrics to score, None = all.
 
-        All of it, making the stream included, in fp32 or better. Changes nothing but its own memory of the reals.
+        Everything, making the stream included, runs in fp32 or better. Changes only its own memory of the reals.
         """
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices), in_fp32(self._device), torch.no_grad():
-            seed_default_generators(derive("score"))  # for what networks draw inside
+            seed_default_generators(derive("score"))  # for random draws inside networks
             self._see_reals()
             metrics = {name: self.metrics[name] for name in (self.metrics if names is None else names)}
             fake = self._summarise(fakes, "fake", metrics.values())
@@ -110,7 +118,7 @@ class Scorer:
         return key_of(metric), self.reals_for(metric)
 
     def _see_reals(self) -> None:
-        """Once; what costs a network's passes, or much arithmetic, is kept in a file."""
+        """Summarises the reals, once; results that cost network passes, or much arithmetic, are kept in a file."""
         missing = {}
         for metric in self.metrics.values():
             if metric.needs_real and self._key(metric) not in self._real:
@@ -128,7 +136,7 @@ class Scorer:
             self._keep(metric, self._real[key])
 
     def _keep(self, metric: Metric, summary: Summary) -> None:
-        """All of it, or of features that cost nothing what is derived from them, which may have been kept before."""
+        """Keeps a summary in a file; if features are cheap, only its derived parts, unless they are already kept."""
         names = None if metric.features.costly else summary.derived
         if not self.cache or names == ():
             return
@@ -139,11 +147,11 @@ class Scorer:
         try:
             make_cache(self.cache)
             save_checkpoint({"ganrun": {"format": FORMAT}, "state": state}, self._file(metric))
-        except CannotWrite as error:  # it only costs time
+        except CannotWrite as error:  # the loss only costs time
             log.warning("statistics of the data set are not kept: %s", error)
 
     def _kept(self, metric: Metric) -> dict[str, Tensor] | None:
-        """What a file holds of a metric's reals, if there is one that can be read."""
+        """The summary of a metric's reals from its file; None if there is none that can be read."""
         path = self._file(metric)
         if path is None or damage(path):
             return None
@@ -158,7 +166,7 @@ class Scorer:
         return self.cache / f"real-{name}.ckpt" if self.cache else None
 
     def _summarise(self, batches: Iterable[Batch], key: str, metrics: Iterable[Metric]) -> dict[Key, Summary]:
-        """One pass over the samples; what several metrics look at is computed once."""
+        """One pass over the samples; what several metrics use is computed once."""
         found: dict[Key, Summary] = {}
         for metric in metrics:
             found.setdefault(key_of(metric), metric.summary())

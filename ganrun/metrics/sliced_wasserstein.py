@@ -12,7 +12,7 @@ CHUNK = 64  # directions at once
 def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
     """(K,) Wasserstein-1 distances in one dimension, of the rows of real (K, n) and fake (K, m).
 
-    The area between the distribution functions; for n = m that is the mean distance of the sorted values.
+    The area between the distribution functions; for n = m it is the mean distance of the sorted values.
     """
     real, fake = real.sort(1).values, fake.sort(1).values
     if real.shape == fake.shape:
@@ -35,7 +35,7 @@ def sliced_wasserstein(real: Tensor, fake: Tensor, directions: Tensor) -> Tensor
 
 
 class SlicedWasserstein(OfKept):
-    """num_projections: random directions, the same for every evaluation."""
+    """Sliced Wasserstein-1 distance. num_projections: random directions, the same for every evaluation."""
 
     def __init__(self, *, num_projections: int = 512, **settings):
         super().__init__(**settings)

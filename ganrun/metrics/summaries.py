@@ -1,4 +1,4 @@
-"""What is kept of one side's samples while they stream past; all sums in float64."""
+"""Summaries of one side's samples, updated while the samples stream past; all sums in float64."""
 
 from abc import ABC, abstractmethod
 
@@ -9,9 +9,9 @@ from ganrun.metrics.features import Seen
 
 
 class Summary(ABC):
-    """Of the samples that were added. name: two of one name keep the same of the same samples.
+    """A summary of the added samples. name: two summaries with the same name keep the same things.
 
-    derived: parts of its state that follow from the others by much arithmetic; `load` may be given them alone.
+    derived: parts of its state that take much arithmetic to compute from the others; `load` may be given only these.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Summary(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """All of it, for a file."""
+        """The whole state, for a file."""
 
     @abstractmethod
     def load(self, state: dict[str, Tensor]) -> None: ...
@@ -118,7 +118,7 @@ class Kept(Summary):
 
 
 class Agreement(Summary):
-    """How many samples a classifier takes for what they were made to be."""
+    """The number of samples that a classifier assigns to the class that they were made for."""
 
     name = "agreement"
 

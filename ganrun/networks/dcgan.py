@@ -1,4 +1,4 @@
-"""DCGAN: Radford et al. 2016, arXiv 1511.06434, for any size of which both sides halve down to a 4- to 7-wide base.
+"""DCGAN: Radford et al. 2016, arXiv 1511.06434, for sizes whose sides both halve down to a base of 4 to 7.
 
 A side is base * 2^n with base 4, 5, 6 or 7: 8, 16, 32, 64, 128 (base 4), 28 or 56 (base 7), 24, 40, 48, ...
 """
@@ -11,7 +11,7 @@ from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.layers import activation, append_label, has_bias, norm_layers, normal_init, squash
 
-MOST_BLOCKS = 16  # no memory would tell what is wrong with more
+MOST_BLOCKS = 16  # more would only run out of memory, without a clear message
 
 
 def pyramid(resolution: int | Sequence[int] | None) -> tuple[int, tuple[int, int]]:
@@ -33,8 +33,20 @@ def pyramid(resolution: int | Sequence[int] | None) -> tuple[int, tuple[int, int
 class Generator(nn.Module):
     """z (batch, z_dim) -> images (batch, channels, H, W) in value_range.
 
-    width: channels of the last hidden layer, doubled at each smaller size. kernel: of the transposed convolutions,
-    4 or 5. base_blocks: stride-1 blocks at the base size, before the first upsampling. slope: of LeakyReLU, 0 = ReLU.
+    z_dim:       numbers in z
+    channels:    of the images, 1 = grey, 3 = RGB
+    resolution:  N or (H, W) in pixels, see above
+    width:       channels of the last hidden layer, doubled at each smaller size
+    kernel:      side of the transposed convolutions, 4 or 5 pixels
+    base_blocks: stride-1 blocks at the base size, before the first upsampling; 0 = none
+    slope:       of LeakyReLU; 0 = ReLU
+    norm:        batch, layer, instance, instance-plain or none
+    value_range: (low, high) of the pixels; None = unbounded
+    num_classes: classes of the labels that it is given; 0 = unconditional
+
+    Example:
+        generator = Generator(z_dim=100, channels=3, resolution=32)
+        images = generator(torch.randn(16, 100))  # (16, 3, 32, 32) in [-1, 1]
     """
 
     def __init__(
@@ -84,9 +96,18 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images (batch, channels, H, W) -> one logit each.
 
-    width: channels after the first stride-2 convolution, doubled at each smaller size. kernel: 4 or 5.
-    norm: batch, layer, instance, instance-plain or none; never after the first convolution. dropout: share of features
-    dropped after each convolution, 0 = off.
+    channels:    of the images, 1 = grey, 3 = RGB
+    resolution:  N or (H, W) in pixels, see above
+    width:       channels after the first stride-2 convolution, doubled at each smaller size
+    kernel:      side of the convolutions, 4 or 5 pixels
+    slope:       of LeakyReLU; 0 = ReLU
+    norm:        batch, layer, instance, instance-plain or none; never after the first convolution
+    dropout:     share of features dropped after each convolution; 0 = off
+    num_classes: classes of the labels that it is given; 0 = unconditional
+
+    Example:
+        discriminator = Discriminator(channels=3, resolution=32, norm="none")
+        logits = discriminator(images).logits  # images (batch, 3, 32, 32) -> (batch,)
     """
 
     def __init__(
@@ -125,7 +146,7 @@ class Discriminator(nn.Module):
 
 def _up(channels_in: int, channels_out: int, kernel: int, stride: int, *, bias: bool) -> nn.ConvTranspose2d:
     """Transposed convolution that multiplies the size by `stride` exactly."""
-    kernel -= stride == 1 and kernel % 2 == 0  # only an odd kernel keeps the size
+    kernel -= stride == 1 and kernel % 2 == 0  # only an odd kernel preserves the size
     padding = (kernel - 1) // 2
     extra = stride - kernel + 2 * padding
     return nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, padding, extra, bias=bias)

@@ -1,4 +1,4 @@
-"""What several networks share."""
+"""Layers and checks that several networks share."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from ganrun.errors import UserError, one_of
 NORMS = {"batch": nn.BatchNorm2d, "instance": lambda c: nn.InstanceNorm2d(c, affine=True), "none": None}
 NORMS["layer"] = lambda c: nn.GroupNorm(1, c)  # over channels and space, as WGAN-GP suggests for critics
 NORMS["instance-plain"] = nn.InstanceNorm2d  # without learned scale and shift, as in CycleGAN
-PER_IMAGE = ("instance", "instance-plain")  # over one channel of one image, of which one pixel is too little
+PER_IMAGE = ("instance", "instance-plain")  # over one channel of one image, for which a single pixel is not enough
 
 
 def norm_layers(name: str, channels: int) -> list[nn.Module]:
@@ -22,9 +22,9 @@ def norm_layers(name: str, channels: int) -> list[nn.Module]:
 
 
 def has_bias(norm: str) -> bool:
-    """Has a convolution before this norm a bias? Not where the norm learns a shift.
+    """Does a convolution before this norm have a bias? Not where the norm learns a shift.
 
-    instance-plain subtracts it again; CycleGAN's code has one there.
+    instance-plain subtracts the bias again, but CycleGAN's code has one there.
     """
     return norm in ("instance-plain", "none")
 
@@ -56,7 +56,7 @@ def squash(value_range: tuple[float, float] | None) -> nn.Module:
 
 
 class Change(nn.Module):
-    """Adds a network's output to the image it came from and cuts the sum off at `value_range`; None = nowhere.
+    """Adds a network's output to its input image and clamps the sum to `value_range`; None = no clamping.
 
     Global residual learning (Kim et al. 2016, arXiv 1511.04587): the network draws only what differs from the source.
     Raises UserError unless a source has one channel or as many as the output.
@@ -69,7 +69,7 @@ class Change(nn.Module):
                 f"generator.residual=true with {source_channels} source channels and {channels} of the output; "
                 "expected as many, or 1 of the source"
             )
-        squash(value_range)  # refuses the ranges that a network without it refuses
+        squash(value_range)  # refuses the same ranges as a network without `Change`
         self.value_range = value_range
 
     def forward(self, change: Tensor, source: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Change(nn.Module):
 
 
 def image_size(name: str, resolution: int | Sequence[int] | None) -> tuple[int, int]:
-    """(H, W) of a resolution. name: of the network, for the UserError where the data are vectors, not images."""
+    """(H, W) of a resolution. name: of the network. Raises UserError for vectors, which are not images."""
     if resolution is None:
         raise UserError(f"{name} is for images, but this dataset has vectors; choose a dataset of images")
     return (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)

@@ -10,18 +10,18 @@ from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.layers import activation, append_label, squash
 
-DEEPEST = 1000  # no memory would tell what is wrong with more
+DEEPEST = 1000  # more would only run out of memory, without a clear message
 
 
 def data_shape(channels: int, resolution: int | Sequence[int] | None) -> tuple[int, ...]:
-    """(channels,) for vectors, which have no resolution, else (channels, H, W)."""
+    """(channels,) for vectors, which have no resolution; (channels, H, W) for images."""
     if resolution is None:
         return (channels,)
     return (channels, resolution, resolution) if isinstance(resolution, int) else (channels, *resolution)
 
 
 def hidden_sizes(width: int, depth: int, growth: int) -> list[int]:
-    """width, width * growth, ... , `depth` of them."""
+    """`depth` sizes: width, width * growth, ..."""
     require(1, width=width, depth=depth, growth=growth)
     if depth > DEEPEST:
         raise UserError(f"depth={depth}; expected at most {DEEPEST} hidden layers")
@@ -40,8 +40,8 @@ def hidden_layers(sizes: Sequence[int], slope: float, dropout: float = 0.0) -> n
 def orthogonal_init(module: nn.Module) -> None:
     """Orthogonal weights of gain sqrt(2), biases 0: Saxe et al. 2014, arXiv 1312.6120.
 
-    It keeps the input gradient's norm near 1 through the layers, where a Lipschitz critic must hold it; with torch's
-    default the same critic starts flat and WGAN-GP takes thousands of steps to find the modes of a ring.
+    It keeps the norm of the input gradient near 1 through the layers, as a Lipschitz critic needs. With torch's default
+    the same critic starts flat, and WGAN-GP takes thousands of steps to find the modes of a ring.
     """
     if isinstance(module, nn.Linear):
         nn.init.orthogonal_(module.weight, math.sqrt(2))
@@ -49,9 +49,21 @@ def orthogonal_init(module: nn.Module) -> None:
 
 
 class Generator(nn.Module):
-    """z (batch, z_dim) -> (batch, channels) or (batch, channels, H, W), in value_range (None = unbounded).
+    """z (batch, z_dim) -> (batch, channels) or (batch, channels, H, W), in value_range.
 
-    Hidden sizes are width, width * growth, ... , `depth` of them. slope: of LeakyReLU, 0 = ReLU.
+    z_dim:       numbers in z
+    channels:    of the images, or the dimensions of vectors
+    resolution:  N or (H, W) in pixels; None = vectors
+    width:       of the first hidden layer
+    depth:       hidden layers
+    growth:      each hidden layer is this many times as wide as the one before; 1 = all alike
+    slope:       of LeakyReLU; 0 = ReLU
+    value_range: (low, high) of the output; None = unbounded
+    num_classes: classes of the labels that it is given; 0 = unconditional
+
+    Example:
+        generator = Generator(z_dim=2, channels=2, resolution=None, width=64)
+        points = generator(torch.randn(16, 2))  # (16, 2)
     """
 
     def __init__(
@@ -86,7 +98,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """(batch, channels) or (batch, channels, H, W) -> one logit each.
 
-    Hidden sizes mirror the generator's: width * growth^(depth - 1), ..., width. dropout: 0 = off.
+    Hidden sizes mirror the generator's: width * growth^(depth - 1), ..., width. dropout: share of features dropped
+    after each layer, 0 = off. The other settings are the generator's.
     """
 
     def __init__(

@@ -15,12 +15,21 @@ DEEPEST = 16  # no image is large enough for more
 class Discriminator(nn.Module):
     """Image (batch, channels, H, W) -> a logit for each patch, (batch, h, w); features are means over patches.
 
-    source_channels: of an image (batch, source_channels, H, W) that is the condition and stands before the judged one,
-    0 = unconditional. width: channels of the first layer, doubled at each of the next three. layers: stride-2
-    convolutions; 3 see patches of 70 pixels, 1 of 16, 5 of 286, 0 single pixels (PixelGAN). kernel: of the
-    convolutions, 3 or more. slope: of LeakyReLU. norm: batch, layer, instance, instance-plain or none; never after the
-    first convolution. resolution: N or (H, W). Raises UserError for an image that is smaller than the layers need,
-    and for vector data.
+    channels:        of the images, 1 = grey, 3 = RGB
+    resolution:      N or (H, W) in pixels
+    source_channels: of an image (batch, source_channels, H, W) that is the condition and is put before the judged one;
+                     0 = unconditional
+    width:           channels of the first layer, doubled at each of the next three
+    layers:          stride-2 convolutions; 3 see patches of 70 pixels, 1 of 16, 5 of 286, 0 single pixels (PixelGAN)
+    kernel:          side of the convolutions, 3 pixels or more
+    slope:           of LeakyReLU; 0 = ReLU
+    norm:            batch, layer, instance, instance-plain or none; never after the first convolution
+
+    Raises UserError for an image that is smaller than the layers need, and for vector data.
+
+    Example:
+        discriminator = Discriminator(channels=3, resolution=64, source_channels=1)
+        logits = discriminator(images, sources).logits  # (batch, 3, 64, 64), (batch, 1, 64, 64) -> (batch, 6, 6)
     """
 
     def __init__(
@@ -55,7 +64,7 @@ class Discriminator(nn.Module):
         self.apply(normal_init)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Verdict:
-        """Raises ValueError for a condition that is missing, not expected, or not an image of these channels."""
+        """Raises ValueError if the condition is missing, unexpected, or not an image with `source_channels`."""
         features = self.blocks(self._joined(condition, x))
         return Verdict(self.head(features).squeeze(1), features.mean((2, 3)))
 
@@ -73,12 +82,12 @@ class Discriminator(nn.Module):
 
 
 def strides_of(layers: int) -> list[int]:
-    """Of all convolutions."""
+    """The strides of all convolutions."""
     return [2] * layers + [1, 1] if layers else [1, 1, 1]
 
 
 def check_depth(size: tuple[int, int], layers: int, kernel: int, norm: str) -> None:
-    """Raises UserError for an image (H, W) of which these layers leave no patch."""
+    """Raises UserError for an image (H, W) in which these layers leave no patch."""
     if layers > DEEPEST:
         raise UserError(f"discriminator.layers={layers}; expected at most {DEEPEST}")
     if not leaves_patches(size, layers, kernel, norm):
@@ -90,7 +99,7 @@ def check_depth(size: tuple[int, int], layers: int, kernel: int, norm: str) -> N
 
 
 def leaves_patches(size: Sequence[int], layers: int, kernel: int, norm: str) -> bool:
-    strides = strides_of(layers) if layers else []  # single pixels are always there
+    strides = strides_of(layers) if layers else []  # single pixels always exist
     for i, stride in enumerate(strides):
         size = [(side + 2 * ((kernel - 1) // 2) - kernel) // stride + 1 for side in size]
         normalised = 0 < i < len(strides) - 1 and norm in PER_IMAGE

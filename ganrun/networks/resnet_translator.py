@@ -19,20 +19,31 @@ from ganrun.networks.layers import (
     squash,
 )
 
-MULTIPLE, LEAST = 4, 8  # pixels of a side: halved twice, and then wide enough for a reflected margin
+MULTIPLE, LEAST = 4, 8  # pixels of a side: halved twice, and still wide enough for a reflected margin
 
-MOST_BLOCKS = 1000  # no memory would tell what is wrong with more
+MOST_BLOCKS = 1000  # more would only run out of memory, without a clear message
 
 
 class Generator(nn.Module):
     """Image (batch, source_channels, H, W) -> image (batch, channels, H, W) in value_range.
 
-    Takes any image of which both sides are multiples of 4 from 8 pixels up, whatever `resolution` it is built for.
-    width: channels of the first layer, doubled at each of both halvings. blocks: residual ones at the smallest size,
-    None = 9 where both sides have 256 pixels or more, else 6. norm: batch, layer, instance, instance-plain or none.
-    dropout: share of features dropped within each residual block, 0 = off. residual: the output is added to the source,
-    see `Change`. Raises UserError for sizes that do not fit
-    and for vector data.
+    Takes images whose sides are both multiples of 4 and at least 8 pixels, whatever `resolution` it is built for.
+
+    channels:        of the output, 1 = grey, 3 = RGB
+    source_channels: of the input
+    resolution:      N or (H, W) in pixels
+    value_range:     (low, high) of the output; None = unbounded
+    width:           channels of the first layer, doubled at both halvings
+    blocks:          residual blocks at the smallest size; None = 9 if both sides have 256 pixels or more, else 6
+    norm:            batch, layer, instance, instance-plain or none
+    dropout:         share of features dropped within each residual block; 0 = off
+    residual:        True = the output is added to the source, see `Change`
+
+    Raises UserError for sizes that do not fit and for vector data.
+
+    Example:
+        generator = Generator(channels=3, source_channels=3, resolution=32)
+        images = generator(sources)  # (batch, 3, 32, 32) -> the same; also (batch, 3, 64, 48)
     """
 
     def __init__(

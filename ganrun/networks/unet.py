@@ -1,6 +1,6 @@
 """The U-Net of pix2pix: Isola et al. 2017, arXiv 1611.07004, section 6.1.1.
 
-An encoder halves the image, a decoder doubles it again, and each size of the encoder is also handed to the decoder.
+An encoder halves the image, a decoder doubles it again, and the decoder also gets the encoder's output at each size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ DROPPED = 3  # decoder blocks with dropout, the innermost ones
 
 
 def halvings(size: tuple[int, int], depth: int | None) -> int:
-    """How often an image (H, W) is halved. depth: what the user asks for, None = down to one pixel, at most 8 times.
+    """How often an image (H, W) is halved. depth: the user's choice, None = down to one pixel, at most 8 times.
 
-    Raises UserError for sides that are not divisible so often.
+    Raises UserError for sides that cannot be halved that often.
     """
     if depth is not None:
         require(1, depth=depth)
@@ -51,14 +51,26 @@ def halvings(size: tuple[int, int], depth: int | None) -> int:
 class Generator(nn.Module):
     """Image (batch, source_channels, H, W) -> image (batch, channels, H, W) in value_range.
 
-    Takes any image of which both sides are multiples of 2^depth, whatever `resolution` it is built for.
-    width: channels of the first layer, doubled at each of the next three. depth: halvings, None = down to one pixel, at
-    most 8: 5 at 32 pixels, 7 at 128, 8 at 256. norm: batch, layer, instance, instance-plain or none; never after the
-    first and the last convolution of the encoder and the last one of the decoder. dropout: share of features dropped in
-    the three innermost decoder blocks, as far as they are 8 * width wide; 0 = off. residual: the output is added to the
-    source, see `Change`. In eval mode nothing is dropped and
-    batch norm takes its running statistics, where the paper drops in tests too and takes the statistics of the test
-    batch. Raises UserError for sizes that do not fit and for vector data.
+    Takes images whose sides are both multiples of 2^depth, whatever `resolution` it is built for.
+
+    channels:        of the output, 1 = grey, 3 = RGB
+    source_channels: of the input
+    resolution:      N or (H, W) in pixels
+    value_range:     (low, high) of the output; None = unbounded
+    width:           channels of the first layer, doubled at each of the next three
+    depth:           halvings; None = down to one pixel, at most 8: 5 at 32 pixels, 7 at 128, 8 at 256
+    norm:            batch, layer, instance, instance-plain or none; never after the first and the last convolution of
+                     the encoder and the last one of the decoder
+    dropout:         share of features dropped in the three innermost decoder blocks, as far as they are 8 * width wide;
+                     0 = off
+    residual:        True = the output is added to the source, see `Change`
+
+    In eval mode nothing is dropped and batch norm takes its running statistics. The paper drops in tests too and takes
+    the statistics of the test batch. Raises UserError for sizes that do not fit and for vector data.
+
+    Example:
+        generator = Generator(channels=3, source_channels=1, resolution=32)
+        images = generator(sources)  # (batch, 1, 32, 32) -> (batch, 3, 32, 32) in [-1, 1]
     """
 
     def __init__(
@@ -111,7 +123,7 @@ def _up(widths: list[int], norm: str, dropout: float) -> Iterator[nn.Module]:
     """The decoder's blocks but the last, from the innermost on; each doubles the image."""
     for level in range(len(widths) - 1, 0, -1):
         innermost = level == len(widths) - 1
-        taken, width = widths[level] * (1 if innermost else 2), widths[level - 1]  # twice: with what is handed over
+        taken, width = widths[level] * (1 if innermost else 2), widths[level - 1]  # twice: with the encoder's output
         convolution = nn.ConvTranspose2d(taken, width, 4, 2, 1, bias=has_bias(norm))
         drops = dropout and level >= len(widths) - DROPPED and width == 8 * widths[0]
         after = [nn.Dropout(dropout)] if drops else []

@@ -11,8 +11,11 @@ from ganrun.game import Batch, Losses, Player, Recipe
 class CycleGAN(Recipe):
     """Two domains, a = the data's source and b = its real images (Zhu et al. 2017, arXiv 1703.10593, eq. 3).
 
-    a2b, b2a: the generators, which one player moves. adversary_a, adversary_b: each tells real from generated images of
-    its domain; one player moves both. terms: further losses by name; those of the paper are cycle and identity.
+    a2b:         generator from a to b; one player moves both generators
+    b2a:         generator from b to a
+    adversary_a: tells real from generated images of domain a; one player moves both discriminators
+    adversary_b: the same for domain b
+    terms:       further losses by name; those of the paper are cycle and identity
     """
 
     needs = ("source", "real")
@@ -69,6 +72,6 @@ class CycleGAN(Recipe):
 
 
 def joined(**losses: Losses) -> Losses:
-    """One player's losses from several games; each name says of which: adversarial_a, adversarial_b."""
+    """One player's losses from several games, named after the game: adversarial_a, adversarial_b."""
     terms = {f"{name}_{of}": value for of, one in losses.items() for name, value in one.terms.items()}
     return Losses(terms, {f"{name}_{of}": value for of, one in losses.items() for name, value in one.stats.items()})

@@ -9,8 +9,12 @@ from ganrun.game import Batch, Losses, Player, Recipe
 class GAN(Recipe):
     """Generator against discriminator (Goodfellow et al. 2014, arXiv 1406.2661).
 
-    condition: the batch key that both networks are given, None for an unconditional game.
+    condition: key of the batch that both networks are given, None = unconditional.
     terms: further losses by name, each with the `players` it belongs to and, if any, the losses that it `replaces`.
+
+    Example:
+        recipe = GAN(generator, Adversary(discriminator, Hinge()))
+        fakes = recipe.generate({"z": torch.randn(16, 100)})["fake"]  # (16, C, H, W)
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""A generator with its noise, and what becomes of its samples: files, films, interpolations."""
+"""A generator with its noise, and what its samples are made into: files, films, interpolations."""

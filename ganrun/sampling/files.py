@@ -1,4 +1,4 @@
-"""Samples as files: a folder or .zip of PNGs that an image folder is read from again, or arrays in an .npz."""
+"""Samples as files: a folder or .zip of PNGs, which `image-folder` reads back, or arrays in an .npz."""
 
 import io
 import re
@@ -17,16 +17,16 @@ from ganrun.files.storage import replacing, writing
 from ganrun.pictures import to_uint8
 
 Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch,)
-MARK = ("Software", "ganrun")  # in each PNG, by which its own files are known later
+MARK = ("Software", "ganrun")  # in each PNG, to recognise ganrun's own files later
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]+')  # in a file's name, on one system or another
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # names of devices on Windows
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # device names on Windows
 LONGEST = 100  # bytes of a folder's name
 
 
 def write_folder(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
     """PNGs 00000.png, ... in `out`, in a folder for each class if there are labels.
 
-    PNGs of an earlier call that are not written again are removed, and no other file. Raises CannotWrite.
+    Removes PNGs of an earlier call that are not written again, and no other file. Raises CannotWrite.
     """
     written = set()
     for name, content in pngs(batches, num=num, classes=classes):
@@ -42,25 +42,25 @@ def write_folder(out: Path, batches: Batches, *, num: int, classes: list[str]) -
 
 
 def remove_stale(out: Path, written: set[Path]) -> None:
-    """Removes this module's own PNGs that are not among `written`, and class folders that are empty without them."""
+    """Removes this module's own PNGs that are not among `written`, and class folders left empty."""
     for path in [*out.glob("*.png"), *out.glob("*/*.png")]:
         if path not in written and path.stem.isdecimal() and is_own(path):
             path.unlink()
-            with suppress(OSError):  # it holds more
+            with suppress(OSError):  # the folder holds other files
                 path.parent.rmdir()
 
 
 def is_own(path: Path) -> bool:
-    """Does the PNG carry the mark?"""
+    """Does the PNG carry ganrun's mark?"""
     with path.open("rb") as file:
         return b"tEXt" + "\0".join(MARK).encode() in file.read(200)
 
 
 def write_zip(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
-    """The same files in a .zip, stored as they are: PNGs are compressed. Raises CannotWrite."""
+    """The same files in a .zip, stored without further compression, since PNGs are compressed. Raises CannotWrite."""
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, content in pngs(batches, num=num, classes=classes):
-            archive.writestr(zipfile.ZipInfo(name), content)  # of 1980: the same samples make the same bytes
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that the same samples make the same bytes
 
 
 def write_npz(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
@@ -85,7 +85,7 @@ def write_npz(out: Path, batches: Batches, *, num: int, classes: list[str]) -> N
 
 
 def pngs(batches: Batches, *, num: int, classes: list[str]) -> Iterator[tuple[str, bytes]]:
-    """File names, numbered by the sample, and contents."""
+    """File names, numbered like the samples, and file contents."""
     folders, digits, i = folder_names(classes), max(5, len(str(num - 1))), 0
     for samples, labels in batches:
         for row, pixels in enumerate(channels_last(samples)):
@@ -108,16 +108,16 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def folder_names(classes: list[str]) -> list[str]:
-    """Class names as folders: what no file system allows is replaced, none is hidden, none is another's.
+    """Class names as folder names: forbidden characters are replaced, none is hidden, and no two are alike.
 
-    Folders are told apart without regard to case and to how accents are encoded, as some file systems do.
+    Names that differ only in case or in the encoding of accents count as alike, as on some file systems.
     """
     taken: set[str] = set()
     names = []
     for given in classes:
         name = UNSAFE.sub("-", given).strip(" .")
         name = name.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").strip(" .") or "class"
-        name = "macosx" if name == "__MACOSX" else name  # which readers of archives leave out
+        name = "macosx" if name == "__MACOSX" else name  # readers of archives leave out __MACOSX
         name = f"{name}-class" if RESERVED.match(name) else name
         candidates = (name, *(f"{name}-{i}" for i in range(2, len(classes) + 2)))
         names.append(next(candidate for candidate in candidates if folded(candidate) not in taken))
@@ -126,5 +126,5 @@ def folder_names(classes: list[str]) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """The same for names that some file system takes for one."""
+    """The same text for names that some file systems treat as one."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -11,11 +11,11 @@ from PIL import Image
 from ganrun.errors import UserError
 from ganrun.files.storage import replacing
 
-QUALITY = "16"  # x264's constant rate factor: 0 is lossless, 18 looks so, 51 is the worst
+QUALITY = "16"  # x264's constant rate factor: 0 is lossless, 18 looks lossless, 51 is the worst
 
 
 def write_gif(out: Path, pictures: Iterable[Image.Image], *, fps: int) -> None:
-    """An endless loop. A GIF counts hundredths of a second: 24 frames a second become 25. Raises CannotWrite."""
+    """Writes an endless loop. GIFs count hundredths of a second: 24 frames a second become 25. Raises CannotWrite."""
     first, *others = (picture.quantize(256, dither=Image.Dither.NONE) for picture in pictures)
     duration = max(1, round(100 / fps)) * 10  # milliseconds
     with replacing(out) as file:
@@ -23,12 +23,12 @@ def write_gif(out: Path, pictures: Iterable[Image.Image], *, fps: int) -> None:
 
 
 def write_mp4(out: Path, pictures: Iterable[Image.Image], *, fps: int) -> None:
-    """H.264 in yuv420p. Raises CannotWrite, and UserError without PyAV."""
+    """Writes H.264 in yuv420p. Raises CannotWrite, and UserError without PyAV."""
     try:
         import av
     except ImportError as error:
         raise UserError(f"out={out}: an .mp4 needs PyAV: pip install av; a .gif does without") from error
-    encoded = io.BytesIO()  # PyAV hides why a disk refused it
+    encoded = io.BytesIO()  # PyAV would hide why a write failed
     with av.open(encoded, "w", format="mp4") as film:
         stream = film.add_stream("libx264", rate=Fraction(fps), options={"crf": QUALITY})
         stream.pix_fmt = "yuv420p"

@@ -1,4 +1,4 @@
-"""A generator with its noise: samples, each of which depends on a seed and its own number alone."""
+"""A generator with its noise: each sample depends only on a seed and its own number."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,11 @@ class SamplingGenerator(nn.Module):
     """A generator with its noise.
 
     value_range: of the generator's output, None for vectors. classes: their names, empty if unconditional.
-    trained: on what, for how many steps, averaged or not, as far as that is known.
+    trained: on which data, for how many steps, averaged or not, as far as that is known.
+
+    Example:
+        sampling = SamplingGenerator(generator, Normal(z_dim=100), value_range=(-1, 1), classes=[])
+        images = sampling.sample(16, seed=0)  # (16, C, H, W) in [-1, 1]
     """
 
     def __init__(self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str]):
@@ -42,9 +46,9 @@ class SamplingGenerator(nn.Module):
     ) -> Tensor:
         """(num, C, H, W) in [-1, 1] for images, (num, D) raw for vectors; on the CPU.
 
-        Sample i depends on (seed, i) alone, not on num or batch_size, but for rounding. label: index or name of one
-        class for all, or one for each sample; by default a conditional generator goes through its classes in turn.
-        An integer is an index, text a name; it warns of integers that are names of other classes.
+        Apart from rounding, sample i depends on (seed, i) alone, not on num or batch_size. label: index or name of one
+        class for all samples, or one for each; by default a conditional generator goes through its classes in turn.
+        An integer is an index, text a name; integers that are also names of other classes give a warning.
         truncation: see Noise. Raises UserError for labels that do not fit.
         """
         turn = self.turn(label)
@@ -65,9 +69,9 @@ class SamplingGenerator(nn.Module):
         truncation: float | None = None,
         batch_size: int = CHUNK,
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Samples 0 to num - 1 as `sample` makes them, with their labels, so many at a time: no memory for all.
+        """Samples 0 to num - 1 as `sample` makes them, with their labels, so that they need not all fit into memory.
 
-        turn: class indices that the samples go through, as `turn` gives them. Raises UserError before the first batch.
+        turn: class indices that the samples go through, see `turn` below. Raises UserError before the first batch.
         """
         require(1, num=num, batch_size=batch_size)
         parts = (range(num)[start : start + batch_size] for start in range(0, num, batch_size))
@@ -76,12 +80,12 @@ class SamplingGenerator(nn.Module):
     def part(
         self, numbers: Sequence[int], seed: int, turn: Tensor | None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The samples of these numbers, and their labels."""
+        """The samples with these numbers, and their labels."""
         labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
         return self.decode(self.draw(numbers, seed, truncation), labels), labels
 
     def draw(self, numbers: Iterable[int], seed: int, truncation: float | None = None) -> Tensor:
-        """Noise (num, z_dim) of the samples of these numbers."""
+        """Noise (num, z_dim) of the samples with these numbers."""
         rng = torch.Generator()
         drawn = [self.noise(1, rng.manual_seed(derive(seed, "sample", i)), truncation)["z"] for i in numbers]
         return torch.cat(drawn)
@@ -99,8 +103,8 @@ class SamplingGenerator(nn.Module):
     def turn(self, label: Label | None = None) -> Tensor | None:
         """Class indices (num,) int64 that samples go through; all by default, None if unconditional.
 
-        A name comes before an index: the text "2" is the class of that name, if there is one, else the class of index
-        2. Integers are indices. Raises UserError, naming the valid classes.
+        A name comes before an index: the text "2" is the class of that name, if there is one, else the class with
+        index 2. Integers are indices. Raises UserError, naming the valid classes.
         """
         if not self.classes:
             if label is not None:
@@ -113,7 +117,7 @@ class SamplingGenerator(nn.Module):
         if not indices or None in indices:
             wrong = label if not indices else given[indices.index(None)]
             last, names = len(self.classes) - 1, one_of(self.classes, str(wrong))
-            if str(wrong) in self.classes:  # an index is never taken for a name
+            if str(wrong) in self.classes:  # an integer is never taken as a name
                 names = f'did you mean the name "{wrong}"? {names}'
             raise UserError(
                 f"label={wrong}; expected names of classes, or indices from 0 to {last}, several in brackets; {names}"
@@ -121,7 +125,7 @@ class SamplingGenerator(nn.Module):
         return torch.tensor(indices)
 
     def ambiguities(self, label: Label | None) -> list[str]:
-        """What to say of labels that are the name of one class and the index of another."""
+        """Warnings for labels that are the name of one class and the index of another."""
         return [] if label is None or isinstance(label, Tensor) else ambiguities(_listed(label), self.classes)
 
 

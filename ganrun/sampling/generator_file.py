@@ -19,15 +19,21 @@ from ganrun.files.storage import replacing
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
 
-FORMAT = 2  # 1 had one generator, by the key `generator`, and always noise
+FORMAT = 2  # 1 had one generator, under the key `generator`, and always noise
 
 
 def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Writes `path` (.safetensors) and the .yaml beside it.
 
-    tensors: by `<network>.<name>`, and `noise.<name>` if the noise has any. header: `networks`, the configs by name;
-    `noise`, a config, or None for networks that take images; of each of those `channels` and `between`, what it takes
-    and gives; `value_range`, None for vectors; `classes`, `trained`.
+    tensors: by `<network>.<name>`, and by `noise.<name>` if the noise has any. header: has these keys:
+
+    networks:    their configs, by name
+    noise:       its config, None for networks that take images
+    channels:    of what each network that takes images takes and gives
+    between:     the keys of the data that each of them takes and gives
+    value_range: of the output, None for vectors
+    classes:     their names, empty if unconditional
+    trained:     on which data, for how many steps, averaged or not
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     header = {"format": FORMAT, **header}
@@ -40,9 +46,12 @@ def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any
 def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGenerator | Translator:
     """The generator of a run, in eval mode on the CPU, from its generator.safetensors and generator.yaml.
 
-    A Translator, if it takes images.
+    If it takes images, the result is a Translator. trust: further packages whose classes the YAML may name.
+    Raises UserError for missing or unusable files.
 
-    trust: further packages whose classes the YAML may name. Raises UserError for what is missing or unfit.
+    Example:
+        generator = ganrun.load_generator("<run>/generator.safetensors")
+        images = generator.sample(16, seed=0)  # (16, C, H, W) in [-1, 1]; vectors are (16, D)
     """
     path = Path(path)
     header_path = path.parent / f"{path.stem}.yaml"
@@ -61,7 +70,7 @@ def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGe
 def assemble(
     header: dict[str, Any], tensors: dict[str, Tensor], trust: Iterable[str], where: str
 ) -> SamplingGenerator | Translator:
-    """The generators that a header describes, with these tensors. where: the header was found, for messages."""
+    """The generators that a header describes, with these tensors. where: source of the header, for messages."""
     allowed = (*GENERATOR_ROOMS, *package_names(trust))
     networks = {name: _build(node, allowed, f"{where}: {name}") for name, node in header["networks"].items()}
     noise = header["noise"] and _build(header["noise"], allowed, f"{where}: noise")
@@ -76,13 +85,13 @@ def assemble(
     made.load_state_dict(tensors)
     made.eval().requires_grad_(False)
     if noise:
-        made.sample(1)  # parts that do not fit each other are found here, not at their first use
+        made.sample(1)  # finds mismatched parts here, not at their first use
     return made
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever hand-edited or damaged files raise becomes one line that names the file."""
+    """Turns whatever hand-edited or damaged files raise into one line that names the file."""
     try:
         yield
     except UserError:
@@ -93,7 +102,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check_header(header: dict[str, Any]) -> None:
-    """Raises UserError for classes or a range that nothing could be drawn with."""
+    """Raises UserError for classes or a value range that cannot be used."""
     classes, value_range = header["classes"], header["value_range"]
     if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise UserError(f"classes={shown(classes)} in a generator's .yaml; expected a list of names as text")

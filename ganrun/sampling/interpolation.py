@@ -14,8 +14,8 @@ Between = Callable[[Tensor, Tensor, float], Tensor]
 def path(keys: Tensor, frames: int, between: Between, *, closed: bool) -> Iterator[Tensor]:
     """keys (walks, n, ...) -> noise (walks, ...) in order, `frames` steps from one key to the next.
 
-    closed: the last key goes back to the first, and the first frame is not repeated: a loop of n * frames. Else the
-    last key ends it: (n - 1) * frames + 1.
+    closed: True = from the last key back to the first, whose frame is not repeated: a loop of n * frames. False = it
+    ends at the last key: (n - 1) * frames + 1.
     """
     num = keys.shape[1]
     for i in range(num if closed else num - 1):
@@ -39,8 +39,8 @@ def walk(
 ) -> Iterator[Tensor]:
     """Images (walks, C, H, W) in [-1, 1], frame by frame.
 
-    The keys of walk w are the noise of samples w * keys, w * keys + 1, ... of the seed; its label is that of sample w,
-    all the way.
+    The keys of walk w are the noise of samples w * keys, w * keys + 1, ... of the seed. All its frames have the label
+    of sample w.
     """
     z = sampling.draw(range(walks * keys), seed, truncation)
     z = z.view(walks, keys, *z.shape[1:])

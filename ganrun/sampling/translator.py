@@ -10,7 +10,7 @@ from ganrun.errors import UserError, one_of
 
 
 class Channels(NamedTuple):
-    """Of the images that a network takes and gives: 1 = grey, 3 = RGB."""
+    """Channels of the images that a network takes and gives: 1 = grey, 3 = RGB."""
 
     source: int
     output: int
@@ -19,12 +19,15 @@ class Channels(NamedTuple):
 class Translator(nn.Module):
     """Image-to-image generators by direction, such as a2b and b2a; a single one is called generator.
 
-    value_range: of the images that they take and give. channels: of each direction's images. between: the keys that
-    both had in the data that it was trained on.
-    trained: on what, for how many steps, averaged or not, as far as that is known.
+    networks:    by direction
+    value_range: of the images that they take and give
+    channels:    of the images that each direction takes and gives
+    between:     for each direction, the keys of its input and its output in the training data
+    trained:     on which data, for how many steps, averaged or not, as far as that is known
 
-    >>> translator = ganrun.load_generator("<run>/generator.safetensors")
-    >>> outputs = translator.translate(images)  # (num, C, H, W) in [-1, 1], both
+    Example:
+        translator = ganrun.load_generator("<run>/generator.safetensors")
+        outputs = translator.translate(images)  # (num, C, H, W) in [-1, 1], both
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Translator(nn.Module):
         self.trained: dict[str, Any] = {}
 
     def direction(self, name: str | None = None) -> str:
-        """A direction by its name, None = the only or first one. Raises UserError, naming the valid ones."""
+        """The name of a direction, None = the only or first one. Raises UserError, naming the valid ones."""
         if name is None:
             return next(iter(self.channels))
         if name not in self.channels:
@@ -51,11 +54,10 @@ class Translator(nn.Module):
     def translate(
         self, images: Tensor, direction: str | None = None, *, batch_size: int = 16, pad: bool = True
     ) -> Tensor:
-        """(num, C, H, W) in [-1, 1] -> the same of the other domain, on the CPU.
+        """(num, C, H, W) in [-1, 1] -> images of the other domain, of the same form, on the CPU.
 
-        pad: where the network takes multiples of some number of pixels only, images are continued by reflection at the
-        right and the bottom, and the outputs cut back; images that it takes as they are stay untouched. False = raises
-        UserError for other sizes.
+        pad: if the network takes only multiples of some number of pixels, other images are continued by reflection at
+        the right and the bottom, and the outputs cut back. False = raises UserError for other sizes.
         """
         name = self.direction(direction)
         if not images.is_floating_point():
@@ -74,10 +76,10 @@ class Translator(nn.Module):
 
 
 def padded(images: Tensor, network: nn.Module) -> Tensor:
-    """Images (num, C, H, W) continued by reflection at the right and the bottom to the least size that a network takes.
+    """Images (num, C, H, W) continued by reflection at the right and the bottom to the next size that a network takes.
 
-    Its `multiple` and `least` say which sides it takes, in pixels; one without them takes all. Images of a size that it
-    takes are returned as they are.
+    Its `multiple` and `least` say which sides it takes, in pixels; a network without them takes all. Images that
+    already have such a size are returned as they are.
     """
     multiple, least = getattr(network, "multiple", 1), getattr(network, "least", 1)
     height, width = images.shape[-2:]
@@ -95,6 +97,6 @@ def reflected(num: int, wanted: int) -> Tensor:
 
 
 def cut_back(made: Tensor, size: Sequence[int], fitting: Sequence[int]) -> Tensor:
-    """What was made of images of `size` (H, W) that had been padded to `fitting`, also by a network that enlarges."""
+    """Cuts outputs for images padded from `size` (H, W) to `fitting` back; also for networks that enlarge."""
     height, width = (side * out // had for side, out, had in zip(size, made.shape[-2:], fitting, strict=True))
     return made[..., :height, :width]

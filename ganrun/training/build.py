@@ -1,4 +1,4 @@
-"""From a checked config to the objects of a run. What cannot be built is the user's to mend, said in one line."""
+"""From a checked config to the objects of a run. What cannot be built is reported to the user in one line."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -30,14 +30,14 @@ from ganrun.seeding import derive, seed_default_generators
 from ganrun.training.hardware import compile_settings
 
 Kind = TypeVar("Kind")
-KINDS = ("generator", "discriminator")  # of players; the others' names are a recipe's own
+KINDS = ("generator", "discriminator")  # of players; other names belong to a recipe
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A run's data and module, ready to fit. activation_bytes: that a move keeps for each of its images, in fp32.
+    """A run's data and module, ready to fit. activation_bytes: bytes that a move keeps for each of its images, in fp32.
 
-    callbacks, loggers: beside those that every run has.
+    callbacks, loggers: in addition to those that every run has.
     """
 
     cfg: DictConfig
@@ -54,7 +54,7 @@ class Parts:
 
 
 def build_node(cfg: DictConfig, key: str) -> Any:
-    """Instantiates cfg[key]; a node without `_target_` is an option that composes nothing: None.
+    """Instantiates cfg[key]; None for a node without `_target_`, an option that composes nothing.
 
     Raises UserError with the reason when the class refuses its arguments.
     """
@@ -63,13 +63,13 @@ def build_node(cfg: DictConfig, key: str) -> Any:
 
 
 def build_all(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, group: str) -> list[Kind]:
-    """All that a group of several holds; [] for a config that was saved before there was the group."""
+    """Builds all options of a group of several; [] for a config saved before the group existed."""
     node = cfg.get(group) or {}
     return [build_as(kind, node, name, f"{group}.") for name in node]
 
 
 def build_as(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, key: str, prefix: str = "") -> Kind:
-    """Instantiates cfg[key], which must make a `kind`, or one of them. prefix: of the key, for messages."""
+    """Instantiates cfg[key], which must make a `kind`, or one of several. prefix: of the key, for messages."""
     made = build_node(cfg, key)
     if not isinstance(made, kind):
         got = f"{cfg[key]._target_} makes a {type(made).__name__}" if "_target_" in cfg[key] else "it has no _target_"
@@ -79,14 +79,14 @@ def build_as(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, key: str, pre
 
 
 def refusing(key: str, make: Callable[..., Any]) -> Callable[..., Any]:
-    """`make`, with whatever it raises turned into a UserError that names the key."""
+    """`make`, but whatever it raises becomes a UserError that names the key."""
 
     def made(*args: Any, **kwargs: Any) -> Any:
         try:
             return make(*args, **kwargs)
         except Exception as error:  # a class may refuse its arguments with any exception
             reason = innermost(error)
-            where = re.search(r"full_key: \S*?(\w[\w-]*)$", str(error), re.M)  # the part of a part that refused
+            where = re.search(r"full_key: \S*?(\w[\w-]*)$", str(error), re.M)  # the nested part that refused
             name = where[1] if where else key
             raise UserError(reason if reason.startswith(name) else f"{name}: {reason}") from error
 
@@ -94,7 +94,7 @@ def refusing(key: str, make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def innermost(error: BaseException) -> str:
-    """The first line of what a chain of exceptions began with, or of the first one that was written for the user."""
+    """The first line of the exception that began a chain, or of the first one written for the user."""
     while error.__cause__ is not None and not isinstance(error, UserError):
         error = error.__cause__
     if is_out_of_memory(error):
@@ -103,7 +103,7 @@ def innermost(error: BaseException) -> str:
 
 
 def open_data(cfg: DictConfig) -> Data:
-    """Opens cfg.dataset; `pairs`, if it is chosen, gives it a source and a real side."""
+    """Opens cfg.dataset; `pairs`, if chosen, gives it a source and a real side."""
     data = build_as(Data, cfg, "dataset")
     pairs = build_node(cfg, "pairs") if cfg.get("pairs") else None
     return refusing("pairs", pairs)(data) if pairs else data
@@ -112,8 +112,8 @@ def open_data(cfg: DictConfig) -> Data:
 def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     """Opens the data set, then builds the networks for its shape.
 
-    before: what an earlier fit of the same config was built of; its data, which may lie on a GPU by now, and its scorer
-    are used again, and what fitted together then is not tried anew.
+    before: the parts of an earlier fit of the same config. Its data, which may be on a GPU by now, and its scorer are
+    used again, and the dry run is skipped.
     """
     data = before.data if before else open_data(cfg)
     cfg.dataset.num_classes = data.num_classes
@@ -139,7 +139,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
 
 
 def check_condition(cfg: DictConfig, data: Data) -> None:
-    """Raises UserError for labels that the data have not."""
+    """Raises UserError if labels are needed that the data do not have."""
     if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
         why = "; ".join(note for note in data.notes if note.startswith("no classes: "))
         what = f"the samples of dataset {data.name} have no such label"
@@ -169,7 +169,7 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
 
 
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
-    """The players' names, each of which has an optimizer now: one of its own, or what players of its kind have."""
+    """Gives each player an optimizer, its own or that of its kind; returns the players' names."""
     players = recipe.players()
     own = set(players_of(cfg))
     for name in sorted(own - {*players, *KINDS}):
@@ -188,7 +188,7 @@ def build_schedule(cfg: DictConfig) -> Schedule:
 
 
 def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
-    """Of the scores in training, of the recipe's first output."""
+    """The scorer for scores in training; it scores the recipe's first output."""
     num = cfg.evaluate.num_samples
     return Scorer(
         build_metrics(cfg),
@@ -204,14 +204,14 @@ def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
 
 
 def source_side(data: Data, recipe: Recipe) -> Data | None:
-    """The data that the recipe's first output is made from."""
+    """The data that the recipe's first output is made from; None if it is made from noise."""
     output = next(iter(recipe.compared.values()))
     takes = [takes for takes, gives in recipe.translates.values() if gives == output]
     return data.sides[takes[0]] if takes else None
 
 
 def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
-    """Those of cfg.metric by name; metrics whose features are configured alike share them."""
+    """The metrics of cfg.metric by name; metrics with equally configured features share them."""
     shared: dict[str, Features] = {}
     metrics = {}
     for name in [name for name in cfg.metric if name != "features"]:
@@ -234,7 +234,7 @@ def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
 
 
 def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
-    """Refuses numbers of samples that no memory holds: it is asked for, and given back untouched."""
+    """Refuses numbers of samples that do not fit into memory, by allocating it and giving it back untouched."""
     sizes = {"num_samples": cfg.num_samples, "evaluate.num_samples": cfg.evaluate.num_samples}
     sizes["batch_size"] = cfg.batch_size * schedule.num_batches
     for key, num in sizes.items():
@@ -248,9 +248,9 @@ def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
 
 
 def dry_run(module: GANModule, datamodule: GANDataModule) -> int:
-    """Plays every player's losses once, so that what does not fit the data is refused before a run begins.
+    """Computes every player's losses once, so that what does not fit the data is refused before a run begins.
 
-    Changes no buffer. Returns the bytes an image that autograd keeps at most in the largest move, in fp32.
+    Changes no buffer. Returns the most bytes an image that autograd keeps in a move, in fp32.
     """
     examples = datamodule.reals(2)
     num = len(examples["real"])
@@ -276,7 +276,7 @@ def dry_run(module: GANModule, datamodule: GANDataModule) -> int:
 
 
 def check_outputs(shown: Batch, batch: Batch, compared: Mapping[str, str]) -> None:
-    """Raises UserError for an output of another shape than the data that it is compared with."""
+    """Raises UserError for an output whose shape differs from that of the data it is compared with."""
     for output, like in compared.items():
         if shown[output].shape != batch[like].shape:
             got, wanted = (list(x.shape[1:]) for x in (shown[output], batch[like]))
@@ -284,7 +284,7 @@ def check_outputs(shown: Batch, batch: Batch, compared: Mapping[str, str]) -> No
 
 
 def check_directions(cfg: DictConfig, recipe: Recipe, data: Data) -> None:
-    """Raises UserError where networks of one config would need other channels in each direction, and for noise."""
+    """Raises UserError if networks of one config would need other channels in each direction, and for noise."""
     if recipe.translates and "_target_" in cfg.noise:
         raise UserError(f"noise: {type(recipe).__name__} starts from images and takes none; expected noise=none")
     turns = {name: [data.parts[key][0] for key in keys] for name, keys in recipe.translates.items()}
@@ -298,7 +298,7 @@ def check_directions(cfg: DictConfig, recipe: Recipe, data: Data) -> None:
 
 
 def check_sides(recipe: Recipe, data: Data) -> None:
-    """Raises UserError for a recipe that takes what the data set does not have."""
+    """Raises UserError for a recipe that needs keys which the data set does not have."""
     missing = sorted({*recipe.needs, *recipe.compared.values()} - {*data.parts, "label"})
     if missing:
         advice = "dataset=pairs, dataset=unpaired, or pairs=<option> beside an image set"

@@ -1,7 +1,7 @@
-"""What resumes have changed in a run's config, and from which step on: .hydra/changes.yaml, beside the config.
+"""What resumes have changed in a run's config, and from which step: .hydra/changes.yaml, beside the config.
 
-The config itself is never rewritten. A plain resume holds to all changes; one from a named checkpoint to those that
-were made up to its step, and drops the others.
+The config itself is never rewritten. A plain resume keeps all changes. A resume from a named checkpoint keeps those
+that were made up to its step, and drops the others.
 """
 
 import re
@@ -20,11 +20,11 @@ PLACES = ("data_dir", "cache_dir", "dataset.path", "dataset.source", "dataset.da
           "dataset.cache")  # where, not what  # fmt: skip
 WHEN_ASKED = re.compile(r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight|metric")
 SHOWN = "metric, optimizer.lr, optimizer.<player>.{lr,clip_gradients,clip_weights}, {penalty,term}.<name>.weight"
-Change = dict[str, Any]  # step: from which it holds; key, had, got
+Change = dict[str, Any]  # step: from which it applies; key, had, got
 
 
 def read_changes(run: RunDir, until: int | None = None) -> list[Change]:
-    """Those that hold in step `until`, None = all. Raises UserError for a file that ganrun did not write."""
+    """The changes that apply in step `until`, None = all. Raises UserError for a file that ganrun did not write."""
     if not run.changes.exists():
         return []
     try:
@@ -53,7 +53,7 @@ def apply_changes(cfg: DictConfig, changes: list[Change]) -> None:
 
 
 def choose_metrics(cfg: DictConfig, names: list[str]) -> None:
-    """From now on these score: the run's own with their settings, others with those of their options."""
+    """Scores with these metrics from now on: the run's own keep their settings, others take their options' settings."""
     known = options("metric")
     if not isinstance(names, list):
         raise UserError(f"metric={names}: expected names in brackets, as in metric=[{names}]")
@@ -73,9 +73,9 @@ def metrics_of(cfg: DictConfig) -> list[str]:
 
 
 def with_followers(cfg: DictConfig, key: str) -> list[str]:
-    """The keys that a typed one stands for: optimizer.lr is that of the players that have no rate of their own.
+    """The keys that a typed one stands for: optimizer.lr includes the players that have no rate of their own.
 
-    The saved config holds final values, so that no player's rate follows by itself.
+    The saved config holds final values, so no player's rate follows by itself.
     """
     if key != "optimizer.lr":
         return [key]

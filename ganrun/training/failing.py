@@ -1,4 +1,4 @@
-"""How a run fails: written down, and told with the step from which it can go on."""
+"""How a run fails: the reason is recorded, and the user is told from which step it can continue."""
 
 import errno
 import os
@@ -15,14 +15,14 @@ from ganrun.training.train_log import log
 
 @contextmanager
 def failing(run: RunDir) -> Iterator[None]:
-    """Writes down why a run failed and tells where it can be continued; then the error goes on its way."""
+    """Records why a run failed and tells where it can be continued; then the error is raised again."""
     try:
         yield
     except Exception as error:
         known = told_as(error, run)
         step = getattr(error, "step", getattr(error.__cause__, "step", 0))
         advice = what_now(run, known)
-        with suppress(OSError, CannotWrite):  # the disk may be what failed
+        with suppress(OSError, CannotWrite):  # the disk itself may have failed
             log.error("failed at step %d; %s", step, advice, exc_info=error)
         with suppress(OSError, CannotWrite):
             run.write_result(run.read_result() | {"status": "failed", "reason": reason_of(known), "steps": step})
@@ -33,7 +33,7 @@ def failing(run: RunDir) -> Iterator[None]:
 
 
 def told_as(error: Exception, run: RunDir) -> Exception:
-    """An OSError over a file of the run, or a full or failing disk, as CannotWrite; others as they are."""
+    """Turns an OSError about a file of the run, or about a full or failing disk, into CannotWrite; others stay."""
     if not isinstance(error, OSError):
         return error
     inside = os.fsdecode(error.filename or "").startswith(str(run.path))
@@ -42,7 +42,7 @@ def told_as(error: Exception, run: RunDir) -> Exception:
 
 
 def died(run: RunDir, reason: str) -> str:
-    """Written down where nobody can: the training thread waits for a process that is no more. Returns the last line."""
+    """Records the failure when the training thread cannot: it waits for a dead process. Returns the last line."""
     with suppress(OSError, CannotWrite):
         run.write_result(run.read_result() | {"status": "failed", "reason": reason})
     return f"ganrun: {reason}; {what_now(run, Failure(reason))}"

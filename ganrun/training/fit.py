@@ -1,4 +1,4 @@
-"""One fit: everything that watches training, the run directory it writes, and going on from a checkpoint."""
+"""One fit: everything that watches training, the run directory it writes, and the start from a checkpoint."""
 
 import os
 from contextlib import nullcontext
@@ -44,7 +44,7 @@ class Fit:
             run.path, name="", version=run.tensorboard.name, default_hp_metric=False,
             purge_step=step + 1 if step else None,
         )  # fmt: skip
-        added = parts.loggers if rank_zero_only.rank == 0 else []  # a user's own need not know of other processes
+        added = parts.loggers if rank_zero_only.rank == 0 else []  # a user's own may not handle several processes
         self.loggers = [one.open(run.path) if isinstance(one, InRun) else one for one in added]
         self.trainer = make_trainer(
             cfg,
@@ -55,7 +55,7 @@ class Fit:
         )
 
     def _watch(self, seconds: float) -> None:
-        """Makes all that watches, in the order in which it must see a step."""
+        """Makes all callbacks, in the order in which they must see a step."""
         cfg, parts, run, datamodule = self.parts.cfg, self.parts, self.run, self.parts.datamodule
         self.scalars = Log(cfg.log_every)
         self.samples = Samples(
@@ -82,11 +82,11 @@ class Fit:
         watch = Watch(self.signals, (cfg.log_every, cfg.sample_every, cfg.evaluate.every, cfg.checkpoint.every, looks))
         job = "" if run.job is None else f"job {run.job}: "
         progress = ShowProgress(self.scalars, console(), scores=lambda: self.evaluate.last, job=job)
-        first = [watch, self.scalars, *parts.callbacks]  # these before what saves their states
+        first = [watch, self.scalars, *parts.callbacks]  # these come before the callback that saves their states
         self.callbacks = [*first, self.samples, self.collapse, self.evaluate, self.checkpoints, progress]
 
     def run_to_end(self) -> dict[str, Any]:
-        """What result.json holds; {} if this is not the end, since a rollback follows."""
+        """Fits; returns the content of result.json, or {} if a rollback follows."""
         if self.start is None:
             flat = flatten(OmegaConf.to_container(self.parts.cfg, resolve=True))
             self.board.log_hyperparams(flat, {f"hp/{name}": 0.0 for name in self.parts.scorer.metrics})
@@ -103,7 +103,7 @@ class Fit:
         path = self.start.path if self.start else None
         device = self.trainer.strategy.root_device
         if device.type == "cuda":
-            torch.cuda.init()  # nothing may have used it yet, and then there is nothing to reset
+            torch.cuda.init()  # without it, a GPU that nothing has used yet has no peak to reset
             torch.cuda.reset_peak_memory_stats(device)
         try:
             self.trainer.fit(self.module, datamodule=self.parts.datamodule, ckpt_path=path)
@@ -118,7 +118,7 @@ class Fit:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What every checkpoint says of its run."""
+        """What every checkpoint says about its run."""
         data = self.parts.data
         return {"config": config_digest(self.run), "data": data.fingerprint, "samples": self.samples_are}
 
@@ -138,17 +138,17 @@ class Fit:
 
     @property
     def rolls_back(self) -> bool:
-        """Is this fit's last state given up for the best one?"""
+        """Is the last state of this fit discarded in favour of the best one?"""
         return self.collapse.ends == "rollback"
 
     def release(self) -> None:
-        """Gives back a GPU's memory; whoever called still holds on to the parts."""
+        """Frees GPU memory, although the caller still holds the parts."""
         self.module.cpu()
         for player in self.module.player_optimizers.values():
             player.optimizer.state.clear()
 
     def best_step(self) -> int | None:
-        """That of best.ckpt, if there is one to go back to."""
+        """The step of best.ckpt; None if there is none to go back to."""
         return best_step(self.run, self.trainer.global_step) if self.evaluate.best else None
 
     def export(self, path: Path) -> None:

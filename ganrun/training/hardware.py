@@ -1,4 +1,4 @@
-"""What the hardware is asked for: the precision of the networks, TF32, and cuDNN's search for the fastest kernels."""
+"""Hardware settings: the precision of the networks, TF32, and cuDNN's search for the fastest kernels."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed")  # fp16 would need a loss scaler,
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 COMPILERS = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
 CPUINFO = Path("/proc/cpuinfo")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and ARM processors that multiply it, as Linux names them
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # Linux's names for x86 and ARM features that multiply bf16
 
 
 def precision_of(cfg: DictConfig) -> str:
-    """What `precision` comes to on this machine: 32-true or bf16-mixed. Raises UserError for anything else.
+    """The value of `precision` on this machine: 32-true or bf16-mixed. Raises UserError for anything else.
 
-    auto leaves vectors in fp32: bf16 has steps of 1/64 near 2, and their networks are too small to gain by it.
+    auto keeps vectors in fp32: bf16 has steps of 1/64 near 2, and their networks are too small to gain from it.
     """
     if cfg.precision not in PRECISIONS:
         raise UserError(f"precision={cfg.precision}; {one_of(PRECISIONS, str(cfg.precision))}")
@@ -39,7 +39,7 @@ def device_type(accelerator: str) -> str:
 
 
 def device_named(name: str) -> torch.device:
-    """That of `device`: auto, cpu, mps, cuda or cuda:<number>. Raises UserError where this machine has none."""
+    """The device called auto, cpu, mps, cuda or cuda:<number>. Raises UserError if this machine has none."""
     device = torch.device(device_type(name))
     there = torch.cuda.device_count()
     if device.type == "cuda" and not (device.index or 0) < there:
@@ -51,14 +51,14 @@ def device_named(name: str) -> torch.device:
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Natively, and not by way of fp32: CUDA since sm80 (Ampere), processors that say so."""
+    """Does it multiply bf16 natively, not through fp32? CUDA since sm80 (Ampere), and processors with such a flag."""
     if device == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     return device == "cpu" and bool(BF16_FLAGS & processor_flags())
 
 
 def processor_flags() -> set[str]:
-    """Of the first processor; empty where Linux does not tell."""
+    """Feature flags of the first processor; empty if Linux does not list them."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -68,7 +68,7 @@ def processor_flags() -> set[str]:
 
 
 def compile_settings(cfg: DictConfig) -> dict[str, str]:
-    """torch.compile's for `compile`; empty = off. Raises UserError for an unknown mode, and without a compiler."""
+    """torch.compile's arguments; empty = off. Raises UserError for an unknown mode, and without a compiler."""
     if cfg.compile is False:
         return {}
     mode = "default" if cfg.compile is True else cfg.compile
@@ -80,6 +80,6 @@ def compile_settings(cfg: DictConfig) -> dict[str, str]:
 
 
 def tune(cfg: DictConfig) -> None:
-    """TF32 as `tf32` says, for convolutions and products of matrices alike; torch's own default has it for one only."""
+    """Sets TF32 as `tf32` says, for convolutions and matrix products alike; torch's default enables only one."""
     torch.backends.cudnn.allow_tf32 = cfg.tf32
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")

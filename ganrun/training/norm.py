@@ -1,4 +1,4 @@
-"""What is said about batch norm in a discriminator whose penalties look at single samples."""
+"""Notes about batch norm in a discriminator whose penalties look at single samples."""
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,7 +15,7 @@ def mixes_samples(adversary: Adversary) -> bool:
 
 
 def norm_notes(parts: Parts) -> tuple[list[str], list[str]]:
-    """(what is to know, what is to be warned of)."""
+    """(notes, warnings)."""
     notes, warnings = [], []
     for adversary in [module for module in parts.module.recipe.modules() if isinstance(module, Adversary)]:
         names = per_sample_penalties(adversary)

@@ -15,14 +15,14 @@ from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.generator_file import assemble, load_generator, reading
 from ganrun.sampling.translator import Translator
 
-BEFORE = {"averages": {"generator": 0}}  # what checkpoints did not say when there was one generator only
+BEFORE = {"averages": {"generator": 0}}  # what older checkpoints, with a single generator, do not say
 
 
 def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]) -> SamplingGenerator | Translator:
     """From a .safetensors file, or from a checkpoint of `run`; in eval mode on the CPU. Raises UserError."""
     if file.suffix != ".ckpt":
         return load_generator(file, trust=trust)
-    from ganrun.training.resume import load_config  # with Lightning, which a generator file does without
+    from ganrun.training.resume import load_config  # imports Lightning, which a generator file does not need
     from ganrun.training.state import check_config
 
     cfg, _ = load_config(run, list(package_names(trust)))
@@ -40,7 +40,7 @@ def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]
 
 
 def weights(state: dict[str, Tensor], averages: dict[str, int]) -> tuple[dict[str, Tensor], bool]:
-    """The tensors as a generator's own file names them, and are they averages? averages: which one is whose."""
+    """The tensors by their names in a generator file, and are they averages? averages: index of each one's."""
     averaged = any(key.startswith("ema.average.") for key in state)
     prefixes = {name: f"ema.average.{i}." if averaged else f"recipe.{name}." for name, i in averages.items()}
     own = {
@@ -53,7 +53,7 @@ def weights(state: dict[str, Tensor], averages: dict[str, int]) -> tuple[dict[st
 
 
 def header(cfg: DictConfig, about: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
-    """What generator.yaml says. about: as checkpoints have it, see Fit.samples_are."""
+    """The content of generator.yaml. about: from a checkpoint, see Fit.samples_are."""
     networks = {name: OmegaConf.to_container(network_config(cfg, name), resolve=True) for name in about["averages"]}
     noise = OmegaConf.to_container(cfg.noise, resolve=True) if "_target_" in cfg.noise else None
     about = {key: value for key, value in about.items() if key != "averages"}
@@ -61,7 +61,7 @@ def header(cfg: DictConfig, about: dict[str, Any], trained: dict[str, Any]) -> d
 
 
 def network_config(cfg: DictConfig, name: str) -> DictConfig:
-    """The config that a recipe's network was built from. Raises UserError for one that the recipe made itself."""
+    """The config that a recipe's network was built from. Raises UserError for a network that the recipe made itself."""
     node = cfg.recipe.get(name)
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(

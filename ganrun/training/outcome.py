@@ -39,7 +39,7 @@ class Ended(Protocol):
 
 
 def outcome(fit: Ended) -> dict[str, Any]:
-    """Status, scores with their protocol, what was seen of a collapse, costs, versions."""
+    """Status, scores with their protocol, findings of a collapse, costs, versions."""
     return {
         "status": status(fit),
         "ended": fit.evaluate.ended,
@@ -52,7 +52,7 @@ def outcome(fit: Ended) -> dict[str, Any]:
         "goal": fit.trainer.max_steps,
         "scores": scores(fit),
         "skipped": [{"file": name, "reason": reason} for name, reason in fit.parts.data.skipped],
-        "notes": list(fit.parts.data.notes),  # on how the data were read
+        "notes": list(fit.parts.data.notes),  # about how the data were read
         "seconds": round(fit.checkpoints.seconds, 2),
         "images_per_second": round(fit.scalars.images_per_second, 1),
         "peak_memory_mib": round(peak_memory(fit.trainer.strategy.root_device) / 2**20),
@@ -72,12 +72,12 @@ def status(fit: Ended) -> str:
 
 
 def scores(fit: Ended) -> dict[str, dict[str, Any]]:
-    """Each metric's last value, and its value in the step of best.ckpt, if that is there; empty before the first score.
+    """Each metric's last value, and its value in the step of best.ckpt, if there is one; empty before the first score.
 
-    every: the best is one of scores so many steps apart.
+    The entry `every` gives the steps between the scores that the best one was chosen from.
     """
     last, best = fit.evaluate.last, fit.evaluate.best
-    if best and fit.best_step() != best["step"]:  # its weights are gone, or are to come again, after a resume
+    if best and fit.best_step() != best["step"]:  # its weights are gone, or will be made again, after a resume
         best = {}
     about = {"ema": fit.module.ema is not None, "seed": fit.module.seed, "versions": versions()}
     return {
@@ -97,7 +97,7 @@ def scores(fit: Ended) -> dict[str, dict[str, Any]]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes of tensors on a GPU, or of this process, a sweep's earlier jobs included, in main memory."""
+    """Bytes of tensors on a GPU; on a CPU of this whole process, earlier jobs of a sweep included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
@@ -105,6 +105,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Of what may change a number."""
+    """Versions of everything that may change a number."""
     packages = ("torch", "torchvision", "torch-fidelity", "pytorch-lightning")
     return {"ganrun": ganrun.__version__, **{p: version(p) for p in packages}, "python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""Several processes of one run: those that ganrun starts itself, and those that torchrun or SLURM start."""
+"""Several processes of one run, started by ganrun itself, by torchrun or by SLURM."""
 
 import os
 import signal
@@ -21,9 +21,9 @@ from ganrun.errors import Failure, NotFinite, reason_of
 from ganrun.files.run_dir import RunDir
 from ganrun.signals import SIGNALS, end_with_parent
 
-FAILED = 17  # exit code of a further process that raised and told why
-GRACE = 20  # seconds in which a process notices by itself that another one has ended
-NOTICED = 2  # seconds in which one that ended is seen to have
+FAILED = 17  # exit code of a further process that raised and reported why
+GRACE = 20  # seconds that a process gets to notice by itself that another one has ended
+NOTICED = 2  # seconds until the end of a process shows
 Work = Callable[[dict[str, Any], RunDir, Path | None], None]
 
 
@@ -33,10 +33,9 @@ def further_processes(
 ) -> Iterator[None]:
     """Within it the run's further processes on this machine train too; they end with it, and with this process.
 
-    There are none for one device, nor where torchrun or SLURM started them. probe: a trainer for the config. work: what
-    such a process does with the config in plain containers, the run, and the checkpoint to go on from. died: writes
-    down that one died while this process waits for it, and says what to tell.
-    Raises Failure when one of them has died.
+    There are none for one device, or if torchrun or SLURM started them. probe: a trainer for the config. work: what
+    such a process does, given the config in plain containers, the run, and the checkpoint to start from. died: records
+    that a process died while this one waits for it, and returns the message. Raises Failure if one of them has died.
     """
     environment = getattr(probe.strategy, "cluster_environment", None)
     if probe.num_devices == 1 or environment is None or environment.creates_processes_externally:
@@ -46,7 +45,7 @@ def further_processes(
     with clean_environment():
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", str(free_port()))
-        os.environ["LOCAL_RANK"] = "0"  # also tells Lightning that the processes are there already
+        os.environ["LOCAL_RANK"] = "0"  # also tells Lightning that the processes exist already
         others = [_start(work, rank, cfg, run, path) for rank in range(1, probe.num_devices)]
         done = threading.Event()
         threading.Thread(target=_watch, args=(others, done, died), daemon=True).start()
@@ -56,7 +55,7 @@ def further_processes(
         except Exception as error:
             wait_for(others, NOTICED)
             ended = [process.exitcode for process in others if process.exitcode]
-            if ended and not isinstance(error, Failure):  # what was raised here is but the echo
+            if ended and not isinstance(error, Failure):  # the error raised here only follows from it
                 how = "failed, as told above" if ended[0] == FAILED else f"died with exit code {ended[0]}"
                 raise Failure(f"another process of this run {how}") from error
             raise
@@ -75,7 +74,7 @@ def wait_for(processes: list[BaseProcess], seconds: float) -> None:
 
 @contextmanager
 def clean_environment() -> Iterator[None]:
-    """Afterwards no process group and no variable of this run is left for the next job of a sweep."""
+    """Afterwards no process group and no environment variable of this run is left for the next job of a sweep."""
     before = dict(os.environ)
     try:
         yield
@@ -104,13 +103,13 @@ def _start(work: Work, rank: int, *args: Any) -> BaseProcess:
 
 
 def _work(work: Work, rank: int, *args: Any) -> None:
-    """In a further process: `work`, and an exit code that tells how it ended."""
+    """Does `work` in a further process; its exit code says how it ended."""
     end_with_parent()
     os.environ["LOCAL_RANK"] = str(rank)
     try:
         work(*args)
     except NotFinite:
-        os._exit(FAILED)  # it spreads with the gradients: the first process tells it
+        os._exit(FAILED)  # bad numbers spread with the gradients: the first process reports them
     except Exception as error:
         if not isinstance(error, Failure):
             traceback.print_exc()
@@ -119,7 +118,7 @@ def _work(work: Work, rank: int, *args: Any) -> None:
 
 
 def _watch(others: list[BaseProcess], done: threading.Event, died: Callable[[str], str]) -> None:
-    """Ends this process when another one has died and collectives go on waiting for it."""
+    """Ends this process when another one has died and collectives would wait for it for ever."""
     running = {process.sentinel: process for process in others}
     while running and not done.is_set():
         for sentinel in connection.wait(list(running), timeout=1):
@@ -129,6 +128,6 @@ def _watch(others: list[BaseProcess], done: threading.Event, died: Callable[[str
 
 
 def exit_code(ended: BaseProcess) -> int:
-    while ended.exitcode is None:  # the other thread is just reading it
+    while ended.exitcode is None:  # the other thread is still reading it
         time.sleep(0.01)
     return ended.exitcode

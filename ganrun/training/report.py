@@ -19,7 +19,7 @@ SHOWN = 3  # skipped files that the summary names
 
 
 def console() -> Console:
-    """Standard output; without a terminal plain and wide enough to keep a line a line."""
+    """Standard output; without a terminal it is plain, and wide enough not to wrap lines."""
     found = Console(highlight=False, markup=False)
     return found if found.is_terminal else Console(highlight=False, markup=False, width=200)
 
@@ -33,7 +33,7 @@ def plain_table() -> Table:
 
 
 def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Table:
-    """What is about to be trained."""
+    """The summary of what is about to be trained."""
     cfg, module = parts.cfg, parts.module
     table = plain_table()
     add_data(table, parts)
@@ -67,7 +67,7 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
 
 
 def add_data(table: Table, parts: Parts) -> None:
-    """Rows on the data set and on what pictures show of it."""
+    """Adds rows about the data set and about what pictures show of it."""
     cfg, data = parts.cfg, parts.data
     classes = f", {data.num_classes} classes" if data.num_classes else ""
     table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")

@@ -1,4 +1,4 @@
-"""Going on with a run: its own config, changed only where a change keeps the run what it was."""
+"""Continuing a run with its own config, of which only some keys may change."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,6 +34,7 @@ from ganrun.training.changes import (
 from ganrun.training.state import Start, check_same_run, find_start, flatten, init_from
 
 
+<<<<<<< HEAD
 def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tuple[dict[str, Any], RunDir]:
     """Trains on from `path` in the run's own directory; returns its result.
 
@@ -41,6 +42,15 @@ def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tu
     overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name; `change=true`
     allows what changes the training, see changes.py. callbacks: beside those of the config. Raises UserError for what
     it does not trust, for a damaged file, and for anything that a resume may not change, with got and had.
+=======
+def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
+    """Continues the run at `path` in its own directory; returns its result.
+
+    It starts from the newest good checkpoint, or anew if nothing has been saved yet. `trust=[package]` among the
+    overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name. `change=true`
+    allows changes of the training, see changes.py. Raises UserError for untrusted classes, for a damaged file, and for
+    anything that a resume may not change, with the value got and the value it had.
+>>>>>>> main
     """
     run, named = find_run(path)
     trust = [text for text in overrides if text.startswith("trust=")]
@@ -68,17 +78,18 @@ def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tu
 
 
 def out_of_patience(cfg: DictConfig, start: Start | None) -> bool:
-    """Would it end again where it stands?"""
+    """Has the run used up its patience, so that it would end again at once?"""
     state = start.content["callbacks"].get("Evaluate", {}) if start else {}
     same = cfg.evaluate.best_by in (None, state.get("made", {}).get("best_by"))
     return same and cfg.evaluate.patience is not None and state.get("waited", 0) >= cfg.evaluate.patience
 
 
 def lasts(key: str) -> bool:
-    """Does a later resume hold to it?"""
+    """Does a later resume keep a change of this key?"""
     return key in PLACES or WHEN_ASKED.fullmatch(key) is not None
 
 
+<<<<<<< HEAD
 class Changes(NamedTuple):
     """Those of resumes before, and of this one; written down once nothing can be refused any more."""
 
@@ -90,13 +101,22 @@ def go_on(
     run: RunDir, cfg: DictConfig, start: Start | None, changed: Changes, callbacks: Sequence[Any]
 ) -> dict[str, Any]:
     """Trains on from `start` to step `cfg.steps`."""
+=======
+def go_on(
+    run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, earlier: list[Change], made: list[Change]
+) -> dict[str, Any]:
+    """Trains from `start` to step `steps`; None = as far as the run was last meant to go.
+
+    earlier, made: changes of earlier resumes and of this one, which are recorded once nothing can be refused any more.
+    """
+>>>>>>> main
     result, done = run.read_result(), start.step if start else 0
     if cfg.steps < done:
         raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")
     if nothing := nothing_to_do(cfg, result, start, done):
         print(f"nothing to do: {nothing}")
         return result | {"signal": None}
-    if start and result.get("status") == "collapsed":  # which the user has been told
+    if start and result.get("status") == "collapsed":  # the user has been told of it
         start.content["callbacks"]["Collapse"]["ends"] = None
     from ganrun.training.build import build
     from ganrun.training.hardware import precision_of
@@ -118,7 +138,7 @@ def go_on(
 
 
 def nothing_to_do(cfg: DictConfig, result: dict[str, Any], start: Start | None, done: int) -> str | None:
-    """Why a finished run has nothing left to do, and what would give it more; None if it has."""
+    """Why a finished run has nothing left to do, and how to make it continue; None if it has something to do."""
     if result.get("status") != "finished":
         return None
     if cfg.steps == done:
@@ -132,9 +152,9 @@ RENAMED = {"most": "max_samples", "least": "min_samples"}  # settings of metrics
 
 
 def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tuple[DictConfig, dict[str, str]]:
-    """The run's config, which may come from anywhere, and the groups' options that it was composed of.
+    """The run's config, which may come from anywhere, and the options of groups that it was composed from.
 
-    With what resumes have changed up to step `until`, None = all.
+    Includes what resumes changed up to step `until`, None = all.
     """
     about = flatten(read_yaml(run.hydra / "hydra.yaml"))
     got = about.get("ganrun.format", 0)  # 0: before formats were written down
@@ -151,7 +171,7 @@ def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tupl
 
 
 def rename(config: dict[str, Any]) -> None:
-    """Gives the settings of ganrun's metrics their present names, in the config of an older run."""
+    """Gives the settings of ganrun's metrics their current names, in the config of an older run."""
     metrics = config.get("metric")
     for node in metrics.values() if isinstance(metrics, dict) else ():
         if isinstance(node, dict) and str(node.get("_target_")).startswith("ganrun."):
@@ -160,7 +180,7 @@ def rename(config: dict[str, Any]) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Plain containers; a tag that would build an object is an error."""
+    """Reads plain containers; a tag that would build an object is an error."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -171,14 +191,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class Asked(NamedTuple):
-    """What a resume was asked: its run, overrides, and whether changes of the training are allowed."""
+    """A request for a resume: its run, overrides, and whether changes of the training are allowed."""
 
     path: str
     overrides: list[str]
     change: bool
 
     def refusal(self, refused: list[str], needs_change: bool) -> UserError:
-        """refused: keys with got and had. needs_change: would change=true do?"""
+        """The error to raise. refused: keys with got and had. needs_change: would change=true help?"""
         anew = command(f"init_from={self.path}", *self.overrides)
         text = f"a resume cannot change {'; '.join(refused)}"
         if needs_change:
@@ -204,7 +224,7 @@ def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:
             refused.append(f"{key}: got {got}, had {had(cfg, choices, key)}")
             askable += [key] if WHEN_ASKED.fullmatch(key) else []
     if "data_dir" in cfg.dataset:
-        cfg.dataset.data_dir = cfg.data_dir  # the saved config holds final values, so the one does not follow the other
+        cfg.dataset.data_dir = cfg.data_dir  # the saved config holds final values, so it does not follow by itself
         changed |= {"dataset.data_dir"} & {f"dataset.{key}" for key in changed}
     if refused:
         raise asked.refusal(refused, needs_change=len(askable) == len(refused))
@@ -212,7 +232,7 @@ def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:
 
 
 def set_value(cfg: DictConfig, key: str, value: Any) -> set[str]:
-    """Returns the keys that it has set."""
+    """Sets a value; returns the keys that it has set."""
     if key == "metric":
         choose_metrics(cfg, value)
         return {key}
@@ -223,7 +243,7 @@ def set_value(cfg: DictConfig, key: str, value: Any) -> set[str]:
 
 
 def refuse_ramps(cfg: DictConfig, overrides: list[str]) -> None:
-    """changes.yaml holds plain numbers."""
+    """Refuses ramps, since changes.yaml holds plain numbers."""
     for text in overrides:
         key, got = parse(text)
         if WHEN_ASKED.fullmatch(key) and isinstance(got, dict) and got != plain(OmegaConf.select(cfg, key)):
@@ -242,15 +262,15 @@ def parse(text: str) -> tuple[str, Any]:
 
 
 def had(cfg: DictConfig, choices: dict[str, str], key: str) -> Any:
-    """The run's own value or choice; of a group that takes several, the names."""
+    """The run's own value or choice; for a group that takes several, the names."""
     value = choices.get(key, OmegaConf.select(cfg, key))
     if key in MULTI_SELECT:
-        return [name for name in value if name != "features"]  # whose own choice is metric/features
+        return [name for name in value if name != "features"]  # features have their own group, metric/features
     return plain(value)
 
 
 def value_of(cfg: DictConfig, key: str) -> Any:
-    """As changes.yaml has it."""
+    """A value in the form that changes.yaml has."""
     return metrics_of(cfg) if key == "metric" else plain(OmegaConf.select(cfg, key))
 
 

@@ -26,10 +26,10 @@ from ganrun.training.trainer import make_trainer
 
 
 def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable[str] = ()) -> dict[str, Any]:
-    """Fits, writes the run directory and returns what result.json holds.
+    """Fits, writes the run directory and returns the content of result.json.
 
-    start: where to go on from; None starts anew. notes: warnings to show and to log. The caller owns the directory.
-    Raises CannotWrite, NotFinite, and whatever a user's own code raises: all written down.
+    start: where to continue, None = anew. notes: warnings to show and to log. The caller owns the directory.
+    Raises CannotWrite, NotFinite, and whatever a user's own code raises; all are recorded.
     """
     probe = make_trainer(parts.cfg, logger=False)
     if start and start.content["ganrun"]["world_size"] != probe.world_size:
@@ -60,7 +60,7 @@ def train(parts: Parts, run: RunDir, start: Start | None = None, notes: Iterable
 def fit_to_end(
     parts: Parts, run: RunDir, start: Start | None, signals: Signals, seconds: float = 0.0
 ) -> dict[str, Any]:
-    """Fits, and after each rollback does what a resume of the run would; returns what the last fit says."""
+    """Fits, and after each rollback does the same as a resume of the run; returns the result of the last fit."""
     fit = Fit(parts, run, start, signals, seconds)
     result = fit.run_to_end()
     while fit.rolls_back:
@@ -81,9 +81,9 @@ def fit_to_end(
 
 
 def prepare(run: RunDir, start: Start | None, goal: int) -> float:
-    """Makes the directory what it was when `start` was saved; returns the seconds of training up to there.
+    """Restores the directory to its state when `start` was saved; returns the seconds of training until then.
 
-    goal: the step that training goes on to, here or after a resume.
+    goal: the step at which training ends, here or after a resume.
     """
     remove_partial(run.path)
     if start is None:
@@ -119,5 +119,5 @@ def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str
 
 
 def train_further(cfg: dict[str, Any], run: RunDir, path: Path | None) -> None:
-    """What another process of the run does. path: of the checkpoint to go on from."""
+    """What a further process of the run does. path: of the checkpoint to start from."""
     train(build(OmegaConf.create(cfg)), run, find_start(run, path) if path else None)

@@ -1,4 +1,4 @@
-"""What other commands take from a run: its config, and the data set that it was trained on."""
+"""What other commands read from a run: its config, and the data set that it was trained on."""
 
 from omegaconf import DictConfig
 
@@ -13,9 +13,9 @@ from ganrun.training.resume import load_config
 def config_of(
     run: RunDir, *, trust: str | list[str], data_dir: str | None = None, cache_dir: str | None = None
 ) -> DictConfig:
-    """A run's config. data_dir, cache_dir: where data and caches lie now, None = where they lay.
+    """A run's config. data_dir, cache_dir: where data and caches are now, None = where they were.
 
-    Raises UserError, also for a config that names untrusted classes, and for data that lie in no folder.
+    Raises UserError, also for a config that names untrusted classes, and for data that are not in a folder.
     """
     cfg, _ = load_config(run, list(package_names(trust)))
     for name in ("dataset", "metric"):

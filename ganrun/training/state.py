@@ -1,4 +1,4 @@
-"""Where a run goes on from: its newest good checkpoint, the data it must match, another run's weights."""
+"""Where a run continues: its newest good checkpoint, the data that must match, another run's weights."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ from ganrun.files.run_dir import RunDir, find_run, may_change
 from ganrun.training.build import Parts
 from ganrun.training.transfer import copy_what_fits
 
-PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # change no draw by name
+PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # do not change what is drawn
 
 
 @dataclass(frozen=True)
 class Start:
-    """A checkpoint to go on from. note: a warning about how it was chosen."""
+    """A checkpoint to start from. note: a warning about how it was chosen."""
 
     path: Path
     content: dict[str, Any]
@@ -42,7 +42,7 @@ def find_start(run: RunDir, named: Path | None = None) -> Start | None:
     faults = {path: fault for path in saved if (fault := damage(path))}
     good = [path for path in saved if path not in faults]
     if not saved:
-        if run.generator.exists():  # a checkpoint was written before it
+        if run.generator.exists():  # a checkpoint was written before the generator file
             raise UserError(f"{run.path}: its checkpoints are gone; bring them back, or start another run")
         return None
     if not good:
@@ -71,14 +71,14 @@ def init_from(parts: Parts, source: str) -> list[str]:
     if not parts.module.ema:
         state = {key: value for key, value in state.items() if not key.startswith("ema.")}
     left = copy_what_fits(parts.module, state, f"init_from={source}")
-    if parts.module.ema and not own:  # that run kept no average: it starts from the weights
+    if parts.module.ema and not own:  # that run kept no average: this one starts from its weights
         parts.module.ema.restart()
     return [note for note in (start.note and f"init_from={source}: {start.note}", left) if note]
 
 
 def config_digest(run: RunDir) -> str:
     """Changes with everything in the run's config that a resume may not change."""
-    if not run.config.exists():  # in a process that writes nothing
+    if not run.config.exists():  # in processes that write nothing
         return ""
     config = flatten(yaml.safe_load(run.config.read_text(encoding="utf-8")))
     kept = {key: value for key, value in config.items() if not (may_change(key) or key in PLACES)}
@@ -86,7 +86,7 @@ def config_digest(run: RunDir) -> str:
 
 
 def check_config(path: Path, content: dict[str, Any], run: RunDir) -> None:
-    """Raises UserError for a checkpoint that another config made."""
+    """Raises UserError for a checkpoint made with another config."""
     if content["ganrun"].get("config") != config_digest(run):
         raise UserError(
             f"{path} was not made by this run's config: it comes from another run, or .hydra/config.yaml was edited; "
@@ -95,7 +95,7 @@ def check_config(path: Path, content: dict[str, Any], run: RunDir) -> None:
 
 
 def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
-    """Raises UserError for a checkpoint that another config or other data made."""
+    """Raises UserError for a checkpoint made with another config or other data."""
     check_config(start.path, start.content, run)
     changed = changes(parts.data.fingerprint, start.content["ganrun"]["data"])
     if changed:

@@ -5,7 +5,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 
 class EachPlayer(DDPStrategy):
-    """All processes start from what the first one has; the module averages each player's gradients itself."""
+    """All processes start with the weights of the first one; the module averages each player's gradients itself."""
 
     def configure_ddp(self) -> None:
         for name, tensor in self.model.state_dict().items():

@@ -19,21 +19,21 @@ NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
 
 
 class LogFile(logging.FileHandler):
-    """A line that cannot be written is an error like any other."""
+    """A log file whose write errors are raised, like any other error."""
 
     def handleError(self, record) -> None:
         raise
 
 
 def thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer raises its error again where training uses it next: the terminal hears of it there."""
+    """Logs an error of TensorBoard's writer thread; it is raised again, and shown, at the next use of the writer."""
     with suppress(OSError):
         log.error("in thread %s", failed.thread, exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
 
 
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
-    """train.log gets ganrun's own lines, Lightning's, and Python warnings; the terminal gets none of them."""
+    """Sends ganrun's and Lightning's log lines and Python warnings to train.log, and none to the terminal."""
     loggers = [logging.getLogger(name) for name in ("ganrun", "py.warnings", *LIGHTNING)]
     with writing(path):
         handler = LogFile(path) if path else logging.NullHandler()

@@ -89,7 +89,7 @@ def check_rows(cfg: DictConfig, processes: int) -> None:
 
 
 def smaller_micro_batch(cfg: DictConfig, processes: int) -> int | None:
-    """The next number of images a pass below the one that `cfg` comes to; None where that is one image already."""
+    """The next smaller number of images a pass than that of `cfg`; None if that is already one image."""
     rows = cfg.batch_size // processes
     return next((n for n in range((cfg.micro_batch or rows) - 1, 0, -1) if rows % n == 0), None)
 
@@ -106,21 +106,21 @@ def no_memory(cfg: DictConfig, trainer: pl.Trainer) -> str:
 
 
 def picked(devices: Any) -> list[int] | None:
-    """GPUs named by their numbers, as Lightning reads [1], "1," and "0,1"; None for a mere number of devices."""
+    """GPUs given by number, as Lightning reads [1], "1," and "0,1"; None if only a count is given."""
     if isinstance(devices, str) and re.fullmatch(r"\d+(,\d+)*,?", devices) and "," in devices:
         return [int(number) for number in devices.split(",") if number]
     return list(devices) if isinstance(devices, list) else None
 
 
 def num_devices(devices: Any) -> int | None:
-    """How many of them; None for all that there are (-1, auto)."""
+    """The number of devices; None = all there are (-1, auto)."""
     if (numbers := picked(devices)) is not None:
         return len(numbers)
     return int(devices) if re.fullmatch(r"\d+", str(devices)) else None
 
 
 def check_devices(devices: Any, device: str) -> None:
-    """Raises UserError for GPUs that are not there. device: the kind that the accelerator comes to."""
+    """Raises UserError for GPUs that do not exist. device: the kind of the accelerator, such as cuda."""
     numbers = picked(devices)
     if numbers is None:
         return
@@ -135,7 +135,7 @@ def check_devices(devices: Any, device: str) -> None:
 
 
 def check_launch(chosen: dict[str, Any]) -> None:
-    """Raises UserError for an unknown strategy, and where Lightning would wait for processes that nobody starts."""
+    """Raises UserError for an unknown strategy, and if Lightning would wait for processes that nobody starts."""
     if chosen["strategy"] not in STRATEGIES:
         raise UserError(f"trainer.strategy={chosen['strategy']}; {one_of(STRATEGIES, str(chosen['strategy']))}")
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ

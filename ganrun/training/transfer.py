@@ -1,18 +1,18 @@
-"""Another run's weights for networks that need not have the same shapes: what fits is copied, the rest is said."""
+"""Another run's weights for networks of possibly other shapes: what fits is copied, the rest is reported."""
 
 from torch import Tensor, nn
 
 from ganrun.errors import UserError
 
-SHOWN = 8  # layers that are named
+SHOWN = 8  # layers named in a message
 PREFIXES = ("recipe.adversary.", "recipe.")  # of networks, in the names of a checkpoint
 AVERAGES = "ema."
 
 
 def copy_what_fits(module: nn.Module, state: dict[str, Tensor], key: str) -> str | None:
-    """Copies each layer whose tensors all have the same names and shapes; says which were not, None if all were.
+    """Copies each layer whose tensors all have the same names and shapes; names the others, None if there are none.
 
-    Raises UserError if no weight fits. key: what named the state.
+    Raises UserError if no weight fits. key: the config key that named the state.
     """
     own = module.state_dict()
     misfits = {layer_of(name) for name in own if name not in state or state[name].shape != own[name].shape}
@@ -26,7 +26,7 @@ def copy_what_fits(module: nn.Module, state: dict[str, Tensor], key: str) -> str
 
 
 def difference(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """Layers of other shapes, new ones and those that have no place here, in words; without the averages."""
+    """In words: layers of other shapes, new layers, and layers that have no place here; averages are left out."""
     own, state = ({name: one for name, one in some.items() if not name.startswith(AVERAGES)} for some in (own, state))
     both = [name for name in own if name in state and own[name].shape != state[name].shape]
     shapes = {shown(name): f"{size(state[name])} there, {size(own[name])} here" for name in both}

@@ -1,7 +1,7 @@
 """Score a generator, a folder of images or real test data; from=<run> metric=[fid,kid] seeds=3.
 
 Metrics (metric=[...]), features (metric/features=...), data sets (dataset=...) and their pairs (pairs=..., for
-translators) are listed by `ganrun --help`; those of a run are taken where none are named.
+translators) are listed by `ganrun --help`; if none are named, those of the run are used.
 """
 
 import json

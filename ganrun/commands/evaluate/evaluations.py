@@ -1,4 +1,4 @@
-"""What `ganrun evaluate` has found, kept in a run's result.json."""
+"""Results of `ganrun evaluate`, kept in a run's result.json."""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,19 +17,19 @@ class Scored:
 
     metric: str
     mean: float
-    std: float | None  # the sample's, over seeds; None of one seed
+    std: float | None  # sample standard deviation over seeds; None for one seed
     values: list[float]
     within: float | None  # the metric's own deviation over subsets or splits, mean over seeds
     better: Literal["lower", "higher"]
     floor: float | None  # the score of real samples of the other split; None if there are none
-    of: dict[str, Any]  # what was scored; of a generator its file, what that is known by, and the steps of training
+    of: dict[str, Any]  # what was scored; for a generator its file, the identity of that, and the steps of training
     protocol: dict[str, Any]
 
 
 def write_into(run: RunDir, scores: Iterable[Scored]) -> None:
-    """Adds scores to the run's result.json, in place of what they supersede.
+    """Adds scores to the run's result.json, replacing those that they supersede.
 
-    Raises UserError while the run is trained.
+    Raises UserError while the run is being trained.
     """
     with owning(run.path):
         result = run.read_result()
@@ -41,7 +41,7 @@ def write_into(run: RunDir, scores: Iterable[Scored]) -> None:
 
 
 def weights_of(file: Path) -> str:
-    """What a generator file is known by."""
+    """The identity of a generator file."""
     return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
@@ -50,7 +50,7 @@ def is_entry(old: Any) -> bool:
 
 
 def supersedes(new: dict[str, Any], old: dict[str, Any]) -> bool:
-    """Is it the same score of the same file, of other weights, or of the same over no fewer seeds?"""
+    """Is it the same score of the same file, with other weights or with at least as many seeds?"""
     same = old.get("metric") == new["metric"] and old["of"].get("from") == new["of"]["from"]
     if not same or difference(old["protocol"], new["protocol"]):
         return False

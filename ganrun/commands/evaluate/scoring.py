@@ -39,14 +39,14 @@ MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size":
 
 @dataclass(frozen=True)
 class Given:
-    """What `from` names: a run, if it is one's generator, and the file."""
+    """What `from` names: the file, and the run that it belongs to, if any."""
 
     run: RunDir | None
     file: Path | None
 
 
 def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tuple[list[Scored], RunDir | None]:
-    """Scores what the config names; writes nothing. overrides: as typed; of_dataset: those of the run's data set."""
+    """Scores what the config names; writes nothing. overrides: as typed. of_dataset: those of the run's data set."""
     typed = {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
     OmegaConf.set_struct(cfg, False)
     drop_leftovers(cfg, typed, ("metric",))
@@ -69,7 +69,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
 
 
 def check_json(cfg: DictConfig) -> None:
-    """Can `out` be written, once all is computed?"""
+    """Raises UserError if `out` could not be written once everything is computed."""
     if cfg.out is None:
         return
     check_place("out", cfg.out)
@@ -83,7 +83,7 @@ def check_json(cfg: DictConfig) -> None:
 
 
 def find(cfg: DictConfig) -> Given:
-    """Raises UserError for what cannot be scored."""
+    """Finds what `from` names. Raises UserError for anything that cannot be scored."""
     name = cfg["from"]
     if name in ("images", "test"):
         if cfg.get("dataset") is None:
@@ -102,7 +102,7 @@ def find(cfg: DictConfig) -> Given:
 
 
 def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[str]) -> None:
-    """Takes data set, pairs and features from the run where none are named."""
+    """Takes data set, pairs and features from the run if they are not named."""
     own = cfg.get("dataset") is None
     if own and given.run is None:
         raise UserError(f"from={cfg['from']}: no run beside it that names a data set; give dataset=<name>")
@@ -123,19 +123,19 @@ def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[st
 
 
 def name_of(given: Given) -> str | None:
-    """generator.safetensors, best.safetensors, checkpoints/<name>.ckpt: by which `ganrun rank` knows the first two."""
+    """generator.safetensors, best.safetensors or checkpoints/<name>.ckpt; `ganrun rank` uses the first two names."""
     if given.file and given.file.suffix == ".ckpt":
         return f"{given.file.parent.name}/{given.file.name}"
     return given.file and given.file.name
 
 
 def splits(cfg: DictConfig) -> tuple[Data, Data | None]:
-    """The reals to compare with, and the data set's other split, if it has one and if it is wanted."""
+    """The reals to compare with, and the data set's other split, if there is one and it is wanted."""
     train = open_data(cfg)
     needed = cfg.split == "test" or cfg["from"] == "test"
     try:
         test = train.held_out() if cfg.floor or needed else None
-    except UserError as error:  # it is not there, and cannot be downloaded
+    except UserError as error:  # it is missing and cannot be downloaded
         if needed:
             raise
         print(f"no floor: {error}")
@@ -168,7 +168,7 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
 
 
 def device_of(cfg: DictConfig) -> torch.device:
-    """Sums are in fp64, which mps has not."""
+    """The device. Sums are in fp64, which mps does not have."""
     if cfg.device == "mps":
         raise UserError("device=mps: it has no fp64, in which scores are summed; valid: auto, cpu, cuda, cuda:<number>")
     found = device_named(cfg.device)
@@ -193,7 +193,7 @@ def prepared_scorer(
 
 
 def floors(cfg: DictConfig, scorer: Scorer, source: Source, other: Data | None) -> dict[str, Score]:
-    """What the data set's other split scores, and of pairs what their untranslated sources do."""
+    """Scores of the data set's other split; for pairs, scores of the untranslated sources."""
     found = {}
     alone = [name for name, metric in scorer.metrics.items() if not metric.needs_pairs]
     if other and cfg.floor and cfg["from"] != "test" and alone:
@@ -209,7 +209,7 @@ def floors(cfg: DictConfig, scorer: Scorer, source: Source, other: Data | None) 
 def scored(
     cfg: DictConfig, given: Given, metrics: dict[str, Metric], data: Data, source: Source, other: Data | None
 ) -> list[Scored]:
-    """Each metric over all seeds, and of the other split."""
+    """The scores of each metric over all seeds, and of the other split."""
     scorer = prepared_scorer(cfg, given, metrics, data, source, other)
     seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))
     rounds = [scorer.score(source.fakes(seed, scorer.labels())) for seed in seeds]

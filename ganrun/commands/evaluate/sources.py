@@ -1,4 +1,4 @@
-"""What can be scored: a generator's samples, images from anywhere, a data set's own test split."""
+"""The things that can be scored: a generator's samples, images from anywhere, a data set's own test split."""
 
 import re
 from abc import ABC, abstractmethod
@@ -23,9 +23,13 @@ from ganrun.training.build import refusing
 
 
 class Source(ABC):
-    """Fakes to score. num: how many there will be. conditional: have they labels? about: for the protocol.
+    """Fakes to score.
 
-    like: the side of the data that they should be like. paired: do they come with their targets?
+    num:         how many there will be
+    conditional: do they have labels?
+    about:       for the protocol
+    like:        the side of the data that they should resemble
+    paired:      do they come with their targets?
     """
 
     num: int
@@ -36,7 +40,7 @@ class Source(ABC):
 
     @abstractmethod
     def fakes(self, seed: int, labels: Tensor | None) -> Iterator[Batch]:
-        """Batches of fake, as the data set stores its own, and label if conditional."""
+        """Batches of fake, in the form that the data set stores, and label if conditional."""
 
 
 class TranslatorSource(Source):
@@ -63,13 +67,13 @@ class TranslatorSource(Source):
             yield {"fake": to_uint8(made), "target": batch[self.like]}
 
     def copies(self) -> Iterator[Batch]:
-        """The sources themselves in place of what is made of them: what paired scores must beat."""
+        """The sources themselves in place of their translations: the scores that a translator must beat."""
         for batch in self.data.shuffled(self.num, self.batch_size):
             yield {"fake": to_channels(batch[self.takes], batch[self.like].shape[1]), "target": batch[self.like]}
 
 
 class GeneratorSource(Source):
-    """labels, where it is conditional, are those of as many reals."""
+    """Samples of a generator. If it is conditional, the labels are those of as many reals."""
 
     def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
         self.sampling, self.num, self.batch_size = sampling, num, batch_size
@@ -93,8 +97,7 @@ class GeneratorSource(Source):
 class DatasetSource(Source):
     """The samples of another data set, at most `num` of them, in a fixed shuffle.
 
-    Their labels are used where each class is one of the data's, by its name or by the folder that `ganrun sample` gives
-    it.
+    Their labels are used if each class is one of the data's, by its name or by its folder name in `ganrun sample`.
     """
 
     def __init__(self, held: Data, data: Data, num: int):
@@ -116,7 +119,7 @@ class DatasetSource(Source):
 
 
 def images_at(path: str, data: Data) -> Data:
-    """The images of a folder, .zip or .npz, which must have the size of the data's. Raises UserError."""
+    """The images of a folder, .zip or .npz, which must have the data's size. Raises UserError."""
     if len(data.shape) != 3:
         raise UserError(f"from=images: dataset {data.name} are no images")
     channels, *size = data.shape
@@ -125,6 +128,6 @@ def images_at(path: str, data: Data) -> Data:
         return refusing("path", ImageArray)(**about, names=data.classes)
     try:
         return refusing("path", ImageFolder)(**about)
-    except UserError as error:  # there is no such key here
+    except UserError as error:  # its messages name a key that does not exist here
         told, *_ = re.split(r"; (?=dataset\.(?:on_error|labels_from)=)", str(error))
         raise UserError(told.replace("path: dataset.", "").replace("dataset.path=", "path=")) from error

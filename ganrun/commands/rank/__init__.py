@@ -1,4 +1,4 @@
-"""Rank runs by a score; of=[<run or sweep>, ...] by=fid. Scores of unlike protocols are refused."""
+"""Rank runs by a score; of=[<run or sweep>, ...] by=fid. Scores with different protocols are refused."""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""Runs in the order of a score. Scores are compared only if one protocol made them all."""
+"""Ranks runs by a score. Scores are compared only if they have the same protocol."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,12 +13,12 @@ from ganrun.files.run_dir import RunDir
 from ganrun.metrics.protocol import difference
 
 KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evaluation-best", "best", "final"] | None}
-SOURCES = ("evaluation", "final")  # what is ranked by if none is named: no run has chosen among several scores
+SOURCES = ("evaluation", "final")  # used if none is named; in these no run has picked the best of several scores
 FILES = {"evaluation": "generator.safetensors", "evaluation-best": "best.safetensors"}
 
 
 class Row(NamedTuple):
-    """One run's score. std: over sampling seeds, None = of one. chosen: how, if it is the best of several."""
+    """One run's score. std: over sampling seeds, None = one seed. chosen: how, if it is the best of several."""
 
     run: Path
     value: float
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What kind of score it is."""
+        """The kind of score, in words."""
         if self.source in FILES:
             return f"`ganrun evaluate` of {FILES[self.source]}"
         chosen = ", ".join(f"{key}={value}" for key, value in self.chosen.items())
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 def ranked(cfg: DictConfig) -> list[Row]:
-    """The best first. Raises UserError for runs without that score, and for unlike protocols."""
+    """The runs, the best first. Raises UserError for runs without this score and for different protocols."""
     OmegaConf.set_struct(cfg, False)
     check_known(cfg, KEYS)
     check_types(cfg, KEYS)
@@ -71,12 +71,12 @@ def find_runs(places: Iterable[str]) -> list[RunDir]:
         if not here:
             raise UserError(f"of={place}: no run there; expected run directories, or folders that hold some")
         for path in here:
-            found.setdefault(path.resolve(), RunDir(path))  # as it was named first
+            found.setdefault(path.resolve(), RunDir(path))  # the first name given for it
     return list(found.values())
 
 
 def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:
-    """From the first source that all runs have."""
+    """A row for each run, from the first source that all runs have."""
     for source in sources:
         rows = [readable(row_of, run, by, source) for run in runs]
         if all(rows):
@@ -88,7 +88,7 @@ def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:
 
 
 def readable(read: Callable[..., Any], run: RunDir, *args: str) -> Any:
-    """What `read` finds in a run's result.json, which anybody may have written."""
+    """The result of `read` on a run's result.json, which anybody may have edited. Raises UserError if it fails."""
     try:
         return read(run.read_result(), run, *args)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -102,7 +102,7 @@ def names(result: dict[str, Any], run: RunDir, source: str) -> list[str]:
 
 
 def evaluations(result: dict[str, Any], run: RunDir, source: str) -> list[dict[str, Any]]:
-    """Those of the run's generator as it is now, or of its best one."""
+    """Evaluations of the run's generator as it is now, or of its best one."""
     file = run.path / FILES[source]
     found = [one for one in result.get("evaluations", []) if one["of"]["from"] == file.name]
     now = weights_of(file) if found and file.exists() else None
@@ -126,7 +126,7 @@ def row_of(result: dict[str, Any], run: RunDir, by: str, source: str) -> Row | N
 
 
 def checked(row: Row) -> Row:
-    """Raises TypeError for what no score is."""
+    """The same row. Raises TypeError if it is not a score."""
     fits = isinstance(row.value, int | float) and isinstance(row.step, int | None) and isinstance(row.protocol, dict)
     if not fits or row.better not in ("lower", "higher"):
         raise TypeError(row)

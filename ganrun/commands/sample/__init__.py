@@ -7,8 +7,8 @@
   ganrun sample from=<run> interpolate=8 out=walk.mp4           also walk.gif; walk.png has a row for each way
   ganrun sample from=<run> neighbours=5                         beside each sample its nearest training images
 
-The run's directory need not be there: generator.safetensors and generator.yaml are enough, but for neighbours=. The
-last line on stdout is what was written.
+The run's directory is needed only for neighbours=; otherwise generator.safetensors and generator.yaml are enough. The
+last line on stdout is the path that was written.
 """
 
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Makes what `ganrun sample` was asked for."""
+"""Makes the output of `ganrun sample`."""
 
 import sys
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ from ganrun.training.of_checkpoint import open_generator
 IMAGES, POINTS, WALKS, ROWS = 64, 2000, 16, 8  # what num=null means
 IN_PICTURE = 10_000  # images in a grid
 IN_FILM = 20_000  # frames
-MOST_COLUMNS = 100  # of classes in a grid; of more, and so of a longer label=[...], a square without headings
+MOST_COLUMNS = 100  # classes in a grid; more classes, or a longer label=[...], give a square without headings
 FPS = 24
 
 
 def draw(request: Request) -> None:
-    """Writes what was asked for. Raises UserError, CannotWrite, NotFinite."""
+    """Writes the requested output. Raises UserError, CannotWrite, NotFinite."""
     sampling = load(request)
     try:
         if request.interpolate is not None:
@@ -75,7 +75,7 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
     num, size = request.num or IMAGES, sampling.sample(1).shape[-2:]
     turn, names, columns = classes_in_turn(request, sampling, most_classes(num, size)), None, max(1, round(num**0.5))
     if turn is not None and len(turn) > 1:
-        num = request.num or max(1, num // len(turn)) * len(turn)  # whole rows, and each class that was asked for
+        num = request.num or max(1, num // len(turn)) * len(turn)  # whole rows, and every requested class
         columns, names = min(num, len(turn)), heads(sampling.classes, turn.tolist())
     if columns > MOST_COLUMNS:
         columns, names = max(1, round(num**0.5)), None
@@ -85,7 +85,7 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
 
 
 def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) -> Tensor | None:
-    """The classes that were asked for; else all, in the order to show them, or `most` that are evenly spaced."""
+    """The requested classes; by default all, in display order, or `most` evenly spaced ones."""
     if request.label is not None or not sampling.classes:
         return sampling.turn(request.label)
     found = spaced(by_number(sampling.classes), most)
@@ -96,7 +96,7 @@ def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) ->
 
 
 def interpolation(request: Request, sampling: SamplingGenerator) -> None:
-    """A film of several walks beside each other; in a .png a row for each way from one key to the next."""
+    """A film of several walks side by side; in a .png, a row for each step from one key to the next."""
     still = request.kind == ".png"
     frames, walks = request.frames or (8 if still else FPS), request.num or (1 if still else WALKS)
     columns = max(1, round(walks**0.5))
@@ -116,7 +116,7 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
     )
     finite = (checked(images, request) for images in steps)
     if still:
-        every = torch.stack(list(finite), 1)  # (walks, frames of all ways, C, H, W)
+        every = torch.stack(list(finite), 1)  # (walks, frames, C, H, W)
         rows = every.unfold(1, frames + 1, frames).movedim(-1, 2)  # a key ends one row and begins the next
         save(grid(rows.flatten(0, 2) / 2 + 0.5, columns=frames + 1), request)
         return
@@ -129,7 +129,7 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
 def neighbours(request: Request, sampling: SamplingGenerator) -> None:
     """A row for each sample: itself, then its nearest training images."""
     from ganrun.commands.sample.neighbours import beside_neighbours
-    from ganrun.training.saved_run import data_of  # all that opens a data set
+    from ganrun.training.saved_run import data_of  # imports everything that opens a data set
 
     num = request.num or ROWS
     check_room(num * (1 + request.neighbours))
@@ -148,19 +148,19 @@ def check_room(images: int) -> None:
 def batches(
     request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The samples that were asked for. turn: the classes that they go through."""
+    """The requested samples. turn: the classes that they go through."""
     made = sampling.batches(num, request.seed, turn, truncation=request.truncation, batch_size=request.batch_size)
     made = tracked(made, num, "sampling", "samples", size=lambda part: len(part[0]))
     return ((checked(samples, request), labels) for samples, labels in made)
 
 
 def samples(request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None) -> Tensor:
-    """All at once."""
+    """All samples at once."""
     return torch.cat([part for part, _ in batches(request, sampling, num, turn)])
 
 
 def checked(images: Tensor, request: Request) -> Tensor:
-    """The same images; 8 bits would hide NaN and infinity."""
+    """The same images. Raises NotFinite for NaN and infinity, which 8 bits would hide."""
     if not images.isfinite().all():
         raise NotFinite(f"{request.file}: this generator makes NaN or infinity")
     return images

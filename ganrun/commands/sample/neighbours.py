@@ -1,4 +1,4 @@
-"""Samples beside their nearest training images: has the generator learnt them by heart?"""
+"""Samples beside their nearest training images: has the generator memorised them?"""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ READ = 8192  # images at a time
 
 
 def check_fits(data: Data, samples: Tensor, neighbours: int) -> None:
-    """Raises UserError unless the set has images of the samples' shape, and enough of them."""
+    """Raises UserError unless the set has enough images, with the samples' shape."""
     if len(data.shape) != 3:
         raise UserError(f"neighbours={neighbours}: it needs images, but dataset {data.name} has vectors")
     if data.shape != samples.shape[1:]:

@@ -1,4 +1,4 @@
-"""What `ganrun sample` and `translate` were asked for, checked before anything heavy is imported."""
+"""The requests of `ganrun sample` and `translate`, checked before anything heavy is imported."""
 
 import os
 import re
@@ -21,8 +21,8 @@ TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "directio
              "device": str, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, "fps": 1, "neighbours": 1}
 MAXIMUM = {"num": 10**9, "batch_size": 10**5, "interpolate": 10**4, "frames": 10**4, "fps": 240, "neighbours": 99}
-FOLDER = ""  # the suffix of a folder's name
-SUFFIXES = {  # what can be made of samples, of an interpolation, of neighbours
+FOLDER = ""  # in place of a suffix
+SUFFIXES = {  # possible outputs for samples, an interpolation, neighbours
     "num": (FOLDER, ".zip", ".npz", ".png"),
     "interpolate": (".gif", ".mp4", ".png"),
     "neighbours": (".png",),
@@ -34,7 +34,7 @@ GIF_FPS = 50  # browsers show faster ones slowly
 
 @dataclass(frozen=True)
 class Request:
-    """file: the generator's, or a checkpoint. run: that it lies in, if it does. The others are keys of sample.yaml."""
+    """file: a generator file or checkpoint. run: the run that it belongs to, if any. Other fields: see sample.yaml."""
 
     file: Path
     run: RunDir | None
@@ -55,13 +55,13 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """The ending of what is made, FOLDER for a folder."""
+        """The suffix of the output, FOLDER for a folder."""
         return self.out.suffix.lower()
 
 
 @dataclass(frozen=True)
 class Translation:
-    """file: the generator's, or a checkpoint. run: that it lies in, if any. The others are keys of translate.yaml."""
+    """file: a generator file or checkpoint. run: the run that it belongs to, if any. Others: see translate.yaml."""
 
     file: Path
     run: RunDir | None
@@ -76,7 +76,7 @@ class Translation:
 
 
 def check_translate(cfg: DictConfig) -> Translation:
-    """Raises UserError for the first thing wrong; touches nothing."""
+    """Raises UserError for the first error; changes no file."""
     if OmegaConf.is_missing(cfg, "input"):
         raise UserError("input= must be given: a folder or .zip of images, or one image")
     keys = checked(cfg, TRANSLATE)
@@ -92,7 +92,7 @@ def check_translate(cfg: DictConfig) -> Translation:
 
 
 def check_apart(input: Path, out: Path) -> None:
-    """Is there an input and room for outputs, and does none become an input of the next call?"""
+    """Checks that the input exists and that no output could become an input of the next call."""
     if not any(place.exists() for place in (input, *input.parents[:-1])):
         raise UserError(f"input={input}: there is no such folder, .zip or image")
     if out.suffix.lower() not in (FOLDER, ".png"):
@@ -108,7 +108,7 @@ def check_apart(input: Path, out: Path) -> None:
 
 
 def checked(cfg: DictConfig, types: dict[str, Any]) -> dict[str, Any]:
-    """The plain values of a command's keys. Raises UserError for unknown ones and for other types."""
+    """The plain values of a command's keys. Raises UserError for unknown keys and wrong types."""
     check_known(cfg, types)
     if OmegaConf.is_missing(cfg, "from"):
         raise UserError("from= must be given: a run directory, a generator's .safetensors file, or a run's checkpoint")
@@ -121,7 +121,7 @@ def checked(cfg: DictConfig, types: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_sample(cfg: DictConfig) -> Request:
-    """Raises UserError for the first thing wrong; touches nothing."""
+    """Raises UserError for the first error; changes no file."""
     keys = checked(cfg, KEYS)
     check_minimum(cfg, MINIMUM)
     for key, most in MAXIMUM.items():
@@ -139,7 +139,7 @@ def check_sample(cfg: DictConfig) -> Request:
 
 
 def _made_of(keys: dict[str, Any]) -> str:
-    """The key that says what is made: interpolate, neighbours, or num for plain samples."""
+    """The key that decides the kind of output: interpolate, neighbours, or num for plain samples."""
     chosen = [key for key in ("interpolate", "neighbours") if keys[key] is not None]
     if len(chosen) > 1:
         raise UserError("interpolate= and neighbours= make two pictures; give one of them")
@@ -155,7 +155,7 @@ def check_device(name: str) -> None:
 
 
 def find_generator(path: str) -> tuple[Path, RunDir | None]:
-    """The generator file or checkpoint that `from` means, and the run that it belongs to if there is one."""
+    """The generator file or checkpoint that `from` means, and the run that it belongs to, if any."""
     check_place("from", path)
     given = Path(os.path.expanduser(path))
     if not path or not given.exists():
@@ -172,7 +172,7 @@ def find_generator(path: str) -> tuple[Path, RunDir | None]:
 
 
 def of_run(path: str, run: RunDir) -> tuple[Path, RunDir | None]:
-    """The generator of a directory; while a run has written none, its newest checkpoint."""
+    """The generator file of a run directory; if there is none yet, its newest checkpoint."""
     is_run = run.config.exists()
     if run.generator.exists():
         return run.generator, run if is_run else None
@@ -186,7 +186,7 @@ def of_run(path: str, run: RunDir) -> tuple[Path, RunDir | None]:
 
 
 def check_out(out: str, made_of: str, keys: dict[str, Any]) -> None:
-    """Can it be made of that, and is there room for it where it is to lie?"""
+    """Checks that `out` suits the kind of output, and that it can be written there."""
     if not out:
         raise UserError("out=: expected a path; leave it out for the default")
     check_place("out", out)
@@ -210,7 +210,7 @@ def check_suffix(out: str, made_of: str, suffix: str) -> None:
 
 
 def check_frames(suffix: str, keys: dict[str, Any]) -> None:
-    """How fast they are shown, where they are."""
+    """Checks frames and fps, where they apply."""
     if keys["fps"] is None:
         return
     if suffix == ".png":
@@ -220,7 +220,7 @@ def check_frames(suffix: str, keys: dict[str, Any]) -> None:
 
 
 def check_free(out: str, path: Path, overwrite: bool) -> None:
-    """Nothing lies there, or what may be replaced."""
+    """Raises UserError if something is there that must not be replaced."""
     if not path.exists():
         return
     is_folder = path.suffix == FOLDER
@@ -232,7 +232,7 @@ def check_free(out: str, path: Path, overwrite: bool) -> None:
 
 
 def check_vectors(request: Request) -> None:
-    """For a generator of vectors: what needs images is refused."""
+    """Refuses requests that need images, for a generator of vectors."""
     for key in ("interpolate", "neighbours"):
         if getattr(request, key) is not None:
             raise UserError(f"{key}={getattr(request, key)}: it needs images, but this generator makes vectors")

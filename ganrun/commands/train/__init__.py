@@ -1,4 +1,4 @@
-"""Train a GAN; resume=<run directory or .ckpt> goes on with a run, -m sweeps over comma-separated values."""
+"""Train a GAN; resume=<run directory or .ckpt> continues a run, -m sweeps over comma-separated values."""
 
 import json
 import sys
@@ -56,7 +56,7 @@ def _resume(path: str, args: list[str]) -> int:
 
 
 def _finish(result: dict[str, Any], run: RunDir) -> int:
-    if "status" in result:  # else another process of the run writes and tells
+    if "status" in result:  # otherwise another process of the run writes and reports
         if result["status"] != "finished":
             why = result["reason"] if result["status"] == "collapsed" else result["status"]
             print(f"{why}; go on with: {command(f'resume={run.path}')}", file=sys.stderr)
@@ -67,7 +67,7 @@ def _finish(result: dict[str, Any], run: RunDir) -> int:
 
 
 def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
-    """One run in a directory of its own, which is made once the config has passed and everything is built."""
+    """One run in its own directory, which is made once the config is checked and everything is built."""
     overrides = _typed()
     notes, parts, first = _build(cfg, overrides)
     named = any(override.lstrip("+").startswith("run_dir=") for override in overrides)
@@ -79,6 +79,7 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
         return _train(parts, run, notes), run
 
 
+<<<<<<< HEAD
 def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list[Any]) -> dict[str, Any]:
     """One job of a sweep: goes on with it, if something of it is saved. A failure is written down and never raised."""
     run = RunDir(run.path, job=HydraConfig.get().job.num)
@@ -93,9 +94,21 @@ def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list
         print(error, file=sys.stderr)
         return {"signal": None}
     except Exception as error:  # the other jobs must go on, whatever this one died of
+=======
+def _job(cfg: DictConfig) -> dict[str, Any]:
+    """One job of a sweep, in the directory that Hydra made. A failure is recorded and never raised."""
+    run = RunDir(HydraConfig.get().runtime.output_dir, job=HydraConfig.get().job.num)
+    try:
+        _save_hydra(cfg, run)
+        notes, parts, _ = _build(cfg, _typed())
+        _save_hydra(cfg, run)
+        with owning(run.path):
+            return _train(parts, run, notes)
+    except Exception as error:  # the other jobs must go on, whatever this one raised
+>>>>>>> main
         print(f"failed: {reason_of(error)}", file=sys.stderr)
         failed = run.read_result() | {"status": "failed", "reason": reason_of(error)}
-        with suppress(OSError, CannotWrite):  # the disk may be what failed
+        with suppress(OSError, CannotWrite):  # the disk itself may have failed
             with run.log.open("a") as file:
                 traceback.print_exc(file=file)
             run.write_result(failed)
@@ -134,11 +147,11 @@ def _typed() -> list[str]:
 
 
 def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", bool]:
-    """Checks and builds everything that can be refused. Returns warnings, the parts, and is this the first process?"""
+    """Checks and builds everything that can be refused. Returns warnings, parts, and if this is the first process."""
     try:
         notes = check(cfg, overrides)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a value that must be given
+    except OmegaConfBaseException as error:  # a dangling interpolation, a missing value
         raise UserError(explain(error, "train", overrides)) from error
     from ganrun.training.build import build
     from ganrun.training.hardware import precision_of
@@ -152,7 +165,7 @@ def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", b
     trainer = make_trainer(cfg, logger=False)
     if cfg.init_from:
         notes += init_from(parts, cfg.init_from)
-    parts.scorer.prepare(trainer.strategy.root_device)  # it may train a classifier: last of all that can be refused
+    parts.scorer.prepare(trainer.strategy.root_device)  # last, since it may train a classifier
     return notes, parts, trainer.is_global_zero
 
 
@@ -180,7 +193,7 @@ def _save_hydra(cfg: DictConfig, run: RunDir) -> None:
     for path, content in (
         (run.hydra / "overrides.yaml", OmegaConf.create(_typed())),
         (run.hydra / "hydra.yaml", OmegaConf.create(about)),
-        (run.config, cfg),  # the last: with it a run exists
+        (run.config, cfg),  # last: with it a run exists
     ):
         with replacing(path) as file:
             file.write(OmegaConf.to_yaml(content, resolve=content is cfg).encode())

@@ -4,10 +4,10 @@
   ganrun translate from=<run> input=photo.jpg out=painting.png  one image
   ganrun translate from=<run> input=photos.zip direction=b2a    the other way, where there are two
 
-The run's directory need not be there: generator.safetensors and generator.yaml are enough. Images of any size are
-taken: where the network needs multiples of some number of pixels, they are continued by reflection at the right and at
-the bottom, and the outputs are cut back (pad=false: such files are not translated). Files that cannot be translated are
-listed, and the exit code is then 1. The last line on stdout is what was written.
+The run's directory is not needed: generator.safetensors and generator.yaml are enough. Images may have any size: if the
+network needs multiples of some number of pixels, they are continued by reflection at the right and at the bottom, and
+the outputs are cut back (pad=false: such files are not translated). Files that cannot be translated are listed, and the
+exit code is then 1. The last line on stdout is the path that was written.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Makes what `ganrun translate` was asked for."""
+"""Makes the output of `ganrun translate`."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from ganrun.training.of_checkpoint import open_generator
 
 
 def translate(request: Translation) -> dict[str, str]:
-    """Writes a PNG for each image; returns the reasons for those without one. Raises UserError, CannotWrite."""
+    """Writes a PNG for each image; returns the reason for each one that failed. Raises UserError, CannotWrite."""
     translator = load(request)
     translator.direction(request.direction)
     found, listing = find(request)
@@ -34,7 +34,7 @@ def translate(request: Translation) -> dict[str, str]:
         for name, place in tracked(sorted(places.items()), len(places), "translating"):
             try:
                 made = translated(translator, found.read(name), request)
-            except Exception as error:  # decoders raise exceptions of every kind, and so do networks on odd sizes
+            except Exception as error:  # decoders raise many kinds, and so do networks given odd sizes
                 faults[name] = why(error)
                 continue
             write(made, place)
@@ -56,7 +56,7 @@ def load(request: Translation) -> Translator:
 
 
 def find(request: Translation) -> tuple[Folder | Zip, Listing]:
-    """Where the images lie, and which there are; at least one, be it one that cannot be read."""
+    """The folder or archive with the images, and their list, with at least one image, readable or not."""
     path = request.input
     if path.is_file() and path.suffix.lower() != ".zip":
         listing = Listing()
@@ -88,7 +88,7 @@ def check_free(request: Translation, found: Folder | Zip, places: dict[str, Path
 
 
 def outputs(folder: Path, names: list[str]) -> dict[str, Path]:
-    """Where each output goes: its input's name with the ending .png; two that would meet keep their own endings."""
+    """Where each output goes: its input's name with the ending .png; inputs with equal names keep their own endings."""
     plain = {name: str(PurePosixPath(name).with_suffix(".png")) for name in names}
     num = Counter(place.casefold() for place in plain.values())
     places = {name: place if num[place.casefold()] == 1 else f"{name}.png" for name, place in plain.items()}
@@ -102,13 +102,13 @@ def translated(translator: Translator, content: bytes, request: Translation) -> 
     channels = translator.channels[translator.direction(request.direction)].source
     image = decoded(content, channels, request.max_pixels)
     made = translator.translate(image[None] / 127.5 - 1, request.direction, pad=request.pad)
-    if not made.isfinite().all():  # which 8 bits would hide
+    if not made.isfinite().all():  # 8 bits would hide it
         raise UserError("the network makes NaN or infinity of it")
     return made
 
 
 def why(error: Exception) -> str:
-    """The reason why an image was not translated, in one line; it names no key of data sets."""
+    """Why an image was not translated, in one line without keys of data sets."""
     if is_out_of_memory(error):
         return "it is so large that the network needs more memory than there is"
     reason = " ".join(reason_of(error).split()).removeprefix("ValueError: ")
@@ -118,9 +118,9 @@ def why(error: Exception) -> str:
 
 
 def decoded(content: bytes, channels: int, max_pixels: int | None) -> Tensor:
-    """(channels, H, W) of 0 to 255, upright, at the image's own size.
+    """(channels, H, W) with values 0 to 255, upright, in the image's own size.
 
-    Raises whatever Pillow does on a damaged file, ValueError for what would come out black.
+    Raises whatever Pillow does on a damaged file, ValueError for an image that would come out black.
     """
     with opened(content, max_pixels) as image:
         size = image.size if orientation(image) in SIDEWAYS else image.size[::-1]
@@ -128,13 +128,13 @@ def decoded(content: bytes, channels: int, max_pixels: int | None) -> Tensor:
     decoding = Decoding(size, channels, fit="exact", max_pixels=max_pixels)
     if deep:
         depth, low, high = decoding.look(content)
-        if depth.full:  # of others decoding says that they have no range
+        if depth.full:  # for other depths, decoding reports that they have no range
             check({depth: Seen(low, high, num=1)}, 1)
     return decoding.decode(content)[0].float()
 
 
 def write(made: Tensor, place: Path) -> None:
-    """Raises CannotWrite."""
+    """Writes a PNG. Raises CannotWrite."""
     with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place, sync=False) as file:
