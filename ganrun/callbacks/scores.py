@@ -48,12 +48,8 @@ class Evaluate(pl.Callback):
         self.best: dict[str, Any] = {}  # step and scores of best.ckpt
         self.found_every = [every]  # steps between the scores that have been compared; resumes may add others
         self.waited = 0  # scores since the best one
-<<<<<<< HEAD
         self.gives_up: str | None = None  # why a search ends the run here
         self._had: dict[str, Any] = {}  # how the best scores before a resume were made and chosen
-=======
-        self._had: dict[str, Any] = {}  # protocols and choice of the best scores before a resume
->>>>>>> main
 
     def state_dict(self) -> dict[str, Any]:
         made = {"best_by": self.best_by, "protocols": self.scorer.protocols, "every": self.found_every}

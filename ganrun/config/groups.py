@@ -36,13 +36,8 @@ def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
 
 
 def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:
-<<<<<<< HEAD
     """All groups, those that every experiment names first."""
     found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir()} - OF_SWEEPS
-=======
-    """All groups; those that every experiment names come first."""
-    found = {d.name for root in (config_dir(), *extra_dirs) for d in root.iterdir() if d.is_dir() and d.name != "hydra"}
->>>>>>> main
     return [*MAIN_GROUPS, *sorted((found | {"metric/features"}) - set(MAIN_GROUPS))]
 
 

@@ -34,7 +34,6 @@ from ganrun.training.changes import (
 from ganrun.training.state import Start, check_same_run, find_start, flatten, init_from
 
 
-<<<<<<< HEAD
 def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tuple[dict[str, Any], RunDir]:
     """Trains on from `path` in the run's own directory; returns its result.
 
@@ -42,15 +41,6 @@ def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tu
     overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name; `change=true`
     allows what changes the training, see changes.py. callbacks: beside those of the config. Raises UserError for what
     it does not trust, for a damaged file, and for anything that a resume may not change, with got and had.
-=======
-def resume(path: str, overrides: list[str]) -> tuple[dict[str, Any], RunDir]:
-    """Continues the run at `path` in its own directory; returns its result.
-
-    It starts from the newest good checkpoint, or anew if nothing has been saved yet. `trust=[package]` among the
-    overrides names packages, besides ganrun and torch.optim, whose classes the run's config may name. `change=true`
-    allows changes of the training, see changes.py. Raises UserError for untrusted classes, for a damaged file, and for
-    anything that a resume may not change, with the value got and the value it had.
->>>>>>> main
     """
     run, named = find_run(path)
     trust = [text for text in overrides if text.startswith("trust=")]
@@ -89,7 +79,6 @@ def lasts(key: str) -> bool:
     return key in PLACES or WHEN_ASKED.fullmatch(key) is not None
 
 
-<<<<<<< HEAD
 class Changes(NamedTuple):
     """Those of resumes before, and of this one; written down once nothing can be refused any more."""
 
@@ -101,15 +90,6 @@ def go_on(
     run: RunDir, cfg: DictConfig, start: Start | None, changed: Changes, callbacks: Sequence[Any]
 ) -> dict[str, Any]:
     """Trains on from `start` to step `cfg.steps`."""
-=======
-def go_on(
-    run: RunDir, cfg: DictConfig, start: Start | None, steps: int | None, earlier: list[Change], made: list[Change]
-) -> dict[str, Any]:
-    """Trains from `start` to step `steps`; None = as far as the run was last meant to go.
-
-    earlier, made: changes of earlier resumes and of this one, which are recorded once nothing can be refused any more.
-    """
->>>>>>> main
     result, done = run.read_result(), start.step if start else 0
     if cfg.steps < done:
         raise UserError(f"steps={cfg.steps}: the checkpoint is at step {done} already; give steps={done} or more")

@@ -15,7 +15,7 @@ from ganrun.files.run_dir import RunDir, find_run, may_change
 from ganrun.training.build import Parts
 from ganrun.training.transfer import copy_what_fits
 
-PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # do not change what is drawn
+PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # the draws are the same
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,6 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunDir]:
         return _train(parts, run, notes), run
 
 
-<<<<<<< HEAD
 def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list[Any]) -> dict[str, Any]:
     """One job of a sweep: goes on with it, if something of it is saved. A failure is written down and never raised."""
     run = RunDir(run.path, job=HydraConfig.get().job.num)
@@ -94,18 +93,6 @@ def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list
         print(error, file=sys.stderr)
         return {"signal": None}
     except Exception as error:  # the other jobs must go on, whatever this one died of
-=======
-def _job(cfg: DictConfig) -> dict[str, Any]:
-    """One job of a sweep, in the directory that Hydra made. A failure is recorded and never raised."""
-    run = RunDir(HydraConfig.get().runtime.output_dir, job=HydraConfig.get().job.num)
-    try:
-        _save_hydra(cfg, run)
-        notes, parts, _ = _build(cfg, _typed())
-        _save_hydra(cfg, run)
-        with owning(run.path):
-            return _train(parts, run, notes)
-    except Exception as error:  # the other jobs must go on, whatever this one raised
->>>>>>> main
         print(f"failed: {reason_of(error)}", file=sys.stderr)
         failed = run.read_result() | {"status": "failed", "reason": reason_of(error)}
         with suppress(OSError, CannotWrite):  # the disk itself may have failed

@@ -47,16 +47,10 @@ from ganrun.files.run_dir import RunDir, make_named, make_unique
 from ganrun.files.storage import owning, replacing
 from ganrun.signals import Signals
 
-<<<<<<< HEAD
 OF_THIS_PROCESS = Signals()  # which a launcher has started
 STOP = ".stop"  # in a sweep's directory: the number of the signal that its jobs in other processes are to heed
 DEATHS = 2  # of a job's process, after which the job counts as failed
 LOOK = 0.3  # seconds between looks for STOP
-=======
-NOT_STARTED = "not started"
-SHOWN = 10  # most commands that are printed
-OF_THIS_PROCESS = Signals()  # in a process that a launcher started
->>>>>>> main
 
 
 class Settings(NamedTuple):
@@ -196,25 +190,12 @@ def train_all(
     return 128 + signals.received if signals.received else int(failed)
 
 
-<<<<<<< HEAD
 def remember(directory: Path, *lines: list[str]) -> None:
     """Writes down the command lines that the sweep consists of, each once."""
     known = read_lines(directory)
     new = [{"args": args, "cwd": os.getcwd()} for args in lines if args not in [line["args"] for line in known]]
     if new:
         write_lines(directory, known + new)
-=======
-def jobs_of(args: list[str]) -> list[list[str]]:
-    """The overrides of each job, in order; empty if Hydra determines them during the sweep."""
-    overrides = OverridesParser.create().parse_overrides(parsed(args).overrides)
-    if any(each.key_or_group == "hydra/sweeper" for each in overrides):
-        return []
-    try:
-        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    except HydraException:  # glob() needs to know the groups, and interval() is refused
-        return []
-    return [[text for text in job if not re.match(r"hydra[./]", text)] for job in jobs]
->>>>>>> main
 
 
 def train_line(
@@ -224,7 +205,6 @@ def train_line(
     overrides_now: Callable[[], list[str]],
     settings: Settings,
     signals: Signals,
-<<<<<<< HEAD
 ) -> bool:
     """All jobs of one line, again after a launcher's process died. Did it end before its last job for good?"""
     deaths: dict[Path, int] = {}
@@ -249,23 +229,6 @@ def train_line(
         remember(directory, args)
         if signals.received or not goes_on(sweep, deaths):
             return True
-=======
-    cfg: DictConfig,
-) -> None:
-    """Runs one job, then updates the table. A signal, during a job or between two, stops the whole sweep.
-
-    A launcher may run jobs in its own processes: after a signal, each of them skips the jobs that it still gets.
-    """
-    here = os.getpid() == signals.pid
-    signals = signals if here else OF_THIS_PROCESS
-    if not signals.received:
-        result = job(cfg)
-        signals.received = signals.received or result.get("signal")
-        with suppress(CannotWrite):  # the next job may find room; the final table reports an error
-            write_csv(collect(directory, jobs), directory / "results.csv")
-    if signals.received and here:
-        raise KeyboardInterrupt
->>>>>>> main
 
 
 def goes_on(sweep: Sweep, deaths: dict[Path, int]) -> bool:
@@ -293,7 +256,6 @@ def remove_new(directory: Path) -> None:
         folder = folder.parent
 
 
-<<<<<<< HEAD
 def run_one(
     task: Task, overrides_now: Callable[[], list[str]], sweep: Sweep, signals: Signals, cfg: DictConfig
 ) -> None:
@@ -314,26 +276,6 @@ def run_one(
             write_results(sweep.directory, collect(sweep.directory, sweep.jobs))
     if signals.received and here:
         raise KeyboardInterrupt
-=======
-def collect(directory: Path, jobs: list[list[str]]) -> list[dict[str, Any]]:
-    """A row for each job, in order: started jobs, read from their directories, then the others."""
-    rows = []
-    started = [path.parent for path in directory.glob("*/.hydra")]
-    for path in sorted(started, key=lambda p: (len(p.name), p.name)):
-        run = RunDir(path)
-        result = run.read_result() or {"status": "died", "reason": "no result.json; see train.log"}
-        overrides = yaml.safe_load((run.hydra / "overrides.yaml").read_text(encoding="utf-8")) or []
-        scores = {name: score["final"] for name, score in result.get("scores", {}).items()}
-        rows.append(
-            {"overrides": " ".join(overrides), "status": result["status"], **scores}
-            | {"seconds": result.get("seconds"), "path": str(path), "reason": result.get("reason")}
-        )
-    missing = {number: job for number, job in enumerate(jobs) if directory / str(number) not in started}
-    return rows + [
-        {"overrides": " ".join(job), "status": NOT_STARTED, "path": str(directory / str(number))}
-        for number, job in missing.items()
-    ]
->>>>>>> main
 
 
 def searches(args: list[str]) -> bool:
@@ -379,7 +321,6 @@ def passing_on(signals: Signals, directory: Path):
         (directory / STOP).unlink(missing_ok=True)
 
 
-<<<<<<< HEAD
 _heeding: list[threading.Thread] = []  # one a process
 
 
@@ -402,19 +343,3 @@ def heed(directory: Path, signals: Signals) -> None:
 
     _heeding.append(threading.Thread(target=watch, daemon=True))
     _heeding[0].start()
-=======
-def print_what_is_left(rows: list[dict[str, Any]], jobs: list[list[str]], config_dirs: list[Path]) -> None:
-    """Prints the commands that continue stopped jobs and start the jobs that never began."""
-    flags = [word for folder in config_dirs for word in ("--config-dir", str(folder))]
-    left = []
-    for row in rows:
-        if row["status"].startswith("stopped by"):
-            left.append("go on with: " + command(*flags, "resume=" + row["path"]))
-        elif row["status"] == NOT_STARTED:
-            overrides = jobs[int(Path(row["path"]).name)]
-            left.append("not started: " + command(*flags, *overrides, "run_dir=" + row["path"]))
-    for line in left[:SHOWN]:
-        print(line, file=sys.stderr)
-    if len(left) > SHOWN:
-        print(f"and {len(left) - SHOWN} more, listed in results.csv", file=sys.stderr)
->>>>>>> main
