@@ -48,6 +48,7 @@ from ganrun.files.storage import owning, replacing
 from ganrun.signals import Signals
 
 OF_THIS_PROCESS = Signals()  # which a launcher has started
+BEFORE_JOBS = {".lock", ".stop", "multirun.yaml", "optuna.db", "search.json"}  # what lies there before the first job
 STOP = ".stop"  # in a sweep's directory: the number of the signal that its jobs in other processes are to heed
 DEATHS = 2  # of a job's process, after which the job counts as failed
 LOOK = 0.3  # seconds between looks for STOP
@@ -64,6 +65,7 @@ class Sweep(NamedTuple):
     """What a job's process needs to know of its sweep."""
 
     directory: Path
+    args: list[str]  # of its command line
     jobs: list[Job]  # empty where Hydra finds them as it goes
     axes: set[str]
     settings: Settings
@@ -155,6 +157,8 @@ def directory_of(named: str | None, args: list[str]) -> Path:
         return make_unique(Path("outputs/sweeps") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     place = Path(named).expanduser()
     lines = read_lines(place)
+    if not lines and place.is_dir() and {path.name for path in place.iterdir()} <= BEFORE_JOBS:
+        return place  # killed before its first job
     if not lines:
         return make_named(place)
     check_extends(place, lines[-1]["args"], args)
@@ -170,9 +174,8 @@ def train_all(
         try:
             for args in lines:
                 early |= train_line(directory, args, task, overrides_now, settings, signals)
-                remember(directory, args)
         except KeyboardInterrupt:
-            remember(directory, *lines)
+            pass
         jobs = [job for args in lines for job in jobs_of(args, directory)]
     rows = collect(directory, list({job.path: job for job in jobs}.values()))
     write_results(directory, rows)
@@ -186,16 +189,15 @@ def train_all(
     if len(rows) == 1:
         print("note: -m without comma-separated values is a sweep of one run", file=sys.stderr)
     print(directory)
-    failed = early or any(row["status"] != "finished" for row in rows)
+    failed = early or any(row["status"] not in ("finished", "pruned") for row in rows)
     return 128 + signals.received if signals.received else int(failed)
 
 
-def remember(directory: Path, *lines: list[str]) -> None:
-    """Writes down the command lines that the sweep consists of, each once."""
+def remember(directory: Path, args: list[str]) -> None:
+    """Writes down a command line that the sweep consists of, once; a sweep is one from its first job on."""
     known = read_lines(directory)
-    new = [{"args": args, "cwd": os.getcwd()} for args in lines if args not in [line["args"] for line in known]]
-    if new:
-        write_lines(directory, known + new)
+    if args not in [line["args"] for line in known]:
+        write_lines(directory, [*known, {"args": args, "cwd": os.getcwd()}])
 
 
 def train_line(
@@ -209,7 +211,7 @@ def train_line(
     """All jobs of one line, again after a launcher's process died. Did it end before its last job for good?"""
     deaths: dict[Path, int] = {}
     while True:
-        sweep = Sweep(directory, jobs_of(args, directory), axes_of(args), settings)
+        sweep = Sweep(directory, args, jobs_of(args, directory), axes_of(args), settings)
         if searches(args):
             from ganrun.commands.train import search
 
@@ -226,7 +228,6 @@ def train_line(
                 remove_new(directory)
                 raise
             print(f"a launcher's process died: {' '.join(str(error).split())}", file=sys.stderr)
-        remember(directory, args)
         if signals.received or not goes_on(sweep, deaths):
             return True
 
@@ -267,6 +268,7 @@ def run_one(
     if not here:
         signals = OF_THIS_PROCESS
         heed(sweep.directory, signals)
+    remember(sweep.directory, sweep.args)
     run = RunDir(sweep.path_of(overrides_now()))
     if not signals.received and not is_over(run, sweep.settings.retry_failed):
         callbacks = [] if sweep.jobs else callbacks_of_trial(cfg, sweep.directory, overrides_now())
