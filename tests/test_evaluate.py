@@ -12,7 +12,7 @@ from conftest import TINY, ganrun
 from PIL import Image
 
 from ganrun.files.run_dir import RunDir
-from ganrun.training.resume import load_config
+from ganrun.training.run_config import load_config
 
 RUN = [*TINY, "steps=4", "checkpoint.every=0", "sample_every=0", "on_collapse=null"]
 FEW = ["num_samples=200", "metric.kid.subset_size=100"]

@@ -27,7 +27,8 @@ from ganrun.training.of_checkpoint import header
 from ganrun.training.outcome import outcome
 from ganrun.training.report import console
 from ganrun.training.rollback import best_step, set_attempt
-from ganrun.training.state import Start, config_digest, flatten
+from ganrun.training.run_config import flatten
+from ganrun.training.state import Start, config_digest
 from ganrun.training.trainer import make_trainer, no_memory
 
 

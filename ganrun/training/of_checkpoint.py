@@ -22,7 +22,7 @@ def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]
     """From a .safetensors file, or from a checkpoint of `run`; in eval mode on the CPU. Raises UserError."""
     if file.suffix != ".ckpt":
         return load_generator(file, trust=trust)
-    from ganrun.training.resume import load_config  # imports Lightning, which a generator file does not need
+    from ganrun.training.run_config import load_config  # imports what a generator file does not need
     from ganrun.training.state import check_config
 
     cfg, _ = load_config(run, list(package_names(trust)))

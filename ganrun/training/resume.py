@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -13,17 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 from ganrun.config.check import MULTI_SELECT, recheck
 from ganrun.config.explain import flat_keys
 from ganrun.config.places import command
-from ganrun.config.trust import check_trusted, package_names, shown
+from ganrun.config.trust import package_names
 from ganrun.errors import UserError, one_of
 from ganrun.files.checkpoint import load_checkpoint
-from ganrun.files.run_dir import FORMAT, RESUMABLE, RunDir, find_run, may_change
+from ganrun.files.run_dir import RESUMABLE, RunDir, find_run, may_change
 from ganrun.files.storage import owning
 from ganrun.training.changes import (
     PLACES,
     SHOWN,
     WHEN_ASKED,
     Change,
-    apply_changes,
     choose_metrics,
     metrics_of,
     read_changes,
@@ -31,7 +28,8 @@ from ganrun.training.changes import (
     with_followers,
     write_changes,
 )
-from ganrun.training.state import Start, check_same_run, find_start, flatten, init_from
+from ganrun.training.run_config import load_config
+from ganrun.training.state import Start, check_same_run, find_start, init_from
 
 
 def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tuple[dict[str, Any], RunDir]:
@@ -126,48 +124,6 @@ def nothing_to_do(cfg: DictConfig, result: dict[str, Any], start: Start | None, 
     if result.get("ended") and out_of_patience(cfg, start):
         return f"{result['ended']}; go on with evaluate.patience=<more, or null>"
     return None
-
-
-RENAMED = {"most": "max_samples", "least": "min_samples"}  # settings of metrics
-
-
-def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tuple[DictConfig, dict[str, str]]:
-    """The run's config, which may come from anywhere, and the options of groups that it was composed from.
-
-    Includes what resumes changed up to step `until`, None = all.
-    """
-    about = flatten(read_yaml(run.hydra / "hydra.yaml"))
-    got = about.get("ganrun.format", 0)  # 0: before formats were written down
-    if got != FORMAT:
-        raise UserError(f"{run.path}: run directory of format {got}; this ganrun reads format {FORMAT}")
-    config = read_yaml(run.config)
-    check_trusted(config, trust)
-    rename(config)
-    prefix = "hydra.runtime.choices."
-    choices = {key.removeprefix(prefix): value for key, value in about.items() if key.startswith(prefix)}
-    cfg = OmegaConf.create(config)
-    apply_changes(cfg, read_changes(run, until))
-    return cfg, choices
-
-
-def rename(config: dict[str, Any]) -> None:
-    """Gives the settings of ganrun's metrics their current names, in the config of an older run."""
-    metrics = config.get("metric")
-    for node in metrics.values() if isinstance(metrics, dict) else ():
-        if isinstance(node, dict) and str(node.get("_target_")).startswith("ganrun."):
-            for old in node.keys() & RENAMED.keys():
-                node[RENAMED[old]] = node.pop(old)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads plain containers; a tag that would build an object is an error."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError(f"expected keys with values, got {type(content).__name__}")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read: {shown(error)}") from error
-    return content
 
 
 class Asked(NamedTuple):

@@ -7,7 +7,7 @@ from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 from ganrun.training.build import open_data
-from ganrun.training.resume import load_config
+from ganrun.training.run_config import load_config
 
 
 def config_of(

@@ -13,6 +13,7 @@ from ganrun.errors import UserError
 from ganrun.files.checkpoint import damage, load_checkpoint
 from ganrun.files.run_dir import RunDir, find_run, may_change
 from ganrun.training.build import Parts
+from ganrun.training.run_config import flatten
 from ganrun.training.transfer import copy_what_fits
 
 PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # the draws are the same
@@ -103,11 +104,3 @@ def check_same_run(parts: Parts, start: Start, run: RunDir) -> None:
             f"resume={run.path}: the data set has changed: {'; '.join(changed)}; "
             f"init_from={run.path} starts a new run from its weights"
         )
-
-
-def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested config -> {"optimizer.lr": ...}."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
