@@ -7,12 +7,21 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, TextIO
 
 from ganrun import __version__
 from ganrun.config.choices import chosen, is_key, refuse_spaces
-from ganrun.config.groups import MAIN_GROUPS, PACKAGE, config_dir, config_dirs_of, defaults, groups, keys, options
+from ganrun.config.groups import (
+    MAIN_GROUPS,
+    PACKAGE,
+    add_modules,
+    config_dir,
+    config_dirs_of,
+    defaults,
+    groups,
+    keys,
+    options,
+)
 from ganrun.config.places import quoted
 from ganrun.errors import Failure, UserError, one_of
 
@@ -108,17 +117,6 @@ def pick(argv: list[str]) -> tuple[str, list[str]]:
     if argv[0] not in commands():
         raise UserError(f"{argv[0]}: there is no such command; {one_of(commands(), argv[0])}; overrides are key=value")
     return argv[0], argv[1:]
-
-
-def add_modules(config_dirs: list[Path]) -> None:
-    """Makes Python modules beside a user's own configs importable, in this process and in those it starts."""
-    for path in map(str, config_dirs):
-        if not Path(path).is_dir():
-            raise UserError(f"--config-dir {path}: there is no such folder")
-        absolute = str(Path(path).absolute())
-        if absolute not in sys.path:
-            sys.path.insert(0, absolute)
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [absolute, os.environ.get("PYTHONPATH")]))
 
 
 def commands() -> dict[str, str]:

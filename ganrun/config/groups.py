@@ -1,12 +1,14 @@
 """The config files: their place, groups, options and one-line descriptions. Imports nothing heavy."""
 
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ganrun.errors import UserError
+
 PACKAGE = Path(__file__).parent.parent
 MAIN_GROUPS = ("dataset", "generator", "discriminator", "loss", "optimizer")  # named by every experiment
-
-
 OF_SWEEPS = {"hydra", "sweep"}  # folders of configs that no single run is composed of
 
 
@@ -20,6 +22,17 @@ def config_dirs_of(args: list[str]) -> list[Path]:
     pairs = zip(args, [*args, ""][1:], strict=True)
     flags = ("--config-dir", "-cd")
     return [Path(arg.partition("=")[2] or following) for arg, following in pairs if arg.split("=")[0] in flags]
+
+
+def add_modules(config_dirs: list[Path]) -> None:
+    """Makes Python modules beside a user's own configs importable, in this process and in those it starts."""
+    for path in map(str, config_dirs):
+        if not Path(path).is_dir():
+            raise UserError(f"--config-dir {path}: there is no such folder")
+        absolute = str(Path(path).absolute())
+        if absolute not in sys.path:
+            sys.path.insert(0, absolute)
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [absolute, os.environ.get("PYTHONPATH")]))
 
 
 def without_config_dirs(args: list[str]) -> list[str]:

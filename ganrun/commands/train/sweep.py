@@ -39,7 +39,7 @@ from ganrun.commands.train.table import (
     print_what_is_left,
     write_results,
 )
-from ganrun.config.groups import config_dir, config_dirs_of, options
+from ganrun.config.groups import add_modules, config_dir, config_dirs_of, options
 from ganrun.config.hydra_main import refuse_flags, run_hydra
 from ganrun.config.places import quote, unquoted
 from ganrun.errors import CannotWrite, UserError, one_of
@@ -106,6 +106,8 @@ def resume(path: Path, words: list[str], task: Task, overrides_now: Callable[[],
             os.chdir(here)
         except OSError as error:
             raise UserError(f"resume={path}: it was started in {here}: {error.strerror}") from error
+    for line in lines:
+        add_modules(config_dirs_of(line["args"]))
     return train_all(path, [line["args"] for line in lines], task, overrides_now, settings)
 
 
