@@ -13,6 +13,7 @@ from ganrun import __version__
 from ganrun.config.choices import chosen, is_key, refuse_spaces
 from ganrun.config.groups import (
     MAIN_GROUPS,
+    OF_A_SWEEP,
     PACKAGE,
     add_modules,
     config_dir,
@@ -153,5 +154,9 @@ def help_text(args: list[str]) -> str:
         for name, text in options(group, extra).items():
             star = "*" if name in chosen.get(group, "").strip("[]").split(",") else " "
             lines.append(f"   {star} {name:<20} {text}")
+    lines += ["", "sweeps, with -m: key=a,b; range(0,3); interval(0,1) where a sweeper proposes the values:"]
+    for group in ("hydra/sweeper", "sweep"):
+        lines += [f"  {group}=", *(f"     {name:<20} {text}" for name, text in options(group, extra).items())]
+    lines += [f"  sweep.{name:<20} {text}" for name, text in OF_A_SWEEP.items()]
     lines += ["", "keys: ganrun --cfg job prints them all; each is explained in its YAML", "", "flags:", FLAGS]
     return "\n".join([*lines, "", "examples:", EXAMPLES])

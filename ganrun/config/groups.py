@@ -9,6 +9,10 @@ from ganrun.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent
 MAIN_GROUPS = ("dataset", "generator", "discriminator", "loss", "optimizer")  # named by every experiment
+OF_A_SWEEP = {  # keys of the command line of a sweep, which no job has
+    "retry_failed=true": "tries failed jobs again",
+    "retry=1": "tries a job that runs out of memory again in smaller passes, so many times",
+}
 OF_SWEEPS = {"hydra", "sweep"}  # folders of configs that no single run is composed of
 
 
