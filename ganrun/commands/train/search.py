@@ -5,6 +5,7 @@ The study lies in the sweep's directory, so a killed search goes on: trials that
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,27 +94,29 @@ class Search(Sweeper):
         cut_off = study.get_trials(states=[optuna.trial.TrialState.RUNNING])
         for i in range(0, len(cut_off), self.at_once):
             yield [optuna.trial.Trial(study, trial._trial_id) for trial in cut_off[i : i + self.at_once]]
-        limit = self.n_trials or self.combinations()
-        while (left := limit - len(study.get_trials(deepcopy=False))) > 0:
+        limit = self.n_trials or 0
+        if self.sampler == "grid":
+            limit = min(limit or len(self.combinations()), len(self.combinations()))
+        while (left := limit - len(begun(study))) > 0:
             yield [self.ask(study) for _ in range(min(left, self.at_once))]
 
     def ask(self, study: "optuna.Study") -> Any:
         """A new trial. What is drawn depends on the seed and on the trials before, and not on kills."""
-        samplers, number = import_optuna().samplers, len(study.get_trials(deepcopy=False))
+        samplers, number = import_optuna().samplers, len(begun(study))
         seed = derive(self.seed, "trial", number) % 2**32
+        kind = samplers.TPESampler if self.sampler == "tpe" else samplers.RandomSampler
+        study.sampler = kind(seed=seed)
         if self.sampler == "grid":
-            study.sampler = samplers.GridSampler({k: list(d.choices) for k, d in self.space.items()}, seed=self.seed)
-        else:
-            study.sampler = {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}[self.sampler](seed=seed)
+            study.enqueue_trial(self.combinations()[number], skip_if_exists=True)
         return study.ask(self.space)
 
-    def combinations(self) -> int:
-        number = 1
+    def combinations(self) -> list[dict[str, str]]:
+        """Of a grid, the last key's values first."""
         for key, values in self.space.items():
             if not hasattr(values, "choices"):
                 raise UserError(f"hydra/sweeper=grid: {key} has no list of values; choose random or tpe")
-            number *= len(values.choices)
-        return number
+        every = product(*(values.choices for values in self.space.values()))
+        return [dict(zip(self.space, values, strict=True)) for values in every]
 
     def tell(self, study: "optuna.Study", trial: Any, result: dict[str, Any]) -> None:
         """What became of a trial; one that was stopped stays open, to go on later."""
@@ -165,6 +168,11 @@ def distribution(override: Override) -> Any:
     if isinstance(value, RangeSweep) and all(isinstance(n, int) for n in (value.start, value.stop, value.step)) and log:
         return distributions.IntDistribution(value.start, value.stop - 1, log=True)
     return distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def begun(study: "optuna.Study") -> list[Any]:
+    """The trials that have been asked for; one that waits was put there by a process that died before it asked."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name != "WAITING"]
 
 
 def words(trial: Any) -> list[str]:
