@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -303,7 +303,7 @@ def callbacks_of_trial(cfg: DictConfig, directory: Path, overrides: list[str]) -
 
 
 @contextmanager
-def passing_on(signals: Signals, directory: Path):
+def passing_on(signals: Signals, directory: Path) -> Iterator[None]:
     """Within it a signal to this process reaches the jobs in others, whatever launcher has started them."""
     over = threading.Event()
     (directory / STOP).unlink(missing_ok=True)
@@ -342,8 +342,9 @@ def heed(directory: Path, signals: Signals) -> None:
             with suppress(OSError, ValueError):
                 number = int((directory / STOP).read_text())
                 signals.received = number  # no further job
-                if isinstance(getattr(signal.getsignal(number), "__self__", None), Signals):
-                    os.kill(os.getpid(), number)  # nor the rest of this one
+                job = getattr(signal.getsignal(number), "__self__", None)
+                if isinstance(job, Signals) and not job.received:  # a second signal would cut its last step off
+                    os.kill(os.getpid(), number)
 
     _heeding.append(threading.Thread(target=watch, daemon=True))
     _heeding[0].start()
