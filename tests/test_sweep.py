@@ -14,7 +14,7 @@ from forked import Run, run
 from scipy.stats import ttest_ind
 
 from ganrun.commands.train.jobs import LONGEST, check_extends, combinations, name_of
-from ganrun.commands.train.table import Group, collect, over_seeds, verdict, write_results
+from ganrun.commands.train.table import Group, collect, over_seeds, so_far, verdict, write_results
 from ganrun.errors import UserError
 
 ARGS = [
@@ -253,6 +253,20 @@ def test_a_job_without_memory_is_tried_in_smaller_passes(tmp_path):
     assert "tried again with micro_batch=8: out of memory" in log and "tried again with micro_batch=4" in log
     ganrun(*own[:2], *words, "seed=1", "micro_batch=4", "run_dir=plain", cwd=tmp_path)
     assert_same_weights(tmp_path / "plain", tmp_path / "twice" / "seed=1")
+
+
+def test_how_far_it_is(tmp_path):
+    def row(status, name, **more):
+        return {"overrides": name, "status": status, "path": str(tmp_path / name), "seconds": None, **more}
+
+    done = [
+        row("finished", "seed=1", fid=3.0) | {"seconds": 40.0},
+        row("collapsed", "seed=2", fid=2.5) | {"seconds": 20},
+    ]
+    left = [row("failed", "seed=3"), row("not started", "seed=4"), row("not started", "seed=5")]
+    told = "2 of 5 jobs done, 1 failed, 2 left, about 0:01:00 of training; best fid 2.5: seed=2"
+    assert so_far([*done, *left]) == told
+    assert so_far(left) == "0 of 3 jobs done, 1 failed, 2 left"
 
 
 class TestSeeds:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,22 @@ def only_begun(path: Path) -> bool:
 def cannot_make(path: Path, error: OSError) -> UserError:
     advice = "run_dir=<folder> chooses another place"
     return UserError(f"run_dir={path}: cannot make this directory: {error.strerror}; {advice}")
+
+
+def find_runs(places: Iterable[str]) -> list[RunDir]:
+    """All runs at or below the places of `of`, each once. Raises UserError for a place without any."""
+    found: dict[Path, RunDir] = {}
+    for place in map(Path, places):
+        place = place.expanduser()
+        configs = (
+            [place / ".hydra" / "config.yaml"] if RunDir(place).config.exists() else place.rglob(".hydra/config.yaml")
+        )
+        here = [config.parent.parent for config in sorted(configs)]
+        if not here:
+            raise UserError(f"of={place}: no run there; expected run directories, or folders that hold some")
+        for path in here:
+            found.setdefault(path.resolve(), RunDir(path))  # the first name given for it
+    return list(found.values())
 
 
 def find_run(path: str, key: str = "resume") -> tuple[RunDir, Path | None]:

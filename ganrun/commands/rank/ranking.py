@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganrun.commands.evaluate.evaluations import weights_of
 from ganrun.config.typed import check_known, check_types
 from ganrun.errors import UserError, one_of
-from ganrun.files.run_dir import RunDir
+from ganrun.files.run_dir import RunDir, find_runs
 from ganrun.metrics.protocol import difference
 
 KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evaluation-best", "best", "final"] | None}
@@ -58,21 +58,6 @@ def ranked(cfg: DictConfig) -> list[Row]:
                 f"{unlike}; source=final compares what both have come to"
             )
     return sorted(rows, key=lambda row: (row.value != row.value, row.value if row.better == "lower" else -row.value))
-
-
-def find_runs(places: Iterable[str]) -> list[RunDir]:
-    found: dict[Path, RunDir] = {}
-    for place in map(Path, places):
-        place = place.expanduser()
-        configs = (
-            [place / ".hydra" / "config.yaml"] if RunDir(place).config.exists() else place.rglob(".hydra/config.yaml")
-        )
-        here = [config.parent.parent for config in sorted(configs)]
-        if not here:
-            raise UserError(f"of={place}: no run there; expected run directories, or folders that hold some")
-        for path in here:
-            found.setdefault(path.resolve(), RunDir(path))  # the first name given for it
-    return list(found.values())
 
 
 def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:

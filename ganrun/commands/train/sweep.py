@@ -37,6 +37,7 @@ from ganrun.commands.train.table import (
     print_seeds,
     print_table,
     print_what_is_left,
+    so_far,
     write_results,
 )
 from ganrun.config.groups import add_modules, config_dir, config_dirs_of, options
@@ -276,8 +277,10 @@ def run_one(
         callbacks = [] if sweep.jobs else callbacks_of_trial(cfg, sweep.directory, overrides_now())
         result = task(cfg, run, sweep.settings, callbacks)
         signals.received = signals.received or result.get("signal")
+        rows = collect(sweep.directory, sweep.jobs)
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
-            write_results(sweep.directory, collect(sweep.directory, sweep.jobs))
+            write_results(sweep.directory, rows)
+        print(so_far(rows), flush=True)
     if signals.received and here:
         raise KeyboardInterrupt
 

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -39,6 +40,24 @@ def row_of(run: RunDir) -> Row:
     overrides = " ".join(read_overrides(run.hydra / "overrides.yaml"))
     ended = {"seconds": result.get("seconds"), "path": str(run.path), "reason": result.get("reason")}
     return {"overrides": overrides, "status": result["status"], **scores, **ended}
+
+
+def so_far(rows: list[Row]) -> str:
+    """One line on a sweep that goes on: jobs done, failed and left, about how long that takes, and the best score."""
+    done = [row for row in rows if row["status"] in OVER]
+    failed = sum(row["status"] == "failed" for row in rows)
+    left = len(rows) - len(done) - failed
+    text = f"{len(done)} of {len(rows)} jobs done, {failed} failed, {left} left"
+    seconds = [row["seconds"] for row in done if row.get("seconds")]
+    if left and seconds:
+        text += f", about {timedelta(seconds=round(left * fmean(seconds)))} of training"
+    score = next((key for key in columns_of(rows) if key not in FIXED), None)
+    found = [row for row in done if score and row.get(score) is not None]
+    if found:
+        better = RunDir(found[0]["path"]).read_result().get("scores", {}).get(score, {}).get("better", "lower")
+        best = (min if better == "lower" else max)(found, key=lambda row: row[score])
+        text += f"; best {score} {best[score]:.5g}: {Path(best['path']).name}"
+    return text
 
 
 def write_results(directory: Path, rows: list[Row]) -> None:
