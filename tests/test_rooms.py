@@ -21,7 +21,7 @@ FOLDERS = {  # folder -> the folders that it may import; all may import the core
     "callbacks": {"data", "files", "metrics"},
     "collapse": {"callbacks", "data", "metrics"},
     "training": {"callbacks", "collapse", "config", "data", "files", "metrics", "sampling"},
-    "commands": {"config", "data", "files", "metrics", "sampling", "training"},
+    "commands": {"callbacks", "config", "data", "files", "metrics", "sampling", "training"},
 }
 CORE = {  # file -> the modules of ganrun it may import
     "game.py": set(),
