@@ -88,7 +88,7 @@ class TestGenerators:
         low, high = value_range or (-torch.inf, torch.inf)
         assert torch.equal(output, (image + drawn).clamp(low, high)) and drawn.abs().max() > 0
         with torch.no_grad():
-            generator.to_image[-2].weight.zero_()
+            generator.to_image[-1].weight.zero_()
         assert torch.equal(generator(image), image.expand(2, 3, 32, 32).clamp(low, high))
 
     @pytest.mark.parametrize("family", GENERATORS)
@@ -151,7 +151,7 @@ class TestGenerators:
         assert scales.mean().item() == pytest.approx(1, abs=0.005) and scales.std().item() == pytest.approx(
             0.02, rel=0.2
         )
-        assert not generator.to_image[-2].bias.any()
+        assert not generator.to_image[-1].bias.any()
 
 
 class TestUnet:
@@ -261,7 +261,8 @@ class TestResnetTranslator:
         with torch.no_grad():
             for block in generator.blocks:
                 block.change[-1].weight.zero_()
-            assert torch.equal(generator(image), generator.to_image(generator.decoder(generator.encoder(image))))
+            drawn = generator.to_image(generator.decoder(generator.encoder(image)))
+            assert torch.equal(generator(image), generator.output(drawn, image))
 
     def test_margins_are_reflected(self):
         """A constant image stays constant, which zeros at its border would not leave it."""

@@ -10,7 +10,6 @@ from ganrun.errors import UserError, one_of
 if TYPE_CHECKING:
     import optuna
 
-SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "halving", "hyperband")
 
 

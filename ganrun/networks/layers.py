@@ -55,25 +55,27 @@ def squash(value_range: tuple[float, float] | None) -> nn.Module:
     return squashes[tuple(value_range)]()
 
 
-class Change(nn.Module):
-    """Adds a network's output to its input image and clamps the sum to `value_range`; None = no clamping.
+class Output(nn.Module):
+    """The end of a network from image to image: what it drew, squashed into `value_range`; None = as it is.
 
-    Global residual learning (Kim et al. 2016, arXiv 1511.04587): the network draws only what differs from the source.
-    Raises UserError unless a source has one channel or as many as the output.
+    residual: instead, what it drew is added to the source and the sum is clamped (global residual learning, Kim et al.
+    2016, arXiv 1511.04587). Raises UserError unless the source then has one channel or as many as the output.
     """
 
-    def __init__(self, source_channels: int, channels: int, value_range: Sequence[float] | None):
+    def __init__(self, source_channels: int, channels: int, value_range: Sequence[float] | None, *, residual: bool):
         super().__init__()
-        if source_channels not in (1, channels):
+        if residual and source_channels not in (1, channels):
             raise UserError(
                 f"generator.residual=true with {source_channels} source channels and {channels} of the output; "
                 "expected as many, or 1 of the source"
             )
-        squash(value_range)  # refuses the same ranges as a network without `Change`
-        self.value_range = value_range
+        self.squash = squash(value_range)
+        self.value_range, self.residual = value_range, residual
 
-    def forward(self, change: Tensor, source: Tensor) -> Tensor:
-        image = source + change
+    def forward(self, drawn: Tensor, source: Tensor) -> Tensor:
+        if not self.residual:
+            return self.squash(drawn)
+        image = source + drawn
         return image if self.value_range is None else image.clamp(*self.value_range)
 
 

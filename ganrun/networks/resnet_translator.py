@@ -8,16 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
-from ganrun.networks.layers import (
-    Change,
-    activation,
-    check_sides,
-    has_bias,
-    image_size,
-    norm_layers,
-    normal_init,
-    squash,
-)
+from ganrun.networks.layers import Output, activation, check_sides, has_bias, image_size, norm_layers, normal_init
 
 MULTIPLE, LEAST = 4, 8  # pixels of a side: halved twice, and still wide enough for a reflected margin
 
@@ -37,7 +28,7 @@ class Generator(nn.Module):
     blocks:          residual blocks at the smallest size; None = 9 if both sides have 256 pixels or more, else 6
     norm:            batch, layer, instance, instance-plain or none
     dropout:         share of features dropped within each residual block; 0 = off
-    residual:        True = the output is added to the source, see `Change`
+    residual:        True = the output is added to the source, see `Output`
 
     Raises UserError for sizes that do not fit and for vector data.
 
@@ -80,15 +71,13 @@ class Generator(nn.Module):
             *_normalised(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1, bias=bias), norm),
             *_normalised(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1, bias=bias), norm),
         )
-        last = nn.Conv2d(width, channels, 7)
-        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), last, nn.Identity() if residual else squash(value_range))
-        self.change = Change(source_channels, channels, value_range) if residual else None
+        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, channels, 7))
+        self.output = Output(source_channels, channels, value_range, residual=residual)
         self.apply(normal_init)
 
     def forward(self, image: Tensor) -> Tensor:
         check_sides("this resnet-translator", image.shape[2:], multiple=self.multiple, least=self.least)
-        output = self.to_image(self.decoder(self.blocks(self.encoder(image))))
-        return self.change(output, image) if self.change else output
+        return self.output(self.to_image(self.decoder(self.blocks(self.encoder(image)))), image)
 
 
 class Residual(nn.Module):

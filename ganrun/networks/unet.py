@@ -9,16 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
-from ganrun.networks.layers import (
-    Change,
-    activation,
-    check_sides,
-    has_bias,
-    image_size,
-    norm_layers,
-    normal_init,
-    squash,
-)
+from ganrun.networks.layers import Output, activation, check_sides, has_bias, image_size, norm_layers, normal_init
 
 DEEPEST = 8  # halvings, as published for 256 pixels
 MOST = 14  # halvings of the largest image
@@ -63,7 +54,7 @@ class Generator(nn.Module):
                      the encoder and the last one of the decoder
     dropout:         share of features dropped in the three innermost decoder blocks, as far as they are 8 * width wide;
                      0 = off
-    residual:        True = the output is added to the source, see `Change`
+    residual:        True = the output is added to the source, see `Output`
 
     In eval mode nothing is dropped and batch norm takes its running statistics. The paper drops in tests too and takes
     the statistics of the test batch. Raises UserError for sizes that do not fit and for vector data.
@@ -94,8 +85,8 @@ class Generator(nn.Module):
         self.encoder = nn.ModuleList(_down(source_channels, widths, norm))
         self.decoder = nn.ModuleList(_up(widths, norm, dropout))
         last = nn.ConvTranspose2d(widths[0] if depth == 1 else 2 * widths[0], channels, 4, 2, 1)
-        self.to_image = nn.Sequential(activation(0.0), last, nn.Identity() if residual else squash(value_range))
-        self.change = Change(source_channels, channels, value_range) if residual else None
+        self.to_image = nn.Sequential(activation(0.0), last)
+        self.output = Output(source_channels, channels, value_range, residual=residual)
         self.apply(normal_init)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -107,7 +98,7 @@ class Generator(nn.Module):
         levels.pop()
         for block in self.decoder:
             x = torch.cat([levels.pop(), block(x)], 1)
-        return self.change(self.to_image(x), image) if self.change else self.to_image(x)
+        return self.output(self.to_image(x), image)
 
 
 def _down(source_channels: int, widths: list[int], norm: str) -> Iterator[nn.Module]:

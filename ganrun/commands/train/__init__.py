@@ -38,6 +38,9 @@ def run(args: list[str]) -> int:
         return _resume(unquoted(resumed[-1].removeprefix("resume=")), args)
     if multirun:
         return sweep.run(args, _job, _typed)
+    for word in args:
+        if word.startswith(("sweep=", "sweep.")):
+            raise UserError(f"{word}: it acts in sweeps; add -m, or leave it out")
     outcome: list[tuple[dict[str, Any], RunDir]] = []
     refuse_flags(args)
     run_hydra("train", args, lambda cfg: outcome.append(_single(cfg)))

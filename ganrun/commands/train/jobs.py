@@ -22,7 +22,7 @@ FILE = "sweep.yaml"  # in a sweep's directory: the command lines that it was mad
 FORMAT = 1
 LONGEST = 120  # characters of a job's name
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a thousand jobs are read at once
-OVER = ("finished", "collapsed", "pruned")  # statuses that no resume goes on from
+OVER = ("finished", "collapsed", "pruned")  # statuses of jobs that a sweep leaves alone
 
 
 class Job(NamedTuple):
@@ -44,13 +44,18 @@ def axes_of(args: list[str]) -> set[str]:
     return {each.key_or_group for each in overrides_of(args) if each.is_sweep_override()}
 
 
+def searches(args: list[str]) -> bool:
+    """Is the next job chosen by how earlier ones ended?"""
+    words = [shown(each) for each in overrides_of(args) if each.key_or_group == "hydra/sweeper"]
+    return bool(words) and words[-1] != "basic"
+
+
 def combinations(args: list[str]) -> list[list[str]]:
     """The overrides of each job, in the order in which they run; empty where Hydra finds them as it goes."""
-    overrides = overrides_of(args)
-    if any(each.key_or_group == "hydra/sweeper" for each in overrides):
+    if searches(args):
         return []
     try:
-        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        (jobs,) = BasicSweeper.split_arguments(overrides_of(args), max_batch_size=None)
     except HydraException:  # glob() needs to know the groups, and interval() is refused
         return []
     return [[text for text in job if not is_launching(text)] for job in jobs]

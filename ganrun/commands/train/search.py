@@ -4,6 +4,7 @@ The study lies in the sweep's directory, so a killed search goes on: trials that
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ganrun.callbacks.prune import SAMPLERS, import_optuna, make_pruner
+from ganrun.callbacks.prune import Prune, import_optuna, make_pruner
 from ganrun.errors import UserError, one_of
 from ganrun.files.run_dir import RunDir
 from ganrun.files.storage import replacing
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 NAME = "hydra_plugins.ganrun.Search"  # Hydra takes plugins from its own namespace alone
 FILE = "search.json"  # in a sweep's directory: where its study lies and what is searched for
 STUDY = "ganrun"
+SAMPLERS = ("tpe", "random", "grid")
 
 
 class Search(Sweeper):
@@ -79,13 +81,13 @@ class Search(Sweeper):
         cfg = self.hydra_context.config_loader.load_configuration("train", self.fixed, RunMode.RUN)
         better, reports = directions(cfg, self.by)
         self.by = list(better)
+        make_pruner(self.pruner, reports)  # refuses an unknown one before anything is written
         study = optuna.create_study(
             storage=self.storage, study_name=STUDY, directions=list(better.values()), load_if_exists=True
         )
         about = {"storage": self.storage, "study": STUDY, "by": self.by, "pruner": self.pruner, "reports": reports}
         with replacing(self.directory / FILE) as file:
             file.write(json.dumps(about).encode())
-        make_pruner(self.pruner, reports)
         return study
 
     def batches(self, study: "optuna.Study") -> Iterator[list[Any]]:
@@ -179,37 +181,34 @@ def words(trial: Any) -> list[str]:
     return [f"{key}={value}" for key, value in trial.params.items()]
 
 
-def trial_of(directory: Path, overrides: list[str]) -> dict[str, Any] | None:
-    """What `Prune` needs for a job of a search; None in other sweeps, and without pruning."""
-    file = directory / FILE
-    if not file.exists():
-        return None
-    about = json.loads(file.read_text(encoding="utf-8"))
+def opened(directory: Path) -> "tuple[dict[str, Any], optuna.Study]":
+    """What is searched for, and the study of the sweep in `directory`."""
+    about = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    return about, import_optuna().load_study(storage=about["storage"], study_name=about["study"])
+
+
+def callbacks(cfg: DictConfig, directory: Path, overrides: list[str]) -> list[Prune]:
+    """What ends a trial that looks hopeless. It also ends when it collapses, unless the user said otherwise."""
+    if not any(text.startswith("on_collapse=") for text in overrides) and cfg.on_collapse == "warn":
+        cfg.on_collapse = "stop"
+    about, study = opened(directory)
     if about["pruner"] == "none":
-        return None
-    optuna = import_optuna()
-    study = optuna.load_study(storage=about["storage"], study_name=about["study"])
-    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-        if set(words(trial)) <= set(overrides):
-            keys = ("storage", "study", "pruner", "reports")
-            return {key: about[key] for key in keys} | {"trial": trial.number, "metric": about["by"][0]}
-    return None
+        return []
+    own = {key: about[key] for key in ("storage", "study", "pruner", "reports")} | {"metric": about["by"][0]}
+    running = study.get_trials(deepcopy=False, states=[import_optuna().trial.TrialState.RUNNING])
+    numbers = [trial.number for trial in running if set(words(trial)) <= set(overrides)]
+    return [Prune(**own, trial=number) for number in numbers[:1]]
 
 
 def print_best(directory: Path) -> None:
     """The best trial of a search, or of several objectives those that no other beats in all."""
     from ganrun.commands.train.table import show
 
-    file = directory / FILE
-    if not file.exists():
+    if not (directory / FILE).exists():
         return
-    about = json.loads(file.read_text(encoding="utf-8"))
-    optuna = import_optuna()
-    study = optuna.load_study(storage=about["storage"], study_name=about["study"])
-    counts = {state.name.lower(): 0 for state in optuna.trial.TrialState}
-    for trial in study.get_trials(deepcopy=False):
-        counts[trial.state.name.lower()] += 1
-    print(f"{len(study.trials)} trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}")
+    about, study = opened(directory)
+    counts = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
+    print(f"{counts.total()} trials: {', '.join(f'{n} {state}' for state, n in sorted(counts.items()))}")
     if counts["complete"]:
         best = sorted(study.best_trials, key=lambda trial: trial.values)
         head = "best trial" if len(about["by"]) == 1 else "Pareto front"

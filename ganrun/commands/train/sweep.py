@@ -28,8 +28,8 @@ from ganrun.commands.train.jobs import (
     is_over,
     jobs_of,
     name_of,
-    overrides_of,
     read_lines,
+    searches,
     write_lines,
 )
 from ganrun.commands.train.table import (
@@ -274,8 +274,7 @@ def run_one(
     remember(sweep.directory, sweep.args)
     run = RunDir(sweep.path_of(overrides_now()))
     if not signals.received and not is_over(run, sweep.settings.retry_failed):
-        callbacks = [] if sweep.jobs else callbacks_of_trial(cfg, sweep.directory, overrides_now())
-        result = task(cfg, run, sweep.settings, callbacks)
+        result = task(cfg, run, sweep.settings, callbacks(sweep, cfg, overrides_now()))
         signals.received = signals.received or result.get("signal")
         rows = collect(sweep.directory, sweep.jobs)
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
@@ -285,24 +284,13 @@ def run_one(
         raise KeyboardInterrupt
 
 
-def searches(args: list[str]) -> bool:
-    """Is the next job chosen by how earlier ones ended?"""
-    words = [each.input_line.partition("=")[2] for each in overrides_of(args) if each.key_or_group == "hydra/sweeper"]
-    return bool(words) and words[-1] != "basic"
-
-
-def callbacks_of_trial(cfg: DictConfig, directory: Path, overrides: list[str]) -> list[Any]:
-    """What ends a trial of a search that looks hopeless. It also ends when it collapses, unless the user said else."""
+def callbacks(sweep: Sweep, cfg: DictConfig, overrides: list[str]) -> list[Any]:
+    """What a job has beside the callbacks of its config."""
+    if not searches(sweep.args):
+        return []
     from ganrun.commands.train import search
 
-    if not (directory / search.FILE).exists():
-        return []
-    if not any(text.startswith("on_collapse=") for text in overrides) and cfg.on_collapse == "warn":
-        cfg.on_collapse = "stop"
-    from ganrun.callbacks.prune import Prune
-
-    about = search.trial_of(directory, overrides)
-    return [Prune(**about)] if about else []
+    return search.callbacks(cfg, sweep.directory, overrides)
 
 
 @contextmanager

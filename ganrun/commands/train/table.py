@@ -54,10 +54,14 @@ def so_far(rows: list[Row]) -> str:
     score = next((key for key in columns_of(rows) if key not in FIXED), None)
     found = [row for row in done if score and row.get(score) is not None]
     if found:
-        better = RunDir(found[0]["path"]).read_result().get("scores", {}).get(score, {}).get("better", "lower")
-        best = (min if better == "lower" else max)(found, key=lambda row: row[score])
+        best = (min if lower_is_better(found[0]["path"], score) else max)(found, key=lambda row: row[score])
         text += f"; best {score} {best[score]:.5g}: {Path(best['path']).name}"
     return text
+
+
+def lower_is_better(path: str, score: str) -> bool:
+    """As a run's result says."""
+    return RunDir(path).read_result().get("scores", {}).get(score, {}).get("better", "lower") == "lower"
 
 
 def write_results(directory: Path, rows: list[Row]) -> None:
@@ -116,6 +120,17 @@ class Group(NamedTuple):
     values: dict[str, list[float]]  # of each score
     path: str  # of one of them
 
+    @property
+    def n(self) -> int:
+        return max(map(len, self.values.values()), default=0)
+
+    def spread(self, score: str) -> str:
+        """Mean and standard deviation."""
+        values = self.values.get(score, [])
+        if len(values) < 2:
+            return f"{values[0]:.5g}" if values else ""
+        return f"{fmean(values):.5g} ± {stdev(values):.2g}"
+
 
 def over_seeds(rows: list[Row]) -> list[Group]:
     """The groups, in the order of their first job; none where no seed was swept."""
@@ -140,26 +155,11 @@ def print_seeds(rows: list[Row]) -> None:
     scores = [key for key in columns_of(rows) if key not in FIXED]
     if not groups or not scores:
         return
-    show(["over seeds", "n", *scores], ([g.overrides or "all", number(g), *map(g_spread(g), scores)] for g in groups))
-    better = RunDir(groups[0].path).read_result().get("scores", {}).get(scores[0], {}).get("better", "lower")
-    sign = 1 if better == "lower" else -1
+    show(["over seeds", "n", *scores], ([g.overrides or "all", g.n, *map(g.spread, scores)] for g in groups))
+    sign = 1 if lower_is_better(groups[0].path, scores[0]) else -1
     ranked = sorted((g for g in groups if g.values.get(scores[0])), key=lambda g: sign * fmean(g.values[scores[0]]))
     if len(ranked) > 1:
         print(verdict(scores[0], *ranked[:2]))
-
-
-def number(group: Group) -> int:
-    return max(map(len, group.values.values()), default=0)
-
-
-def g_spread(group: Group):
-    def spread(score: str) -> str:
-        values = group.values.get(score, [])
-        if len(values) < 2:
-            return f"{values[0]:.5g}" if values else ""
-        return f"{fmean(values):.5g} ± {stdev(values):.2g}"
-
-    return spread
 
 
 def verdict(score: str, best: Group, second: Group) -> str:
