@@ -35,8 +35,11 @@ class Run:
             time.sleep(0.001)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Sends a signal to the whole group."""
-        os.killpg(self.group, number)
+        """Sends a signal to the whole group, or to the process alone while it does not lead a group yet."""
+        try:
+            os.killpg(self.group, number)
+        except ProcessLookupError:
+            os.kill(self.group, number)
 
     def send(self, number: int) -> None:
         os.kill(self.process.pid, number)
