@@ -39,6 +39,8 @@ class Signals:
             return self
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         heeded = [number for number in SIGNALS if not (nohup and number == signal.SIGHUP)]
+        if callable(signal.getsignal(signal.SIGUSR2)):  # a queue puts the job back by it, once its state is saved
+            heeded.append(signal.SIGUSR2)
         self._previous = {number: signal.signal(number, self._note) for number in heeded}
         outer = getattr(self._previous[signal.SIGTERM], "__self__", None)
         self._outer = outer if isinstance(outer, Signals) else self

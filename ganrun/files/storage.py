@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from ganrun.errors import CannotWrite, UserError
 
@@ -86,13 +86,8 @@ class Owned(UserError):
 def owning(directory: Path) -> Iterator[None]:
     """Within it no other process can own the directory. A process that has died owns nothing, however it died.
 
-    <<<<<<< HEAD
-        Raises Owned naming the owner. The lock is on the file `.lock`, which says who took it last; it stays, since
-        removing it would let two processes lock two files of that name.
-    =======
-        Raises UserError naming the owner. The lock is on the file `.lock`, which says who took it last. The file stays,
-        since removing it would let two processes lock two different files of that name.
-    >>>>>>> main
+    Raises Owned naming the owner. The lock is on the file `.lock`, which says who took it last. The file stays, since
+    removing it would let two processes lock two different files of that name.
     """
     import fcntl  # POSIX only; unlike flock's, its record locks are not inherited by forked data workers
 
@@ -115,6 +110,31 @@ def owning(directory: Path) -> Iterator[None]:
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}))
             file.flush()
         yield
+
+
+def hold(path: Path) -> TextIO | None:
+    """The open file of this name, locked until it is closed or the process ends; None if another process has it."""
+    import fcntl  # POSIX only
+
+    with writing(path):
+        file = path.open("a")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, depending on the system
+        file.close()
+        return None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+def is_owned(directory: Path) -> bool:
+    """Does another process own it?"""
+    path = directory / ".lock"
+    lock = hold(path) if path.exists() else None
+    if lock:
+        lock.close()
+    return path.exists() and lock is None
 
 
 @contextmanager

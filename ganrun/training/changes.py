@@ -18,8 +18,13 @@ from ganrun.files.storage import replacing
 
 PLACES = ("data_dir", "cache_dir", "dataset.path", "dataset.source", "dataset.data_dir",
           "dataset.cache")  # where, not what  # fmt: skip
-WHEN_ASKED = re.compile(r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight|metric")
-SHOWN = "metric, optimizer.lr, optimizer.<player>.{lr,clip_gradients,clip_weights}, {penalty,term}.<name>.weight"
+WHEN_ASKED = re.compile(
+    r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight|metric|micro_batch"
+)
+SHOWN = (
+    "metric, micro_batch, optimizer.lr, optimizer.<player>.{lr,clip_gradients,clip_weights}, "
+    "{penalty,term}.<name>.weight"
+)
 Change = dict[str, Any]  # step: from which it applies; key, had, got
 
 
@@ -48,7 +53,7 @@ def apply_changes(cfg: DictConfig, changes: list[Change]) -> None:
     for one in changes:
         if one["key"] == "metric":
             choose_metrics(cfg, one["got"])
-        elif OmegaConf.select(cfg, one["key"].rpartition(".")[0] or one["key"]) is not None:
+        elif "." not in one["key"] or OmegaConf.select(cfg, one["key"].rpartition(".")[0]) is not None:
             OmegaConf.update(cfg, one["key"], one["got"])
 
 

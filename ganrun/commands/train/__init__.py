@@ -86,12 +86,7 @@ def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list
     """One job of a sweep: goes on with it, if something of it is saved. A failure is written down and never raised."""
     run = RunDir(run.path, job=HydraConfig.get().job.num)
     try:
-        if run.config.exists() and run.saved_checkpoints():
-            from ganrun.training.resume import resume
-
-            trust = json.dumps(packages_of(OmegaConf.to_container(cfg)))  # this command line names them itself
-            return resume(str(run.path), [f"trust={trust}"], callbacks)[0]
-        return _first_try(cfg, run, settings, callbacks)
+        return _with_retries(cfg, run, settings, callbacks)
     except Owned as error:  # its result is the other's to write
         print(error, file=sys.stderr)
         return {"signal": None}
@@ -105,30 +100,38 @@ def _job(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list
         return failed
 
 
-def _first_try(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list[Any]) -> dict[str, Any]:
-    """Trains a job from its start; after each of `settings.retry` steps without memory in smaller passes."""
-    _save_hydra(cfg, run)
-    with owning(run.path):
-        notes: list[str] = []
-        for left in range(settings.retry, -1, -1):
-            built, parts, _ = _build(cfg, _typed())
-            parts.callbacks.extend(callbacks)
-            _save_hydra(cfg, run)
-            try:
-                return _train(parts, run, notes + built)
-            except OutOfMemory as error:
-                smaller = smaller_micro_batch(cfg)
-                if not left or smaller is None:
-                    raise
-                notes.append(f"tried again with micro_batch={smaller}: {error}")
-                cfg.micro_batch = smaller
+def _with_retries(cfg: DictConfig, run: RunDir, settings: sweep.Settings, callbacks: list[Any]) -> dict[str, Any]:
+    """Trains a job from its last checkpoint; after each of `settings.retry` steps without memory in smaller passes."""
+    from ganrun.training.resume import resume
+    from ganrun.training.run_config import load_config
+    from ganrun.training.trainer import make_trainer, smaller_micro_batch
+
+    trusted = packages_of(OmegaConf.to_container(cfg))  # this command line names them itself
+    words, notes = [f"trust={json.dumps(trusted)}"], []
+    for left in range(settings.retry, -1, -1):
+        try:
+            if run.config.exists() and run.saved_checkpoints():
+                return resume(str(run.path), words, callbacks)[0]
+            return _start(cfg, run, callbacks, notes)
+        except OutOfMemory as error:
+            had, _ = load_config(run, trusted)
+            smaller = smaller_micro_batch(had, make_trainer(had, logger=False).world_size)
+            if not left or smaller is None:
+                raise
+            notes.append(f"tried again with micro_batch={smaller}: {error}")
+            cfg.micro_batch = smaller
+            words = [*words[:1], f"micro_batch={smaller}", "change=true"]
     raise AssertionError("the last try returns or raises")
 
 
-def smaller_micro_batch(cfg: DictConfig) -> int | None:
-    from ganrun.training.trainer import make_trainer, smaller_micro_batch
-
-    return smaller_micro_batch(cfg, make_trainer(cfg, logger=False).world_size)
+def _start(cfg: DictConfig, run: RunDir, callbacks: list[Any], notes: list[str]) -> dict[str, Any]:
+    """Trains a job from its first step."""
+    _save_hydra(cfg, run)
+    with owning(run.path):
+        built, parts, _ = _build(cfg, _typed())
+        parts.callbacks.extend(callbacks)
+        _save_hydra(cfg, run)
+        return _train(parts, run, notes + built)
 
 
 def _typed() -> list[str]:

@@ -5,18 +5,19 @@ A sweep goes on where it was cut off: jobs that are over are left out, others ar
 
 import os
 import shutil
-import signal
+import socket
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from ganrun.commands.train.jobs import (
@@ -25,6 +26,7 @@ from ganrun.commands.train.jobs import (
     axes_of,
     check_extends,
     identity,
+    is_launching,
     is_over,
     jobs_of,
     name_of,
@@ -40,19 +42,27 @@ from ganrun.commands.train.table import (
     so_far,
     write_results,
 )
+from ganrun.commands.train.workers import (
+    OF_THIS_PROCESS,
+    STOP,
+    cut_off,
+    give_back,
+    heed,
+    passing_on,
+    share_gpus,
+    visible_gpus,
+)
 from ganrun.config.groups import add_modules, config_dir, config_dirs_of, options
 from ganrun.config.hydra_main import refuse_flags, run_hydra
 from ganrun.config.places import quote, unquoted
 from ganrun.errors import CannotWrite, UserError, one_of
 from ganrun.files.run_dir import RunDir, make_named, make_unique
-from ganrun.files.storage import owning, replacing
+from ganrun.files.storage import owning
 from ganrun.signals import Signals
 
-OF_THIS_PROCESS = Signals()  # which a launcher has started
-BEFORE_JOBS = {".lock", ".stop", "multirun.yaml", "optuna.db", "search.json"}  # what lies there before the first job
-STOP = ".stop"  # in a sweep's directory: the number of the signal that its jobs in other processes are to heed
+BEFORE_JOBS = {".lock", STOP, "multirun.yaml", "optuna.db", "search.json"}  # what lies there before the first job
 DEATHS = 2  # of a job's process, after which the job counts as failed
-LOOK = 0.3  # seconds between looks for STOP
+_first: list[Signals] = []  # in the process that the user has started, those of its sweep
 
 
 class Settings(NamedTuple):
@@ -66,7 +76,8 @@ class Sweep(NamedTuple):
     """What a job's process needs to know of its sweep."""
 
     directory: Path
-    args: list[str]  # of its command line
+    cwd: str  # which names of files on the command line are seen from
+    args: list[str]  # of that line
     jobs: list[Job]  # empty where Hydra finds them as it goes
     axes: set[str]
     settings: Settings
@@ -74,6 +85,11 @@ class Sweep(NamedTuple):
     def path_of(self, overrides: list[str]) -> Path:
         known = {identity(job.overrides): job.path for job in self.jobs}
         return known.get(identity(overrides), self.directory / name_of(overrides, self.axes))
+
+    def is_left(self, overrides: list[str]) -> bool:
+        """Has a job something to do?"""
+        own = [text for text in overrides if not is_launching(text)]
+        return not is_over(RunDir(self.path_of(own)), self.settings.retry_failed)
 
 
 Task = Callable[[DictConfig, RunDir, Settings, list[Any]], dict[str, Any]]
@@ -174,11 +190,14 @@ def train_all(
     """Starts, resumes or leaves out each job of each line, then tells how all of them ended."""
     with owning(directory), Signals() as signals:
         early = False
+        _first.append(signals)
         try:
             for args in lines:
                 early |= train_line(directory, args, task, overrides_now, settings, signals)
         except KeyboardInterrupt:
             pass
+        finally:
+            _first.remove(signals)
         jobs = [job for args in lines for job in jobs_of(args, directory)]
     rows = collect(directory, list({job.path: job for job in jobs}.values()))
     write_results(directory, rows)
@@ -214,12 +233,9 @@ def train_line(
     """All jobs of one line, again after a launcher's process died. Did it end before its last job for good?"""
     deaths: dict[Path, int] = {}
     while True:
-        sweep = Sweep(directory, args, jobs_of(args, directory), axes_of(args), settings)
-        if searches(args):
-            from ganrun.commands.train import search
-
-            search.register(directory, sweep.path_of)
-        one = partial(run_one, task, overrides_now, sweep, signals)
+        sweep = Sweep(directory, os.getcwd(), args, jobs_of(args, directory), axes_of(args), settings)
+        register(sweep)
+        one = partial(run_one, task, overrides_now, sweep)
         try:
             with passing_on(signals, directory):
                 run_hydra("train", [*args, f"hydra.sweep.dir={quote(str(directory))}"], one)
@@ -237,14 +253,13 @@ def train_line(
 
 def goes_on(sweep: Sweep, deaths: dict[Path, int]) -> bool:
     """Is it worth another try? A job whose process has died too often is written down as failed and left out."""
-    cut_off = [path.parent for path in sweep.directory.glob("*/.hydra")]
-    cut_off = [path for path in cut_off if RunDir(path).read_result().get("status", "running") == "running"]
-    for path in cut_off:
+    ended = cut_off(sweep.directory)
+    for path in ended:
         deaths[path] = deaths.get(path, 0) + 1
         if deaths[path] == DEATHS:
             why = f"its process died {DEATHS} times, such as by a kill for memory"
             RunDir(path).write_result(RunDir(path).read_result() | {"status": "failed", "reason": why})
-    return bool(cut_off) and all(number <= DEATHS for number in deaths.values())
+    return bool(ended) and all(number <= DEATHS for number in deaths.values())
 
 
 def sweep_has_begun(directory: Path) -> bool:
@@ -260,28 +275,63 @@ def remove_new(directory: Path) -> None:
         folder = folder.parent
 
 
-def run_one(
-    task: Task, overrides_now: Callable[[], list[str]], sweep: Sweep, signals: Signals, cfg: DictConfig
-) -> None:
+def register(sweep: Sweep) -> None:
+    """Tells Hydra's sweepers which sweep they are for; Hydra makes them itself, by the names of their classes."""
+    Unfinished.of = sweep
+    Plugins.instance().class_name_to_class[f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"] = Unfinished
+    if searches(sweep.args):
+        from ganrun.commands.train import search
+
+        search.register(sweep.directory, sweep.path_of)
+
+
+class Unfinished(BasicSweeper):
+    """Hydra's own sweeper, which gives its launcher only the jobs that have something left to do."""
+
+    of: Sweep
+
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        batches = super().split_arguments(overrides, max_batch_size)
+        left = [[job for job in batch if self.of.is_left(job)] for batch in batches]
+        return [batch for batch in left if batch]
+
+
+def run_one(task: Task, overrides_now: Callable[[], list[str]], sweep: Sweep, cfg: DictConfig) -> None:
     """One job, unless it is over; then the table so far. A signal is meant for the whole sweep.
 
     A launcher may run jobs in processes of its own: each of them leaves out the further jobs that it is given then.
     """
-    here = os.getpid() == signals.pid
-    if not here:
-        signals = OF_THIS_PROCESS
-        heed(sweep.directory, signals)
+    signals = _first[0] if _first else OF_THIS_PROCESS
+    if not _first:
+        enter(sweep, cfg)
     remember(sweep.directory, sweep.args)
     run = RunDir(sweep.path_of(overrides_now()))
     if not signals.received and not is_over(run, sweep.settings.retry_failed):
         result = task(cfg, run, sweep.settings, callbacks(sweep, cfg, overrides_now()))
+        if not _first and result.get("signal") and not signals.received:  # it came from a queue, not from the sweep
+            give_back(result["signal"])
         signals.received = signals.received or result.get("signal")
         rows = collect(sweep.directory, sweep.jobs)
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
             write_results(sweep.directory, rows)
         print(so_far(rows), flush=True)
-    if signals.received and here:
+    if signals.received and _first:
         raise KeyboardInterrupt
+
+
+def enter(sweep: Sweep, cfg: DictConfig) -> None:
+    """Prepares a process that a launcher has started, perhaps on another machine, for the jobs of a sweep."""
+    from ganrun.training.trainer import num_devices, picked
+
+    try:
+        os.chdir(sweep.cwd)
+    except OSError as error:
+        print(f"{socket.gethostname()}: {sweep.cwd}: {error.strerror}; jobs need the sweep's folders", file=sys.stderr)
+        sys.exit(2)  # the launcher tells of it
+    heed(sweep.directory, OF_THIS_PROCESS)
+    each = None if picked(cfg.trainer.devices) else num_devices(cfg.trainer.devices)
+    if each and not {"trainer", "trainer.devices"} & sweep.axes:
+        share_gpus(sweep.directory, visible_gpus(), each)
 
 
 def callbacks(sweep: Sweep, cfg: DictConfig, overrides: list[str]) -> list[Any]:
@@ -291,51 +341,3 @@ def callbacks(sweep: Sweep, cfg: DictConfig, overrides: list[str]) -> list[Any]:
     from ganrun.commands.train import search
 
     return search.callbacks(cfg, sweep.directory, overrides)
-
-
-@contextmanager
-def passing_on(signals: Signals, directory: Path) -> Iterator[None]:
-    """Within it a signal to this process reaches the jobs in others, whatever launcher has started them."""
-    over = threading.Event()
-    (directory / STOP).unlink(missing_ok=True)
-
-    def watch() -> None:
-        while not over.wait(LOOK):
-            if signals.received:
-                with suppress(CannotWrite), replacing(directory / STOP) as file:
-                    file.write(str(int(signals.received)).encode())
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        (directory / STOP).unlink(missing_ok=True)
-
-
-_heeding: list[threading.Thread] = []  # one a process
-
-
-def heed(directory: Path, signals: Signals) -> None:
-    """From now on this process stops when the sweep's first process is told to, and ends as soon as that one does."""
-    if _heeding:
-        return
-    parent = os.getppid()
-
-    def watch() -> None:
-        while not signals.received:
-            time.sleep(LOOK)
-            if os.getppid() != parent:
-                os._exit(1)
-            with suppress(OSError, ValueError):
-                number = int((directory / STOP).read_text())
-                signals.received = number  # no further job
-                job = getattr(signal.getsignal(number), "__self__", None)
-                if isinstance(job, Signals) and not job.received:  # a second signal would cut its last step off
-                    os.kill(os.getpid(), number)
-
-    _heeding.append(threading.Thread(target=watch, daemon=True))
-    _heeding[0].start()
