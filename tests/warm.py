@@ -4,11 +4,13 @@ Nothing here starts a thread, which a fork would lose.
 """
 
 import io
+import os
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 
 from ganrun import cli
 
+del os.environ["PYTHONPATH"]  # by which the server has found this file; commands have none
 ROOMS = ("commands.train", "training.fit", "training.resume", "commands.sample.draw")
 LATE = ("metrics.sliced_wasserstein", "networks.dcgan", "recipes.gan", "data.images")
 FOREIGN = ("sklearn.datasets", "sklearn.preprocessing", "torch.utils.tensorboard", "google.protobuf.message", "runpy")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ganrun.data.identity import digest_of
 from ganrun.errors import UserError
-from ganrun.files.storage import PARTIAL, replacing
+from ganrun.files.storage import PARTIAL, mark_used, replacing
 
 FORMAT = 3  # 1 had a digest of the files, not of the pixels; 2 had no notes
 DEFAULT = "~/.cache/ganrun"  # as in configs/train.yaml
@@ -117,6 +117,7 @@ class Prepared:
             mapped = self._map(self.pixels, header["num"], "r")
             if mismatch(mapped, header["checksums"]):
                 raise ValueError("checksums do not match")
+            mark_used(self.header)
             return Ready(as_images(mapped), dict(header["bad"]), str(header["digest"]), header["notes"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if tell:

@@ -128,6 +128,12 @@ def hold(path: Path) -> TextIO | None:
     return file
 
 
+def mark_used(path: Path) -> None:
+    """Notes in the file's time that it is in use; file systems do not all note when a file is read."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def is_owned(directory: Path) -> bool:
     """Does another process own it?"""
     path = directory / ".lock"

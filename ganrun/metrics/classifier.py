@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.files.checkpoint import FORMAT, damage, load_checkpoint, save_checkpoint
-from ganrun.files.storage import locked, make_cache
+from ganrun.files.storage import locked, make_cache, mark_used
 from ganrun.metrics.features import NetworkFeatures, as_numbers, fit_weights, hash_of, in_fp32
 from ganrun.progress import tracked
 from ganrun.seeding import derive, rng_for
@@ -83,6 +83,7 @@ def trained(data: Data, folder: Path, device: torch.device) -> Path:
     name = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
     path = folder / f"classifier-{name}.ckpt"
     if not damage(path):
+        mark_used(path)
         return path
     make_cache(folder)
     with locked(path):  # one of several processes trains it

@@ -13,7 +13,7 @@ from torch import nn
 from torch.hub import download_url_to_file
 
 from ganrun.errors import UserError
-from ganrun.files.storage import make_cache
+from ganrun.files.storage import make_cache, mark_used
 from ganrun.metrics.features import NetworkFeatures, load_weights
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -66,6 +66,7 @@ def downloaded(folder: Path) -> Path:
     """The published weights in the cache. Raises UserError if they cannot be downloaded."""
     path = folder / URL.rpartition("/")[2]
     if path.exists() and sha256(path).startswith(SHA256):
+        mark_used(path)
         return path
     make_cache(folder)
     print(f"downloading {path.name} to {folder}")

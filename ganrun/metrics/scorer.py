@@ -14,7 +14,7 @@ from torch import Tensor
 from ganrun.data.base import Data
 from ganrun.errors import CannotWrite
 from ganrun.files.checkpoint import FORMAT, damage, load_checkpoint, save_checkpoint
-from ganrun.files.storage import make_cache
+from ganrun.files.storage import make_cache, mark_used
 from ganrun.game import Batch
 from ganrun.metrics.features import Features, in_fp32
 from ganrun.metrics.metric import Metric, Score, Setting
@@ -155,6 +155,7 @@ class Scorer:
         path = self._file(metric)
         if path is None or damage(path):
             return None
+        mark_used(path)
         try:
             return {key: value.to(self._device) for key, value in load_checkpoint(path)["state"].items()}
         except Exception:  # of another version, or not written by ganrun
