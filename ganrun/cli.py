@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from ganrun import __version__
 from ganrun.config.choices import chosen, is_key, refuse_spaces
 from ganrun.config.groups import (
+    LAUNCHERS,
     MAIN_GROUPS,
     OF_A_SWEEP,
     PACKAGE,
@@ -157,6 +158,7 @@ def help_text(args: list[str]) -> str:
     lines += ["", "sweeps, with -m: key=a,b; range(0,3); interval(0,1) where a sweeper proposes the values:"]
     for group in ("hydra/sweeper", "sweep"):
         lines += [f"  {group}=", *(f"     {name:<20} {text}" for name, text in options(group, extra).items())]
+    lines += ["  hydra/launcher=", *(f"     {name:<20} {text}" for name, (text, _) in LAUNCHERS.items())]
     lines += [f"  sweep.{name:<20} {text}" for name, text in OF_A_SWEEP.items()]
     lines += ["", "keys: ganrun --cfg job prints them all; each is explained in its YAML", "", "flags:", FLAGS]
     return "\n".join([*lines, "", "examples:", EXAMPLES])

@@ -161,12 +161,11 @@ def sweep() -> dict[str, float]:
 
 
 def side_by_side(steps: int = 2000, jobs: int = 4) -> dict[str, float]:
-    """Seconds for a sweep whose jobs run one after another with all cores, and with one core each."""
+    """Jobs a minute of a sweep that runs one at a time with all cores, and several at once that share the cores."""
     words = ["-m", *SMALL, f"steps={steps}", f"seed=range(0,{jobs})", "metric=[]"]
-    found = {"one": command(*words)[0]}
-    for num in (2, 4):
-        found[f"{num} at once"] = command(*words, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={num}")[0]
-    say(f"{jobs} jobs: " + ", ".join(f"{name}: {seconds:.1f} s" for name, seconds in found.items()))
+    at_once = {1: [], 2: ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}
+    found = {f"{num} at once": 60 * jobs / command(*words, *more)[0] for num, more in at_once.items()}
+    say("jobs a minute: " + ", ".join(f"{name}: {each:.1f}" for name, each in found.items()))
     return found
 
 

@@ -69,6 +69,22 @@ def test_two_kills_end_with_the_same_trials(whole, tmp_path):
     assert had == got and states(tmp_path / "search") == ["COMPLETE"] * 4
 
 
+@pytest.mark.soak
+def test_thirty_trials_through_two_kills(tmp_path):
+    line = ["-m", *SPACE, *TPE, "hydra.sweeper.n_trials=30", *ARGS]
+    for seconds in (6, 9):
+        going = Run(*line, cwd=tmp_path)
+        time.sleep(seconds)
+        going.kill(signal.SIGKILL)
+        going.wait()
+    done = run("resume=search", cwd=tmp_path)
+    run(*(word if word != "run_dir=search" else "run_dir=unharmed" for word in line), cwd=tmp_path)
+    assert states(tmp_path / "search") == ["COMPLETE"] * 30
+    had, got = study(tmp_path / "unharmed").best_trial, study(tmp_path / "search").best_trial
+    assert (had.params, had.value) == (got.params, got.value)
+    assert f"optimizer.lr={got.params['optimizer.lr']}" in done.out.partition("best trial")[2]
+
+
 def test_more_trials_extend_a_search(whole, tmp_path):
     import shutil
 

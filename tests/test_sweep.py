@@ -5,16 +5,20 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
+import yaml
 from conftest import TINY, ganrun, last_line, own_loss
 from forked import Run, run
 from scipy.stats import ttest_ind
 
 from ganrun.commands.train.jobs import LONGEST, check_extends, combinations, name_of
-from ganrun.commands.train.table import Group, collect, over_seeds, so_far, verdict, write_results
+from ganrun.commands.train.significance import verdict
+from ganrun.commands.train.table import collect, over_seeds, so_far, write_results
 from ganrun.errors import UserError
 
 ARGS = [
@@ -232,6 +236,46 @@ def test_failed_jobs_are_tried_again_only_when_asked(tmp_path):
     assert {ended for _, ended in begun(tmp_path / "sweep").values()} == {1}
 
 
+ODD = """
+import pytorch_lightning as pl
+class Odd(pl.Callback):
+    def __init__(self, *, seed: int):
+        self.seed = seed
+    def on_train_batch_end(self, trainer, *args):
+        if self.seed % 8 == 7 and trainer.global_step == 8:
+            raise ValueError(f"seed {self.seed} is odd")
+"""
+
+
+@pytest.mark.soak
+def test_forty_jobs_of_which_five_fail_through_two_kills(tmp_path):
+    """35 results as of plain runs, and five reasons."""
+    (tmp_path / "my" / "callbacks").mkdir(parents=True)
+    (tmp_path / "my" / "own.py").write_text(ODD)
+    (tmp_path / "my" / "callbacks" / "odd.yaml").write_text("odd: {_target_: own.Odd, seed: '${seed}'}\n")
+    own, rng = ["--config-dir", "my", "callbacks=[odd]"], random.Random(0)
+    line = [*own, "-m", "seed=range(0,40)", *ARGS, "run_dir=sweep"]
+    for _ in range(2):
+        going = Run(*line, cwd=tmp_path)
+        time.sleep(rng.uniform(5, 12))
+        going.kill()
+        going.wait()
+    done = ganrun("resume=sweep", cwd=tmp_path, check=1)
+    rows = table(tmp_path / "sweep")
+    assert [row["status"] for row in rows] == ["failed" if i % 8 == 7 else "finished" for i in range(40)]
+    reasons = [row["reason"] for row in rows if row["status"] == "failed"]
+    assert reasons == [f"ValueError: seed {seed} is odd" for seed in range(7, 40, 8)]
+    assert "35 of 40 jobs done, 5 failed, 0 left" in done.stdout and all(reason in done.stderr for reason in reasons)
+    assert all(ended == (i % 8 != 7) for i, (_, ended) in enumerate(by_seed(tmp_path / "sweep")))
+    for seed in (seed for seed in range(40) if seed % 8 != 7):
+        ganrun(*own, *ARGS, f"seed={seed}", f"run_dir=plain/{seed}", cwd=tmp_path)
+        assert_same_weights(tmp_path / "plain" / str(seed), tmp_path / "sweep" / f"seed={seed}")
+
+
+def by_seed(sweep):
+    return [count for _, count in sorted(begun(sweep).items(), key=lambda pair: int(pair[0].removeprefix("seed=")))]
+
+
 GREEDY = """
 import torch
 from ganrun.losses import Hinge
@@ -253,6 +297,27 @@ def test_a_job_without_memory_is_tried_in_smaller_passes(tmp_path):
     assert "tried again with micro_batch=8: out of memory" in log and "tried again with micro_batch=4" in log
     ganrun(*own[:2], *words, "seed=1", "micro_batch=4", "run_dir=plain", cwd=tmp_path)
     assert_same_weights(tmp_path / "plain", tmp_path / "twice" / "seed=1")
+
+
+LATER_GREEDY = GREEDY.replace(
+    "        if len(", "        self.moves = getattr(self, 'moves', 0) + 1\n        if self.moves > 6 and len("
+)
+
+
+def test_a_job_that_runs_out_of_memory_later_goes_on_from_what_is_saved(tmp_path):
+    """In smaller passes from there on, which changes.yaml remembers."""
+    own = own_loss(tmp_path, LATER_GREEDY)
+    words = [*own[2:], *ARGS, "run_dir=sweep"]
+    ganrun(*own[:2], "-m", "seed=1", *words, "sweep.retry=2", cwd=tmp_path)
+    run_dir = tmp_path / "sweep" / "seed=1"
+    log, changes = (
+        (run_dir / "train.log").read_text(),
+        yaml.safe_load((run_dir / ".hydra" / "changes.yaml").read_text()),
+    )
+    assert log.count(" start at step 0 ") == 1 and log.count(" start at step 6 ") == 1
+    assert [(each["key"], each["got"]) for each in changes] == [("micro_batch", 8), ("micro_batch", 4)]
+    ganrun("resume=sweep", cwd=tmp_path)
+    assert table(tmp_path / "sweep")[0]["status"] == "finished"
 
 
 def test_how_far_it_is(tmp_path):
@@ -280,33 +345,72 @@ class TestSeeds:
 
     def test_mean_deviation_and_test_by_hand(self):
         one, other = [1.0, 2.0, 3.0, 4.0], [11.0, 12.5, 14.0]
-        told = verdict("fid", Group("a", {"fid": one}, ""), Group("b", {"fid": other}, ""))
+        told = verdict("fid", ("a", one), ("b", other))
         t, p = ttest_ind(one, other, equal_var=False)
         assert told.startswith("fid: a and b differ: -10, ") and f"t = {t:.2f}, p = {p:.2g}" in told
         low, high = (float(word.rstrip(",")) for word in told.split("interval ")[1].split(" (")[0].split(" to "))
         assert -12 < low < -10 < high < -8  # standard error of the difference: 1.08
 
     def test_what_cannot_be_told(self):
-        groups = [Group("a", {"fid": [1.0]}, ""), Group("b", {"fid": [2.0, 3.0]}, "")]
-        assert verdict("fid", *groups) == "fid: one seed cannot tell whether a and b differ (n = 1 and 2)"
-        near = [Group("a", {"fid": [1.0, 2.0, 3.0]}, ""), Group("b", {"fid": [1.5, 2.0, 3.1]}, "")]
-        assert "a and b cannot be told apart" in verdict("fid", *near)
+        assert (
+            verdict("fid", ("a", [1.0]), ("b", [2.0, 3.0]))
+            == "fid: one seed cannot tell whether a and b differ (n = 1 and 2)"
+        )
+        assert "a and b cannot be told apart" in verdict("fid", ("a", [1.0, 2.0, 3.0]), ("b", [1.5, 2.0, 3.1]))
 
     def test_without_a_sweep_over_seeds_there_is_nothing_to_average(self, whole, tmp_path):
         rows = [row for row in collect(whole, []) if "seed=1" in row["overrides"]]
         assert len(rows) == 2 and over_seeds(rows) == []
 
 
-def test_results_of_many_jobs(tmp_path):
-    """In one pass, whatever state each is in."""
-    for i in range(300):
-        folder = tmp_path / f"seed={i}"
-        (folder / ".hydra").mkdir(parents=True)
-        (folder / ".hydra" / "overrides.yaml").write_text(f"- seed={i}\n- loss=hinge\n")
+def made(folder, num):
+    """So many jobs that have ended, one of them with a spoilt result."""
+    for i in range(num):
+        job = folder / f"seed={i}"
+        (job / ".hydra").mkdir(parents=True)
+        (job / ".hydra" / "overrides.yaml").write_text(f"- seed={i}\n- loss=hinge\n")
         content = {"status": "finished", "seconds": i, "scores": {"fid": {"final": i / 2, "better": "lower"}}}
-        (folder / "result.json").write_text(json.dumps(content)[: -1 if i == 7 else None])
+        (job / "result.json").write_text(json.dumps(content)[: -1 if i == 7 else None])
+
+
+def test_results_of_a_thousand_jobs(tmp_path):
+    """In one pass, whatever state each is in; the next pass reads again only what has changed."""
+    made(tmp_path, 1000)
     rows = collect(tmp_path, [])
-    assert len(rows) == 300 and sum(row["status"] == "finished" for row in rows) == 299
+    assert len(rows) == 1000 and sum(row["status"] == "finished" for row in rows) == 999
     write_results(tmp_path, rows)
     assert json.loads((tmp_path / "results.json").read_text()) == rows
     assert {row["overrides"]: row["fid"] for row in table(tmp_path)}["seed=8 loss=hinge"] == "4.0"
+    (tmp_path / "seed=8" / "result.json").write_text('{"status": "failed", "reason": "odd"}')
+    (changed,) = (now for now, before in zip(collect(tmp_path, []), rows, strict=True) if now != before)
+    assert changed["status"] == "failed" and changed["reason"] == "odd"
+
+
+WRITER = """
+import json, sys
+from pathlib import Path
+from ganrun.commands.train.table import update_results
+for i in map(int, sys.argv[1:]):
+    content = {"status": "finished", "scores": {"fid": {"final": i / 2 + 1, "better": "lower"}}}
+    Path(f"seed={i}/part").write_text(json.dumps(content))
+    Path(f"seed={i}/part").replace(f"seed={i}/result.json")
+    update_results(Path(), [])
+"""
+
+
+def test_the_table_is_right_under_parallel_writers(tmp_path):
+    """Whichever of them is the last."""
+    made(tmp_path, 40)
+    shares = [[str(i) for i in range(40) if i % 4 == part] for part in range(4)]
+    going = [subprocess.Popen([sys.executable, "-c", WRITER, *share], cwd=tmp_path) for share in shares]
+    assert [each.wait(120) for each in going] == [0] * 4
+    found = {row["overrides"]: row["fid"] for row in table(tmp_path)}
+    assert found == {f"seed={i} loss=hinge": str(i / 2 + 1) for i in range(40)}
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 40 and not list(tmp_path.glob(".*partial"))
+
+
+def test_what_is_over_is_not_launched_again(copied, tmp_path):
+    """Not even composed: a resume of a thousand finished jobs has little to do."""
+    shutil.rmtree(copied / "loss=hinge,seed=2")
+    done = ganrun("resume=sweep", cwd=tmp_path)
+    assert done.stdout.count("jobs done") == 1

@@ -11,13 +11,11 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.config.choices import FROM_OTHERS
-from ganrun.config.groups import config_dir, config_dirs_of, defaults, groups, keys, options
+from ganrun.config.groups import LAUNCHERS, config_dir, config_dirs_of, defaults, groups, keys, options
 from ganrun.config.own_configs import told
 from ganrun.config.places import quote
 from ganrun.errors import one_of
 
-PLUGINS = {"joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher",
-           "submitit_slurm": "hydra-submitit-launcher"}  # fmt: skip
 NAMED = re.compile(r"Could not (?:override|append|delete|set) (?:from config\. )?'([^']+)'")
 
 
@@ -47,8 +45,8 @@ def missing(error: MissingConfigException, args: list[str]) -> str:
     typed = next((arg.partition("=")[2] for arg in args if arg.startswith("dataset=")), "")
     if group.startswith("dataset") and typed.endswith(option) and Path(typed).expanduser().exists():
         return f"dataset={typed}: a place is no option; give dataset=image-folder dataset.path={quote(typed)}"
-    if group == "hydra/launcher" and option in PLUGINS:
-        return f"{group}={option}: not installed; pip install {PLUGINS[option]}"
+    if group == "hydra/launcher" and option in LAUNCHERS:
+        return f"{group}={option}: not installed; pip install 'ganrun[{LAUNCHERS[option][1]}]'"
     if group.startswith("dataset/") and "/" in typed and typed.endswith(option):
         return f"dataset={typed}: there is no such option, and no such folder; {one_of(options('dataset', extra), '')}"
     place = re.match(r"In '([^']+)'", str(error))

@@ -13,6 +13,12 @@ OF_A_SWEEP = {  # keys of the command line of a sweep, which no job has
     "retry_failed=true": "tries failed jobs again",
     "retry=1": "tries a job that runs out of memory again in smaller passes, so many times",
 }
+LAUNCHERS = {  # plugins of Hydra: what each does, and the extra that installs it
+    "joblib": ("several jobs at once on this machine: hydra.launcher.n_jobs=2", "joblib"),
+    "submitit_slurm": ("each job by SLURM: hydra.launcher.partition=<name>", "cluster"),
+    "submitit_local": ("all jobs at once on this machine, as submitit_slurm starts them", "cluster"),
+    "ray": ("a Ray cluster: hydra.launcher.ray.init.address=<address>", "cluster"),
+}
 OF_SWEEPS = {"hydra", "sweep"}  # folders of configs that no single run is composed of
 
 
@@ -79,6 +85,7 @@ def keys(command: str) -> dict[str, str]:
     for line in (config_dir() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
         pair, _, comment = line.partition("  # ")
         key, colon, value = pair.strip().partition(":")
+        key = key.strip('"')  # yes and no are not text in YAML
         above = above if line.startswith(" ") or not colon else key
         if not (colon and comment) or key.startswith(("#", "-")):
             continue

@@ -2,23 +2,30 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.commands.evaluate.evaluations import weights_of
+from ganrun.commands.train.jobs import read_overrides
 from ganrun.config.typed import check_known, check_types
 from ganrun.errors import UserError, one_of
 from ganrun.files.run_dir import RunDir, find_runs
 from ganrun.metrics.protocol import difference
 
-KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evaluation-best", "best", "final"] | None}
+KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evaluation-best", "best", "final"] | None,
+        "group": str | None}  # fmt: skip
 SOURCES = ("evaluation", "final")  # used if none is named; in these no run has picked the best of several scores
 FILES = {"evaluation": "generator.safetensors", "evaluation-best": "best.safetensors"}
 
 
 class Row(NamedTuple):
-    """One run's score. std: over sampling seeds, None = one seed. chosen: how, if it is the best of several."""
+    """One run's score, or that of several runs which differ in one key alone.
+
+    std: over sampling seeds, or over the runs; None = one. chosen: how, if it is the best of several.
+    name: what to call it; values: of the runs
+    """
 
     run: Path
     value: float
@@ -28,6 +35,8 @@ class Row(NamedTuple):
     source: str
     protocol: dict[str, Any]
     chosen: dict[str, Any] = {}  # noqa: RUF012 - read only
+    name: str = ""
+    values: tuple[float, ...] = ()
 
     @property
     def words(self) -> str:
@@ -57,7 +66,29 @@ def ranked(cfg: DictConfig) -> list[Row]:
                 f"the best {cfg.by} of {rows[0].run} and {row.run} do not compare, since one was chosen otherwise: "
                 f"{unlike}; source=final compares what both have come to"
             )
+    if cfg.group:
+        rows = grouped(rows, cfg.group)
     return sorted(rows, key=lambda row: (row.value != row.value, row.value if row.better == "lower" else -row.value))
+
+
+def grouped(rows: list[Row], key: str) -> list[Row]:
+    """One row for the runs that were started with the same words, but for `key`."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        words = read_overrides(RunDir(row.run).hydra / "overrides.yaml")
+        groups.setdefault(tuple(sorted(word for word in words if key_of(word) not in (key, "run_dir"))), []).append(row)
+    shared = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
+    found = []
+    for words, some in groups.items():
+        values = tuple(row.value for row in some)
+        name = " ".join(word for word in words if word not in shared) or "all"
+        std = stdev(values) if len(values) > 1 else None
+        found.append(some[0]._replace(value=fmean(values), std=std, step=None, name=name, values=values))
+    return found
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:

@@ -35,12 +35,11 @@ from ganrun.commands.train.jobs import (
     write_lines,
 )
 from ganrun.commands.train.table import (
-    collect,
     print_seeds,
     print_table,
     print_what_is_left,
     so_far,
-    write_results,
+    update_results,
 )
 from ganrun.commands.train.workers import (
     OF_THIS_PROCESS,
@@ -199,8 +198,7 @@ def train_all(
         finally:
             _first.remove(signals)
         jobs = [job for args in lines for job in jobs_of(args, directory)]
-    rows = collect(directory, list({job.path: job for job in jobs}.values()))
-    write_results(directory, rows)
+    rows = update_results(directory, list({job.path: job for job in jobs}.values()))
     print_table(rows)
     print_seeds(rows)
     if any(map(searches, lines)):
@@ -311,10 +309,8 @@ def run_one(task: Task, overrides_now: Callable[[], list[str]], sweep: Sweep, cf
         if not _first and result.get("signal") and not signals.received:  # it came from a queue, not from the sweep
             give_back(result["signal"])
         signals.received = signals.received or result.get("signal")
-        rows = collect(sweep.directory, sweep.jobs)
         with suppress(CannotWrite):  # the next job may find room; the last word is said after it
-            write_results(sweep.directory, rows)
-        print(so_far(rows), flush=True)
+            print(so_far(update_results(sweep.directory, sweep.jobs)), flush=True)
     if signals.received and _first:
         raise KeyboardInterrupt
 

@@ -11,15 +11,16 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from ganrun.commands.train.jobs import OVER, Job, read_overrides
+from ganrun.commands.train.significance import verdict
 from ganrun.config.places import command
 from ganrun.files.run_dir import RunDir
-from ganrun.files.storage import replacing
+from ganrun.files.storage import is_owned, replacing
 
 NOT_STARTED = "not started"
 FIXED = ("overrides", "status", "seconds", "path", "reason")
-DRAWS = 10_000  # of the bootstrap
 
 Row = dict[str, Any]
+_known: dict[Path, tuple[Any, Row]] = {}  # of each job: the state of result.json, and what it said
 
 
 def collect(directory: Path, jobs: list[Job]) -> list[Row]:
@@ -35,6 +36,18 @@ def collect(directory: Path, jobs: list[Job]) -> list[Row]:
 
 
 def row_of(run: RunDir) -> Row:
+    """What is known of a job; read again only once its result has changed, since all jobs are looked at after each."""
+    try:
+        about = run.result.stat()
+    except OSError:
+        return read_row(run)
+    path, stamp = run.path.absolute(), (about.st_ino, about.st_mtime_ns, about.st_size)
+    if _known.get(path, (None,))[0] != stamp:
+        _known[path] = stamp, read_row(run)
+    return _known[path][1]
+
+
+def read_row(run: RunDir) -> Row:
     result = run.read_result() or {"status": "died", "reason": "no result.json; see train.log"}
     scores = {name: score["final"] for name, score in result.get("scores", {}).items()}
     overrides = " ".join(read_overrides(run.hydra / "overrides.yaml"))
@@ -46,8 +59,10 @@ def so_far(rows: list[Row]) -> str:
     """One line on a sweep that goes on: jobs done, failed and left, about how long that takes, and the best score."""
     done = [row for row in rows if row["status"] in OVER]
     failed = sum(row["status"] == "failed" for row in rows)
+    running = sum(row["status"] == "running" and is_owned(Path(row["path"])) for row in rows)
     left = len(rows) - len(done) - failed
-    text = f"{len(done)} of {len(rows)} jobs done, {failed} failed, {left} left"
+    text = f"{len(done)} of {len(rows)} jobs done, {failed} failed"
+    text += f", {running} running" * bool(running) + f", {left - running} left"
     seconds = [row["seconds"] for row in done if row.get("seconds")]
     if left and seconds:
         text += f", about {timedelta(seconds=round(left * fmean(seconds)))} of training"
@@ -74,6 +89,17 @@ def write_results(directory: Path, rows: list[Row]) -> None:
         file.write(text.getvalue().encode())
     with replacing(directory / "results.json") as file:
         file.write((json.dumps(rows, indent=1) + "\n").encode())
+
+
+def update_results(directory: Path, jobs: list[Job]) -> list[Row]:
+    """Writes the results so far. Jobs may end in several processes at once: the last of them writes what all know."""
+    rows = collect(directory, jobs)
+    while True:
+        write_results(directory, rows)
+        now = collect(directory, jobs)
+        if now == rows:
+            return rows
+        rows = now
 
 
 def columns_of(rows: list[Row]) -> list[str]:
@@ -159,29 +185,7 @@ def print_seeds(rows: list[Row]) -> None:
     sign = 1 if lower_is_better(groups[0].path, scores[0]) else -1
     ranked = sorted((g for g in groups if g.values.get(scores[0])), key=lambda g: sign * fmean(g.values[scores[0]]))
     if len(ranked) > 1:
-        print(verdict(scores[0], *ranked[:2]))
-
-
-def verdict(score: str, best: Group, second: Group) -> str:
-    """Do the two best settings differ? By Welch's t-test and by a bootstrap over seeds, each said with its n."""
-    import numpy as np
-    from scipy.stats import ttest_ind
-
-    one, other = (np.asarray(group.values[score]) for group in (best, second))
-    names, n = f"{best.overrides or 'all'} and {second.overrides or 'all'}", f"n = {len(one)} and {len(other)}"
-    if min(len(one), len(other)) < 2:
-        return f"{score}: one seed cannot tell whether {names} differ ({n})"
-    if one.std() == other.std() == 0:
-        return f"{score}: {names} differ by {one.mean() - other.mean():.3g} without any spread over seeds ({n})"
-    welch = ttest_ind(one, other, equal_var=False)
-    rng = np.random.default_rng(0)
-    means = [rng.choice(values, (DRAWS, len(values))).mean(1) for values in (one, other)]
-    low, high = np.quantile(means[0] - means[1], (0.025, 0.975))
-    differ = "differ" if welch.pvalue < 0.05 and low * high > 0 else "cannot be told apart"
-    return (
-        f"{score}: {names} {differ}: {one.mean() - other.mean():.3g}, Welch's t = {welch.statistic:.2f}, "
-        f"p = {welch.pvalue:.2g}, bootstrap 95 % interval {low:.3g} to {high:.3g} ({n})"
-    )
+        print(verdict(scores[0], *((group.overrides or "all", group.values[scores[0]]) for group in ranked[:2])))
 
 
 def print_what_is_left(rows: list[Row], directory: Path) -> None:

@@ -1,0 +1,189 @@
+"""Sweeps on many machines: by submitit, as SLURM and its stand-in start jobs, and by a Ray cluster of two nodes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import slurm
+import torch
+from conftest import GANRUN, TINY, ganrun
+from test_sweep import assert_same_weights, begun, table
+
+from ganrun.commands.train import workers
+from ganrun.commands.train.workers import share_gpus
+
+ARGS = [*TINY, "dataset.limit=64", "steps=400", "checkpoint.every=20", "sample_every=0", "evaluate.every=0"]
+SEEDS = (1, 2)
+SWEEP = ["-m", "seed=1,2", *ARGS, "run_dir=sweep"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The same runs, each by itself."""
+    path = tmp_path_factory.mktemp("plain")
+    for seed in SEEDS:
+        ganrun(*ARGS, f"seed={seed}", f"run_dir=seed={seed}", cwd=path)
+    return path
+
+
+def start(*words, cwd, env=None):
+    """A sweep in a process of its own; what it prints goes to a file."""
+    with (cwd / "printed").open("w") as printed:
+        return subprocess.Popen([GANRUN, *words], cwd=cwd, env=os.environ | (env or {}), stdout=printed, stderr=printed)
+
+
+def finished(going, cwd, code=0, timeout=300):
+    try:
+        assert going.wait(timeout) == code, (cwd / "printed").read_text()
+    finally:
+        going.kill()
+    return (cwd / "printed").read_text()
+
+
+def wait_for(path: Path, going, timeout=200):
+    until = time.monotonic() + timeout
+    while not path.exists():
+        assert going.poll() is None and time.monotonic() < until, (path, going.poll())
+        time.sleep(0.01)
+
+
+def owner(run: Path) -> int:
+    """The process that trains a run."""
+    return json.loads((run / ".lock").read_text())["pid"]
+
+
+def step(run: Path) -> Path:
+    return run / "checkpoints" / "step-000040.ckpt"
+
+
+def assert_as_plain(plain, sweep):
+    assert [row["status"] for row in table(sweep)] == ["finished"] * len(SEEDS)
+    for seed in SEEDS:
+        assert_same_weights(plain / f"seed={seed}", sweep / f"seed={seed}")
+    assert {ended for _, ended in begun(sweep).values()} == {1}
+
+
+@pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])
+def test_a_preempted_job_saves_and_is_queued_again(launcher, plain, tmp_path):
+    """Its signal, SIGUSR2, reaches the middle of training; nothing of that is lost."""
+    env = slurm.install(tmp_path / "slurm") if launcher == "submitit_slurm" else None
+    going = start(*SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path, env=env)
+    wait_for(step(tmp_path / "sweep" / "seed=1"), going)
+    os.kill(owner(tmp_path / "sweep" / "seed=1"), signal.SIGUSR2)
+    finished(going, tmp_path)
+    log = (tmp_path / "sweep" / "seed=1" / "train.log").read_text()
+    assert "stopped by SIGUSR2" in log and log.count("start at step") == 2 and "start at step 0" in log
+    assert_as_plain(plain, tmp_path / "sweep")
+
+
+def test_a_killed_job_of_a_queue_goes_on_while_others_run(plain, tmp_path):
+    going = start(*SWEEP, "hydra/launcher=submitit_local", cwd=tmp_path)
+    wait_for(step(tmp_path / "sweep" / "seed=1"), going)
+    os.kill(owner(tmp_path / "sweep" / "seed=1"), signal.SIGKILL)
+    assert "a launcher's process died" in finished(going, tmp_path)
+    assert_as_plain(plain, tmp_path / "sweep")
+
+
+def test_a_signal_to_the_first_process_stops_jobs_of_a_queue(tmp_path):
+    going = start(*SWEEP, "steps=100000", "hydra/launcher=submitit_local", cwd=tmp_path)
+    for seed in SEEDS:
+        wait_for(step(tmp_path / "sweep" / f"seed={seed}"), going)
+    going.send_signal(signal.SIGTERM)
+    assert "2 of 2 jobs are left; go on with: ganrun resume=sweep" in finished(going, tmp_path, 143)
+    assert {row["status"] for row in table(tmp_path / "sweep")} == {"stopped by SIGTERM"}
+
+
+@pytest.fixture
+def ray_cluster(tmp_path):
+    """The address of a cluster of two nodes, each with one core."""
+    ray, port = Path(sys.executable).parent / "ray", 20000 + os.getpid() % 20000
+    env = os.environ | {"RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    nodes = [["--head", f"--port={port}", "--include-dashboard=false"], [f"--address=127.0.0.1:{port}"]]
+    place = Path("/tmp") / f"ray-{os.getpid()}"  # sockets need short names
+    try:
+        for words in nodes:
+            more = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000"]
+            temp = [f"--temp-dir={place}"] if "--head" in words else []
+            subprocess.run([ray, "start", *words, *more, *temp], env=env, check=True, capture_output=True)
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([ray, "stop", "--force"], capture_output=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def test_a_killed_worker_of_ray_loses_nothing(ray_cluster, plain, tmp_path):
+    address = f"hydra.launcher.ray.init.address={ray_cluster}"
+    going = start(*SWEEP, "hydra/launcher=ray", address, cwd=tmp_path)
+    wait_for(step(tmp_path / "sweep" / "seed=1"), going)
+    os.kill(owner(tmp_path / "sweep" / "seed=1"), signal.SIGKILL)
+    finished(going, tmp_path)
+    log = (tmp_path / "sweep" / "seed=1" / "train.log").read_text()
+    assert log.count("start at step") == 2
+    assert_as_plain(plain, tmp_path / "sweep")
+
+
+class TestGPUs:
+    def share(self, tmp_path, monkeypatch, visible, each):
+        monkeypatch.setattr(workers, "_shares", [])
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(visible))
+        share_gpus(tmp_path, visible, each)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    @pytest.mark.parametrize(
+        ("visible", "each", "mine"), [("35", 1, "3"), ("0123", 2, "0,1"), ("7", 1, "7"), ("012", 2, "0,1,2")]
+    )
+    def test_the_first_process_has_the_first_share(self, visible, each, mine, tmp_path, monkeypatch):
+        assert self.share(tmp_path, monkeypatch, list(visible), each) == mine
+
+    def test_processes_take_turns(self, tmp_path):
+        """Five processes on two GPUs, each with one: three and two. A share is free again after a process."""
+        code = (
+            "import os, sys; from pathlib import Path; from ganrun.commands.train.workers import share_gpus;"
+            "share_gpus(Path('.'), ['3', '5'], 1); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()"
+        )
+        started = []
+        for _ in range(5):
+            words = [sys.executable, "-c", code]
+            one = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            started.append((one, one.stdout.readline().strip()))
+        assert [share for _, share in started] == ["3", "5", "3", "5", "3"]
+        started[1][0].communicate("\n")
+        one = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert one.stdout.readline().strip() == "5"
+        for each in (one, *(each for each, _ in started)):
+            each.kill()
+            each.communicate()
+
+
+def test_slurm_is_left_to_end_a_preempted_job_itself(monkeypatch):
+    slept = []
+    monkeypatch.setattr(workers.time, "sleep", slept.append)
+    workers.give_back(signal.SIGTERM)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    workers.give_back(signal.SIGTERM)
+    assert slept == [workers.GRACE]
+
+
+def test_threads_are_shared_out_among_jobs_side_by_side(tmp_path):
+    (tmp_path / "my" / "callbacks").mkdir(parents=True)
+    (tmp_path / "my" / "own.py").write_text(
+        "import pytorch_lightning as pl, torch\n"
+        "class Threads(pl.Callback):\n"
+        "    def on_train_start(self, trainer, module):\n"
+        "        print(f'threads {torch.get_num_threads()}', flush=True)\n"
+    )
+    (tmp_path / "my" / "callbacks" / "threads.yaml").write_text("threads: {_target_: own.Threads}\n")
+    words = ["--config-dir", "my", "callbacks=[threads]", *SWEEP, "steps=2", "hydra/launcher=joblib"]
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [GANRUN, *words, "hydra.launcher.n_jobs=2"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
+    cores = len(os.sched_getaffinity(0))
+    assert done.stdout.count(f"threads {max(1, cores // 2)}") == 2, done.stdout + done.stderr
+    assert torch.get_num_threads() >= 1
