@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
 import pytest
@@ -368,6 +369,19 @@ class TestRank:
         order = [line.split("ranked/")[1][0] for line in done.stdout.splitlines() if "ranked/" in line]
         assert order == sorted(values, key=values.get)
         assert "the final score in training; lower is better" in done.stdout
+
+    def test_over_seeds_each_setting_is_a_line(self, runs):
+        for seed in (1, 2):
+            ganrun(*RUN, f"seed={seed}", "steps=2", "loss=lsgan", f"run_dir=others/{seed}", cwd=runs)
+        done = ganrun("rank", "of=[ranked,others]", "by=sliced-wasserstein", "group=seed", cwd=runs)
+        values = {
+            name: [result(path)["scores"]["sliced-wasserstein"]["final"] for path in (runs / folder).iterdir()]
+            for name, folder in {"all": "ranked", "loss=lsgan": "others"}.items()
+        }
+        for name, some in values.items():
+            (line,) = (line for line in done.stdout.splitlines() if "│" in line and name in line)
+            assert f"{mean(some):.5g} ± {stdev(some):.2g}" in line and str(len(some)) in line.split("│")[3]
+        assert "Welch's t = " in done.stdout and ("(n = 3 and 2)" in done.stdout or "(n = 2 and 3)" in done.stdout)
 
     def test_the_best_of_more_looks_is_not_ranked_beside_that_of_fewer(self, runs):
         for name in ("often", "often-too"):

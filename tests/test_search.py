@@ -131,6 +131,7 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):
         (["seed=1,2", "hydra/sweeper=tp"], "hydra/sweeper"),
         (["hydra/sweeper=tpe"], "nothing to search; give a key several values"),
         (["seed=1,2", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=0"], "n_trials=0; expected at least 1"),
+        (["seed=1,2", "hydra/sweeper=tpe", "hydra.sweeper.at_once=0"], "at_once=0; expected at least 1, or null"),
         (["seed=1,2", "hydra/sweeper=tpe", "hydra.sweeper.by=fid"], "hydra.sweeper.by=fid; "),
         (["optimizer.lr=interval(0,1)", "hydra/sweeper=grid"], "optimizer.lr has no list of values"),
         (["seed=1,2", "hydra/sweeper=tpe", "hydra.sweeper.pruner=no"], "hydra.sweeper.pruner=no; "),

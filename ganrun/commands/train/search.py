@@ -4,6 +4,7 @@ The study lies in the sweep's directory, so a killed search goes on: trials that
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -38,11 +39,17 @@ class Search(Sweeper):
     path_of: Callable[[list[str]], Path]
     directory: Path
 
-    def __init__(self, *, sampler: str, pruner: str, n_trials: int | None, by: Any, seed: int, storage: str | None):
+    def __init__(
+        self, *, sampler: str, pruner: str, n_trials: int | None, by: Any, seed: int, storage: str | None,
+        at_once: int | None,
+    ):  # fmt: skip
         if sampler not in SAMPLERS:
             raise UserError(f"hydra.sweeper.sampler={sampler}; {one_of(SAMPLERS, str(sampler))}")
         if sampler != "grid" and (not isinstance(n_trials, int) or n_trials < 1):
             raise UserError(f"hydra.sweeper.n_trials={n_trials}; expected at least 1")
+        if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
+            raise UserError(f"hydra.sweeper.at_once={at_once}; expected at least 1, or null")
+        self.at_once = at_once
         self.sampler, self.pruner, self.n_trials, self.seed = sampler, pruner, n_trials, seed
         self.by = [by] if isinstance(by, str) else list(by or [])
         if len(self.by) > 1 and pruner != "none":
@@ -54,7 +61,8 @@ class Search(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self.at_once = config.hydra.launcher.get("n_jobs", 1)
+        n_jobs = config.hydra.launcher.get("n_jobs", 1)
+        self.at_once = self.at_once or (n_jobs if n_jobs > 0 else max(1, os.cpu_count() + 1 + n_jobs))  # as joblib's
 
     def sweep(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)

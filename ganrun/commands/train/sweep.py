@@ -59,7 +59,14 @@ from ganrun.files.run_dir import RunDir, make_named, make_unique
 from ganrun.files.storage import owning
 from ganrun.signals import Signals
 
-BEFORE_JOBS = {".lock", STOP, "multirun.yaml", "optuna.db", "search.json"}  # what lies there before the first job
+BEFORE_JOBS = {
+    ".lock",
+    STOP,
+    ".submitit",
+    "multirun.yaml",
+    "optuna.db",
+    "search.json",
+}  # what lies there before the first job
 DEATHS = 2  # of a job's process, after which the job counts as failed
 _first: list[Signals] = []  # in the process that the user has started, those of its sweep
 
