@@ -19,7 +19,8 @@ class Run:
     def __init__(self, *args: str, cwd: Path, env: dict[str, str] | None = None, script: Path | None = None):
         self._files = [cwd.with_name(f"{cwd.name}.{time.monotonic_ns()}.{name}") for name in ("out", "err")]
         self.process = CONTEXT.Process(target=main, args=(list(args), cwd, env or {}, self._files, script))
-        with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # where the server looks for its modules
+        here = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+        with patch.dict(os.environ, PYTHONPATH=here):  # where the server looks for its modules; see warm.py
             forkserver.ensure_running()
         self.process.start()
         self.group = self.process.pid

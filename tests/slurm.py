@@ -24,11 +24,12 @@ def install(folder: Path) -> dict[str, str]:
 
 def sbatch(script: str) -> None:
     job = 100 + len(list(HERE.glob("*.submitted")))
-    (HERE / f"{job}.submitted").touch()
-    array = re.search(r"#SBATCH --array=0-(\d+)", Path(script).read_text())
+    copy = HERE / f"{job}.submitted"
+    copy.write_text(Path(script).read_text())
+    array = re.search(r"#SBATCH --array=0-(\d+)", copy.read_text())
     for task in range(int(array[1]) + 1):
         (HERE / f"{job}_{task}.state").write_text("PENDING")
-        words = [sys.executable, __file__, "task", str(job), str(task), script]
+        words = [sys.executable, __file__, "task", str(job), str(task), str(copy)]
         subprocess.Popen(words, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     print(f"Submitted batch job {job}")
 

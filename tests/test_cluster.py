@@ -130,9 +130,11 @@ def test_a_killed_worker_of_ray_loses_nothing(ray_cluster, plain, tmp_path):
 
 class TestGPUs:
     def share(self, tmp_path, monkeypatch, visible, each):
-        monkeypatch.setattr(workers, "_shares", [])
+        monkeypatch.setattr(workers, "_shares", shares := [])
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(visible))
         share_gpus(tmp_path, visible, each)
+        for lock in shares:
+            lock.close()
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
     @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_a_job_that_runs_out_of_memory_later_goes_on_from_what_is_saved(tmp_path
     own = own_loss(tmp_path, LATER_GREEDY)
     words = [*own[2:], *ARGS, "run_dir=sweep"]
     ganrun(*own[:2], "-m", "seed=1", *words, "sweep.retry=2", cwd=tmp_path)
-    run_dir = tmp_path / "sweep" / "seed=1"
+    run_dir = tmp_path / "sweep" / "run"
     log, changes = (
         (run_dir / "train.log").read_text(),
         yaml.safe_load((run_dir / ".hydra" / "changes.yaml").read_text()),

@@ -10,7 +10,9 @@ from importlib import import_module
 
 from ganrun import cli
 
-del os.environ["PYTHONPATH"]  # by which the server has found this file; commands have none
+_, _, before = os.environ.pop("PYTHONPATH").partition(os.pathsep)  # this folder, by which the server has found it
+if before:
+    os.environ["PYTHONPATH"] = before
 ROOMS = ("commands.train", "training.fit", "training.resume", "commands.sample.draw")
 LATE = ("metrics.sliced_wasserstein", "networks.dcgan", "recipes.gan", "data.images")
 FOREIGN = ("sklearn.datasets", "sklearn.preprocessing", "torch.utils.tensorboard", "google.protobuf.message", "runpy")

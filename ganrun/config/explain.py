@@ -51,7 +51,7 @@ def missing(error: MissingConfigException, args: list[str]) -> str:
         return f"dataset={typed}: there is no such option, and no such folder; {one_of(options('dataset', extra), '')}"
     place = re.match(r"In '([^']+)'", str(error))
     where = f" (in the defaults of {place[1]}.yaml)" if place and place[1] not in ("train", "evaluate") else ""
-    valid = options(group, extra) or error.options or []
+    valid = ["basic", *LAUNCHERS] if group == "hydra/launcher" else options(group, extra) or error.options or []
     if not valid:
         return f"{group}={option}: there is no such group{where}; {one_of(groups(extra), group)}"
     file = next((file for folder in extra if (file := folder / group / f"{option}.yml").exists()), None)

@@ -13,11 +13,11 @@ OF_A_SWEEP = {  # keys of the command line of a sweep, which no job has
     "retry_failed=true": "tries failed jobs again",
     "retry=1": "tries a job that runs out of memory again in smaller passes, so many times",
 }
-LAUNCHERS = {  # plugins of Hydra: what each does, and the extra that installs it
+LAUNCHERS = {  # of Hydra's plugins: what each does, the extra that installs it
     "joblib": ("several jobs at once on this machine: hydra.launcher.n_jobs=2", "joblib"),
     "submitit_slurm": ("each job by SLURM: hydra.launcher.partition=<name>", "cluster"),
     "submitit_local": ("all jobs at once on this machine, as submitit_slurm starts them", "cluster"),
-    "ray": ("a Ray cluster: hydra.launcher.ray.init.address=<address>", "cluster"),
+    "ray": ("each job by a Ray cluster: hydra.launcher.ray.init.address=<address>", "cluster"),
 }
 OF_SWEEPS = {"hydra", "sweep"}  # folders of configs that no single run is composed of
 

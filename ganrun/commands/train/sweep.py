@@ -7,15 +7,15 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
@@ -30,8 +30,10 @@ from ganrun.commands.train.jobs import (
     is_over,
     jobs_of,
     name_of,
+    overrides_of,
     read_lines,
     searches,
+    shown,
     write_lines,
 )
 from ganrun.commands.train.table import (
@@ -51,7 +53,7 @@ from ganrun.commands.train.workers import (
     share_gpus,
     visible_gpus,
 )
-from ganrun.config.groups import add_modules, config_dir, config_dirs_of, options
+from ganrun.config.groups import LAUNCHERS, add_modules, config_dir, config_dirs_of, options
 from ganrun.config.hydra_main import refuse_flags, run_hydra
 from ganrun.config.places import quote, unquoted
 from ganrun.errors import CannotWrite, UserError, one_of
@@ -67,6 +69,7 @@ BEFORE_JOBS = {
     "optuna.db",
     "search.json",
 }  # what lies there before the first job
+BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 DEATHS = 2  # of a job's process, after which the job counts as failed
 _first: list[Signals] = []  # in the process that the user has started, those of its sweep
 
@@ -108,6 +111,7 @@ def run(args: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> 
     """
     settings, args = settings_of(with_space(args))
     refuse_flags(args)
+    check_installed(args)
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         raise UserError("-m under torchrun: a sweep starts the processes of its jobs itself; run ganrun -m alone")
     named = [arg.partition("=")[2] for arg in args if arg.lstrip("+").startswith("run_dir=")]
@@ -132,6 +136,13 @@ def resume(path: Path, words: list[str], task: Task, overrides_now: Callable[[],
     for line in lines:
         add_modules(config_dirs_of(line["args"]))
     return train_all(path, [line["args"] for line in lines], task, overrides_now, settings)
+
+
+def check_installed(args: list[str]) -> None:
+    """Raises UserError for a launcher that has a config here, but no plugin."""
+    chosen = {shown(each) for each in overrides_of(args) if each.key_or_group == "hydra/launcher"}
+    if "ray" in chosen and find_spec("hydra_plugins.hydra_ray_launcher") is None:
+        raise UserError(f"hydra/launcher=ray: not installed; pip install 'ganrun[{LAUNCHERS['ray'][1]}]'")
 
 
 def is_sweep(path: Path) -> bool:
@@ -239,17 +250,17 @@ def train_line(
     deaths: dict[Path, int] = {}
     while True:
         sweep = Sweep(directory, os.getcwd(), args, jobs_of(args, directory), axes_of(args), settings)
-        register(sweep)
         one = partial(run_one, task, overrides_now, sweep)
         try:
-            with passing_on(signals, directory):
+            with passing_on(signals, directory), known_to_hydra(sweep):
                 run_hydra("train", [*args, f"hydra.sweep.dir={quote(str(directory))}"], one)
             if not sweep_has_begun(directory):
                 raise UserError("-m: the values make no combination, so nothing can run; glob() is for groups alone")
             return False
         except UserError as error:
             if not sweep_has_begun(directory):  # refused before its first job
-                remove_new(directory)
+                if not (directory / SUBMITIT).exists():  # with the logs of a queue
+                    remove_new(directory)
                 raise
             print(f"a launcher's process died: {' '.join(str(error).split())}", file=sys.stderr)
         if signals.received or not goes_on(sweep, deaths):
@@ -280,25 +291,25 @@ def remove_new(directory: Path) -> None:
         folder = folder.parent
 
 
-def register(sweep: Sweep) -> None:
-    """Tells Hydra's sweepers which sweep they are for; Hydra makes them itself, by the names of their classes."""
-    Unfinished.of = sweep
-    Plugins.instance().class_name_to_class[f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"] = Unfinished
+@contextmanager
+def known_to_hydra(sweep: Sweep) -> Iterator[None]:
+    """Within it Hydra's own sweeper launches only jobs that have something left to do, and Hydra knows Search."""
     if searches(sweep.args):
         from ganrun.commands.train import search
 
         search.register(sweep.directory, sweep.path_of)
+    basic = Plugins.instance().class_name_to_class[BASIC]
+    split = basic.split_arguments
 
+    def left(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        batches = [[job for job in batch if sweep.is_left(job)] for batch in split(overrides, max_batch_size)]
+        return [batch for batch in batches if batch]
 
-class Unfinished(BasicSweeper):
-    """Hydra's own sweeper, which gives its launcher only the jobs that have something left to do."""
-
-    of: Sweep
-
-    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
-        batches = super().split_arguments(overrides, max_batch_size)
-        left = [[job for job in batch if self.of.is_left(job)] for batch in batches]
-        return [batch for batch in left if batch]
+    basic.split_arguments = staticmethod(left)
+    try:
+        yield
+    finally:
+        basic.split_arguments = staticmethod(split)
 
 
 def run_one(task: Task, overrides_now: Callable[[], list[str]], sweep: Sweep, cfg: DictConfig) -> None:
