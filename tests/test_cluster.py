@@ -69,24 +69,21 @@ def assert_as_plain(plain, sweep):
     assert {ended for _, ended in begun(sweep).values()} == {1}
 
 
-@pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])
-def test_a_preempted_job_saves_and_is_queued_again(launcher, plain, tmp_path):
-    """Its signal, SIGUSR2, reaches the middle of training; nothing of that is lost."""
+@pytest.mark.parametrize(("launcher", "killed"), [("submitit_local", True), ("submitit_slurm", False)])
+def test_preempted_and_killed_jobs_of_a_queue_lose_nothing(launcher, killed, plain, tmp_path):
+    """One is told by SIGUSR2 in the middle of training: it saves and is queued again. Another is killed, and its place
+    in the queue is lost; once no job is at work it is started again."""
     env = slurm.install(tmp_path / "slurm") if launcher == "submitit_slurm" else None
     going = start(*SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path, env=env)
-    wait_for(step(tmp_path / "sweep" / "seed=1"), going)
-    os.kill(owner(tmp_path / "sweep" / "seed=1"), signal.SIGUSR2)
-    finished(going, tmp_path)
-    log = (tmp_path / "sweep" / "seed=1" / "train.log").read_text()
-    assert "stopped by SIGUSR2" in log and log.count("start at step") == 2 and "start at step 0" in log
-    assert_as_plain(plain, tmp_path / "sweep")
-
-
-def test_a_killed_job_of_a_queue_goes_on_while_others_run(plain, tmp_path):
-    going = start(*SWEEP, "hydra/launcher=submitit_local", cwd=tmp_path)
-    wait_for(step(tmp_path / "sweep" / "seed=1"), going)
-    os.kill(owner(tmp_path / "sweep" / "seed=1"), signal.SIGKILL)
-    assert "a launcher's process died" in finished(going, tmp_path)
+    preempted, other = (tmp_path / "sweep" / f"seed={seed}" for seed in SEEDS)
+    wait_for(step(preempted), going)
+    os.kill(owner(preempted), signal.SIGUSR2)
+    if killed:
+        wait_for(step(other), going)
+        os.kill(owner(other), signal.SIGKILL)
+    assert ("a launcher's process died" in finished(going, tmp_path)) == killed
+    log = (preempted / "train.log").read_text()
+    assert "stopped by SIGUSR2" in log and log.count("start at step") == 2
     assert_as_plain(plain, tmp_path / "sweep")
 
 

@@ -61,14 +61,8 @@ from ganrun.files.run_dir import RunDir, make_named, make_unique
 from ganrun.files.storage import owning
 from ganrun.signals import Signals
 
-BEFORE_JOBS = {
-    ".lock",
-    STOP,
-    ".submitit",
-    "multirun.yaml",
-    "optuna.db",
-    "search.json",
-}  # what lies there before the first job
+SUBMITIT = ".submitit"  # in a sweep's directory: a queue's logs of its jobs
+BEFORE_JOBS = {".lock", STOP, SUBMITIT, "multirun.yaml", "optuna.db", "search.json"}  # there before the first job
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 DEATHS = 2  # of a job's process, after which the job counts as failed
 _first: list[Signals] = []  # in the process that the user has started, those of its sweep
