@@ -20,7 +20,8 @@ class Verdict(NamedTuple):
 
     logits: Tensor  # (batch, *patches)
     features: Tensor  # (batch, F) before the last layer
-    classes: Tensor | None = None  # (batch, num_classes)
+    classes: Tensor | None = None  # (batch, K): logits of classes; see networks/heads.py
+    embedding: Tensor | None = None  # (batch, E), each of length 1
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -123,7 +124,9 @@ class Recipe(nn.Module, ABC):
         joining = {name: term for name, term in own.items() if getattr(term, "due", True)}
         replaced = {name for term in joining.values() for name in getattr(term, "replaces", ())}
         terms = {name: value for name, value in losses.terms.items() if name not in replaced}
-        terms |= {name: term(self, judge, batch, generated) for name, term in joining.items()}
+        for name, term in joining.items():
+            told = (player,) if getattr(term, "by_player", False) else ()
+            terms[name] = term(self, judge, batch, generated, *told)
         only_logged = {name: losses.terms[name].detach() for name in replaced & losses.terms.keys()}
         return Losses(terms, losses.stats | only_logged)
 

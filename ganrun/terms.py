@@ -1,6 +1,7 @@
 """Terms: further losses of a player, other than those on logits and the penalties on the critic.
 
-A term is called as (recipe, judge, batch, generated) -> scalar. `players` names the players whose loss it joins.
+A term is called as (recipe, judge, batch, generated) -> scalar, with the player's name as a fifth argument if it has
+`by_player = True`. `players` names the players whose loss it joins.
 `replaces` names the losses that it replaces; those are then only logged. It acts in steps in which it is `due`.
 """
 

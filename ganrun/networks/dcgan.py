@@ -9,22 +9,24 @@ from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
 from ganrun.game import Verdict
-from ganrun.networks.layers import activation, append_label, has_bias, norm_layers, normal_init, squash
+from ganrun.networks.heads import CONDITIONS, Head, appended_classes
+from ganrun.networks.layers import activation, append_label, chosen, has_bias, norm_layers, normal_init, squash
+from ganrun.networks.spectral import spectral_normalise
 
 MOST_BLOCKS = 16  # more would only run out of memory, without a clear message
 
 
-def pyramid(resolution: int | Sequence[int] | None) -> tuple[int, tuple[int, int]]:
-    """(number of halvings, base size (H, W)) of a resolution. Raises UserError where there is none."""
+def pyramid(resolution: int | Sequence[int] | None, name: str = "dcgan") -> tuple[int, tuple[int, int]]:
+    """(number of halvings, base size (H, W)) of a resolution. Raises UserError if there is none. name: of a network."""
     if resolution is None:
-        raise UserError("dcgan builds images, but this dataset has vectors; try model=mlp")
+        raise UserError(f"{name} builds images, but this dataset has vectors; try model=mlp")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     halvings = 0
     while height % 2 == 0 and width % 2 == 0 and min(height, width) >= 8:
         height, width, halvings = height // 2, width // 2, halvings + 1
     if halvings == 0 or not 4 <= min(height, width) <= 7:
         raise UserError(
-            f"resolution={resolution}: dcgan cannot build it; valid: base * 2^n with base 4 to 7 and n >= 1, such as "
+            f"resolution={resolution}: {name} cannot build it; valid: base * 2^n with base 4 to 7 and n >= 1, such as "
             "8, 16, 28, 32, 64, 128; try dataset.resolution=32"
         )
     return halvings, (height, width)
@@ -101,8 +103,11 @@ class Discriminator(nn.Module):
     width:       channels after the first stride-2 convolution, doubled at each smaller size
     kernel:      side of the convolutions, 4 or 5 pixels
     slope:       of LeakyReLU; 0 = ReLU
-    norm:        batch, layer, instance, instance-plain or none; never after the first convolution
+    norm:        batch, layer, instance, instance-plain or none, never after the first convolution; or spectral: weights
+                 divided by their largest singular values
     dropout:     share of features dropped after each convolution; 0 = off
+    condition:   what is done with the label, see heads.py
+    embedding:   numbers of the head's embedding, for the conditions that have one
     num_classes: classes of the labels that it is given; 0 = unconditional
 
     Example:
@@ -120,28 +125,33 @@ class Discriminator(nn.Module):
         slope: float = 0.2,
         norm: str = "batch",
         dropout: float = 0.0,
+        condition: str = "concatenate",
+        embedding: int = 512,
         num_classes: int = 0,
     ):
         super().__init__()
-        require(1, width=width)
+        require(1, width=width, embedding=embedding)
+        chosen("discriminator.condition", condition, CONDITIONS)
         require(2, kernel=kernel)
         halvings, base = pyramid(resolution)
-        widths = [channels + num_classes, *(width * 2**i for i in range(halvings))]
-        self.num_classes = num_classes
+        self.appended = appended_classes(condition, num_classes)
+        widths = [channels + self.appended, *(width * 2**i for i in range(halvings))]
         layers: list[nn.Module] = []
         for i in range(halvings):
-            normalise = norm if i > 0 else "none"
+            normalise = norm if i > 0 and norm != "spectral" else "none"
             bias = has_bias(normalise)
             layers += [nn.Conv2d(widths[i], widths[i + 1], kernel, 2, (kernel - 1) // 2, bias=bias)]
             layers += [*norm_layers(normalise, widths[i + 1]), activation(slope)]
             layers += [nn.Dropout(dropout)] if dropout else []
         self.blocks = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1] * base[0] * base[1], 1)
+        self.head = Head(widths[-1] * base[0] * base[1], condition, num_classes, embedding)
         self.apply(normal_init)
+        if norm == "spectral":
+            spectral_normalise(self)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Verdict:
-        features = self.blocks(append_label(x, condition, self.num_classes)).flatten(1)
-        return Verdict(self.head(features).squeeze(1), features)
+        features = self.blocks(append_label(x, condition, self.appended)).flatten(1)
+        return self.head(features, condition)
 
 
 def _up(channels_in: int, channels_out: int, kernel: int, stride: int, *, bias: bool) -> nn.ConvTranspose2d:

@@ -1,6 +1,6 @@
 """Layers and checks that several networks share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,12 @@ NORMS = {"batch": nn.BatchNorm2d, "instance": lambda c: nn.InstanceNorm2d(c, aff
 NORMS["layer"] = lambda c: nn.GroupNorm(1, c)  # over channels and space, as WGAN-GP suggests for critics
 NORMS["instance-plain"] = nn.InstanceNorm2d  # without learned scale and shift, as in CycleGAN
 PER_IMAGE = ("instance", "instance-plain")  # over one channel of one image, for which a single pixel is not enough
+
+
+def chosen(key: str, value: str, valid: Iterable[str]) -> None:
+    """Raises UserError for a value that is not valid."""
+    if value not in valid:
+        raise UserError(f"{key}={value}; {one_of(valid, value)}")
 
 
 def norm_layers(name: str, channels: int) -> list[nn.Module]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
 from ganrun.game import Verdict
-from ganrun.networks.layers import activation, append_label, squash
+from ganrun.networks.heads import CONDITIONS, Head, appended_classes
+from ganrun.networks.layers import activation, append_label, chosen, squash
 
 DEEPEST = 1000  # more would only run out of memory, without a clear message
 
@@ -45,7 +46,8 @@ def orthogonal_init(module: nn.Module) -> None:
     """
     if isinstance(module, nn.Linear):
         nn.init.orthogonal_(module.weight, math.sqrt(2))
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Module):
@@ -99,7 +101,8 @@ class Discriminator(nn.Module):
     """(batch, channels) or (batch, channels, H, W) -> one logit each.
 
     Hidden sizes mirror the generator's: width * growth^(depth - 1), ..., width. dropout: share of features dropped
-    after each layer, 0 = off. The other settings are the generator's.
+    after each layer, 0 = off. condition: what is done with the label, see heads.py, with `embedding` numbers where it
+    has an embedding. The other settings are the generator's.
     """
 
     def __init__(
@@ -112,17 +115,20 @@ class Discriminator(nn.Module):
         growth: int = 1,
         slope: float = 0.2,
         dropout: float = 0.0,
+        condition: str = "concatenate",
+        embedding: int = 512,
         num_classes: int = 0,
     ):
         super().__init__()
+        require(1, embedding=embedding)
+        chosen("discriminator.condition", condition, CONDITIONS)
         sizes = hidden_sizes(width, depth, growth)
         features = math.prod(data_shape(channels, resolution))
-        sizes = [features + num_classes, *reversed(sizes)]
-        self.num_classes = num_classes
+        self.appended = appended_classes(condition, num_classes)
+        sizes = [features + self.appended, *reversed(sizes)]
         self.hidden = hidden_layers(sizes, slope, dropout)
-        self.head = nn.Linear(sizes[-1], 1)
+        self.head = Head(sizes[-1], condition, num_classes, embedding)
         self.apply(orthogonal_init)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Verdict:
-        features = self.hidden(append_label(x.flatten(1), condition, self.num_classes))
-        return Verdict(self.head(features).squeeze(1), features)
+        return self.head(self.hidden(append_label(x.flatten(1), condition, self.appended)), condition)

@@ -11,6 +11,7 @@ class GAN(Recipe):
 
     condition: key of the batch that both networks are given, None = unconditional.
     terms: further losses by name, each with the `players` it belongs to and, if any, the losses that it `replaces`.
+    conditioning: terms of the way in which the game is conditional, see conditioning.py.
 
     Example:
         recipe = GAN(generator, Adversary(discriminator, Hinge()))
@@ -24,12 +25,13 @@ class GAN(Recipe):
         *,
         condition: str | None = None,
         terms: dict[str, nn.Module] | None = None,
+        conditioning: dict[str, nn.Module] | None = None,
     ):
         super().__init__()
         self.generator = generator
         self.adversary = adversary
         self.condition = condition
-        self.terms = nn.ModuleDict(terms or {})
+        self.terms = nn.ModuleDict((conditioning or {}) | (terms or {}))
 
     def players(self) -> dict[str, Player]:
         return {

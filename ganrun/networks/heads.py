@@ -1,0 +1,63 @@
+"""The last layers of a discriminator, by what it is to do with the label."""
+
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ganrun.game import Verdict
+
+CLASSES = {  # logits of classes beside the one for real: how many times the classes, and how many more
+    "classes": (1, 0),
+    "classes-twice": (2, 0),
+    "classes-and-fake": (1, 1),
+    "classes-alone": (1, 0),
+}
+CONDITIONS = ("concatenate", "projection", *CLASSES, "embedding")
+
+
+class Head(nn.Linear):
+    """features (batch, F), label (batch,) or None -> Verdict. Its own weights are those of the logit.
+
+    condition: concatenate       the first layer is given the label, or there is none: a logit alone
+               projection        adds <embedded label, features> to the logit: Miyato and Koyama 2018, eq. 3
+               classes           also a logit for each class
+               classes-twice     ... two for each class: of two classifiers, or of reals and fakes
+               classes-and-fake  ... one for each class and one for fakes; the logit is the label's minus that of fakes
+               classes-alone     ... one for each class; the logit is their log sum exp: Salimans et al. 2016, section 5
+               embedding         also an embedding of length 1, and its cosines with those of the classes
+    embedding: numbers of that embedding
+    """
+
+    def __init__(self, features: int, condition: str = "concatenate", num_classes: int = 0, embedding: int = 512):
+        condition = condition if num_classes else "concatenate"
+        derived = condition in ("classes-and-fake", "classes-alone")
+        super().__init__(features, 0 if derived else 1)
+        self.condition = condition
+        if condition == "projection":
+            self.embed = nn.Embedding(num_classes, features)
+        if condition in CLASSES:
+            times, more = CLASSES[condition]
+            self.classes = nn.Linear(features, times * num_classes + more, bias=False)
+        if condition == "embedding":
+            self.embedding = nn.Linear(features, embedding)
+            self.proxies = nn.Embedding(num_classes, embedding)
+
+    def forward(self, features: Tensor, label: Tensor | None = None) -> Verdict:
+        if self.condition in ("projection", "classes-and-fake") and label is None:
+            raise ValueError("this discriminator is conditional but was given no label")
+        classes = self.classes(features) if self.condition in CLASSES else None
+        if self.condition == "classes-alone":
+            return Verdict(classes.logsumexp(1), features, classes)
+        if self.condition == "classes-and-fake":
+            return Verdict(classes.gather(1, label[:, None]).squeeze(1) - classes[:, -1], features, classes)
+        logits = super().forward(features).squeeze(1)
+        if self.condition == "projection":
+            logits = logits + (self.embed(label) * features).sum(1)
+        if self.condition == "embedding":
+            embedded = normalize(self.embedding(features))
+            return Verdict(logits, features, embedded @ normalize(self.proxies.weight).T, embedded)
+        return Verdict(logits, features, classes)
+
+
+def appended_classes(condition: str, num_classes: int) -> int:
+    """Classes that a discriminator's first layer is given beside the image."""
+    return num_classes if condition == "concatenate" else 0

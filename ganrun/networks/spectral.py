@@ -1,0 +1,27 @@
+"""Spectral normalisation: weights divided by their largest singular value (Miyato et al. 2018, arXiv 1802.05957)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import register_parametrization
+
+WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)
+
+
+class _InFloat32(_SpectralNorm):
+    """torch's own parametrization, outside of autocast: three digits of a singular value would be too few."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            return super().forward(weight)
+
+
+def spectral_normalise(network: nn.Module, *, eps: float = 1e-6) -> None:
+    """Divides the weight of each convolution, linear layer and embedding by an estimate of its largest singular value.
+
+    One step of the power method a forward pass in training, none in eval mode. eps: keeps norms above zero.
+    Initialise the weights first: the estimate starts from them.
+    """
+    for module in [m for m in network.modules() if isinstance(m, WEIGHTED)]:
+        dim = 1 if isinstance(module, nn.ConvTranspose2d) else 0  # of the outputs
+        register_parametrization(module, "weight", _InFloat32(module.weight, 1, dim, eps))
