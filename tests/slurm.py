@@ -57,6 +57,7 @@ def srun(*words: str) -> None:
     for descriptor, flag in ((1, "--output"), (2, "--error")):
         at = command.index(flag)
         path = command[at + 1].replace("%A", job).replace("%a", number).replace("%t", "0")
+        Path(path).parent.mkdir(exist_ok=True)  # a job may start before all of it has been written down
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
         del command[at : at + 2]
     os.execvp(command[0], command)

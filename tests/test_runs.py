@@ -21,6 +21,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ganrun as package
+from ganrun import cli
+from ganrun.commands.train import sweep
+from ganrun.config.groups import LAUNCHERS
 
 RUN = [*TINY, "log_every=4", "sample_every=8", "checkpoint.every=8", "evaluate.every=8", "dataset.limit=100"]
 RUN += ["dataset.flip=true"]  # 100 samples at 16 a batch: epochs end within batches
@@ -270,9 +273,15 @@ def test_jobs_of_a_sweep_side_by_side_are_the_same_runs(tmp_path):
     assert_same_state(tmp_path / "one" / name, tmp_path / "both" / name)
 
 
-def test_a_launcher_that_is_not_installed(tmp_path):
-    done = ganrun("-m", "seed=1,2", "hydra/launcher=submitit_slurm", cwd=tmp_path, check=2)
-    assert done.stderr == "ganrun: hydra/launcher=submitit_slurm: not installed; pip install hydra-submitit-launcher\n"
+@pytest.mark.parametrize("launcher", ["another", "ray"])
+def test_a_launcher_that_is_not_installed(launcher, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(LAUNCHERS, "another", ("unlike all others", "cluster"))
+    monkeypatch.setattr(sweep, "find_spec", lambda name: None)
+    assert cli.run(["-m", "seed=1,2", f"hydra/launcher={launcher}"]) == 2
+    assert (
+        capsys.readouterr().err == f"ganrun: hydra/launcher={launcher}: not installed; pip install 'ganrun[cluster]'\n"
+    )
     assert not list(tmp_path.iterdir())
 
 

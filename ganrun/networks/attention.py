@@ -1,8 +1,12 @@
 """Self-attention over the positions of a feature map: Zhang et al. 2019, arXiv 1805.08318."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
+
+from ganrun.errors import UserError
 
 
 class SelfAttention(nn.Module):
@@ -32,3 +36,13 @@ class SelfAttention(nn.Module):
 def pooled(x: Tensor) -> Tensor:
     """Halves sides of two pixels and more."""
     return max_pool2d(x, [min(2, side) for side in x.shape[2:]])
+
+
+def attention_index(side: int | None, sides: Sequence[int], which: str) -> int | None:
+    """The first stage that puts out this height; None = no attention. Raises UserError if no stage does."""
+    if side is None:
+        return None
+    if side not in sides:
+        valid = ", ".join(map(str, dict.fromkeys(sides)))
+        raise UserError(f"{which}.attention={side}: no block puts out that height; valid: {valid}, null")
+    return list(sides).index(side)

@@ -9,8 +9,20 @@ from torch import Tensor, nn
 
 from ganrun.errors import UserError, require
 from ganrun.game import Verdict
+from ganrun.networks.attention import SelfAttention, attention_index
 from ganrun.networks.heads import CONDITIONS, Head, appended_classes
-from ganrun.networks.layers import activation, append_label, chosen, has_bias, norm_layers, normal_init, squash
+from ganrun.networks.layers import (
+    Conditioned,
+    activation,
+    append_label,
+    chosen,
+    conditional_norm,
+    has_bias,
+    hot,
+    norm_layers,
+    normal_init,
+    squash,
+)
 from ganrun.networks.spectral import spectral_normalise
 
 MOST_BLOCKS = 16  # more would only run out of memory, without a clear message
@@ -43,6 +55,9 @@ class Generator(nn.Module):
     base_blocks: stride-1 blocks at the base size, before the first upsampling; 0 = none
     slope:       of LeakyReLU; 0 = ReLU
     norm:        batch, layer, instance, instance-plain or none
+    spectral:    divide weights by their largest singular values
+    condition:   how the label enters: concatenate to z, or batch-norm
+    attention:   height in pixels after whose layers there is self-attention; None = off
     value_range: (low, high) of the pixels; None = unbounded
     num_classes: classes of the labels that it is given; 0 = unconditional
 
@@ -62,6 +77,9 @@ class Generator(nn.Module):
         base_blocks: int = 0,
         slope: float = 0.0,
         norm: str = "batch",
+        spectral: bool = False,
+        condition: str = "concatenate",
+        attention: int | None = None,
         value_range: Sequence[float] | None = (-1, 1),
         num_classes: int = 0,
     ):
@@ -69,30 +87,39 @@ class Generator(nn.Module):
         require(1, z_dim=z_dim, width=width)
         require(2, kernel=kernel)
         require(0, base_blocks=base_blocks)
+        chosen("generator.condition", condition, ("concatenate", "batch-norm"))
         if base_blocks > MOST_BLOCKS:
             raise UserError(f"base_blocks={base_blocks}; expected at most {MOST_BLOCKS}: each one doubles the width")
         halvings, base = pyramid(resolution)
         blocks = base_blocks + halvings
         widths = [width * 2 ** (blocks - 1 - i) for i in range(blocks)]
         self.num_classes = num_classes
-        self.stem = nn.Sequential(
-            nn.Linear(z_dim + num_classes, widths[0] * base[0] * base[1]),
+        self.appended = num_classes if condition == "concatenate" else 0
+        features = num_classes - self.appended
+        self.stem = Conditioned(
+            nn.Linear(z_dim + self.appended, widths[0] * base[0] * base[1]),
             nn.Unflatten(1, (widths[0], *base)),
-            *norm_layers(norm, widths[0]),
+            *conditional_norm(norm, widths[0], features),
             activation(slope),
         )
         layers: list[nn.Module] = []
+        heights = [base[0] * 2 ** max(0, i + 1 - base_blocks) for i in range(blocks - 1)]
+        at = attention_index(attention, heights, "generator")
         for i in range(blocks - 1):
             stride = 1 if i < base_blocks else 2
             layers += [_up(widths[i], widths[i + 1], kernel, stride, bias=has_bias(norm))]
-            layers += [*norm_layers(norm, widths[i + 1]), activation(slope)]
-        self.blocks = nn.Sequential(*layers)
+            layers += [*conditional_norm(norm, widths[i + 1], features), activation(slope)]
+            layers += [SelfAttention(widths[i + 1])] if i == at else []
+        self.blocks = Conditioned(*layers)
         self.to_image = nn.Sequential(_up(widths[-1], channels, kernel, 2, bias=True), squash(value_range))
         self.apply(normal_init)
+        if spectral:
+            spectral_normalise(self)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        x = self.stem(append_label(z, label, self.num_classes))
-        return self.to_image(self.blocks(x))
+        y = hot(label, self.num_classes, z.dtype) if self.num_classes > self.appended else None
+        x = self.stem(append_label(z, label, self.appended), y)
+        return self.to_image(self.blocks(x, y))
 
 
 class Discriminator(nn.Module):
@@ -106,6 +133,7 @@ class Discriminator(nn.Module):
     norm:        batch, layer, instance, instance-plain or none, never after the first convolution; or spectral: weights
                  divided by their largest singular values
     dropout:     share of features dropped after each convolution; 0 = off
+    attention:   as for the generator
     condition:   what is done with the label, see heads.py
     embedding:   numbers of the head's embedding, for the conditions that have one
     num_classes: classes of the labels that it is given; 0 = unconditional
@@ -125,6 +153,7 @@ class Discriminator(nn.Module):
         slope: float = 0.2,
         norm: str = "batch",
         dropout: float = 0.0,
+        attention: int | None = None,
         condition: str = "concatenate",
         embedding: int = 512,
         num_classes: int = 0,
@@ -137,12 +166,14 @@ class Discriminator(nn.Module):
         self.appended = appended_classes(condition, num_classes)
         widths = [channels + self.appended, *(width * 2**i for i in range(halvings))]
         layers: list[nn.Module] = []
+        at = attention_index(attention, [base[0] * 2 ** (halvings - 1 - i) for i in range(halvings)], "discriminator")
         for i in range(halvings):
             normalise = norm if i > 0 and norm != "spectral" else "none"
             bias = has_bias(normalise)
             layers += [nn.Conv2d(widths[i], widths[i + 1], kernel, 2, (kernel - 1) // 2, bias=bias)]
             layers += [*norm_layers(normalise, widths[i + 1]), activation(slope)]
             layers += [nn.Dropout(dropout)] if dropout else []
+            layers += [SelfAttention(widths[i + 1])] if i == at else []
         self.blocks = nn.Sequential(*layers)
         self.head = Head(widths[-1] * base[0] * base[1], condition, num_classes, embedding)
         self.apply(normal_init)

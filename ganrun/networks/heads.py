@@ -5,17 +5,16 @@ from torch.nn.functional import normalize
 
 from ganrun.game import Verdict
 
-CLASSES = {  # logits of classes beside the one for real: how many times the classes, and how many more
-    "classes": (1, 0),
-    "classes-twice": (2, 0),
-    "classes-and-fake": (1, 1),
-    "classes-alone": (1, 0),
-}
-CONDITIONS = ("concatenate", "projection", *CLASSES, "embedding")
+BESIDE = {"classes": 1, "classes-twice": 2}  # logits for each class beside that for real
+ALONE = {
+    "classes-alone": 0,
+    "classes-and-fake": 1,
+}  # logits beside those of the classes, from which that for real follows
+CONDITIONS = ("concatenate", "projection", *BESIDE, *ALONE, "embedding")
 
 
 class Head(nn.Linear):
-    """features (batch, F), label (batch,) or None -> Verdict. Its own weights are those of the logit.
+    """features (batch, F), label (batch,) or None -> Verdict. Its own weights are the logit's, if that is learnt.
 
     condition: concatenate       the first layer is given the label, or there is none: a logit alone
                projection        adds <embedded label, features> to the logit: Miyato and Koyama 2018, eq. 3
@@ -29,14 +28,12 @@ class Head(nn.Linear):
 
     def __init__(self, features: int, condition: str = "concatenate", num_classes: int = 0, embedding: int = 512):
         condition = condition if num_classes else "concatenate"
-        derived = condition in ("classes-and-fake", "classes-alone")
-        super().__init__(features, 0 if derived else 1)
+        super().__init__(features, num_classes + ALONE[condition] if condition in ALONE else 1)
         self.condition = condition
         if condition == "projection":
             self.embed = nn.Embedding(num_classes, features)
-        if condition in CLASSES:
-            times, more = CLASSES[condition]
-            self.classes = nn.Linear(features, times * num_classes + more, bias=False)
+        if condition in BESIDE:
+            self.classes = nn.Linear(features, BESIDE[condition] * num_classes, bias=False)
         if condition == "embedding":
             self.embedding = nn.Linear(features, embedding)
             self.proxies = nn.Embedding(num_classes, embedding)
@@ -44,18 +41,18 @@ class Head(nn.Linear):
     def forward(self, features: Tensor, label: Tensor | None = None) -> Verdict:
         if self.condition in ("projection", "classes-and-fake") and label is None:
             raise ValueError("this discriminator is conditional but was given no label")
-        classes = self.classes(features) if self.condition in CLASSES else None
+        logits = super().forward(features)
         if self.condition == "classes-alone":
-            return Verdict(classes.logsumexp(1), features, classes)
+            return Verdict(logits.logsumexp(1), features, logits)
         if self.condition == "classes-and-fake":
-            return Verdict(classes.gather(1, label[:, None]).squeeze(1) - classes[:, -1], features, classes)
-        logits = super().forward(features).squeeze(1)
+            return Verdict(logits.gather(1, label[:, None]).squeeze(1) - logits[:, -1], features, logits)
+        logits = logits.squeeze(1)
         if self.condition == "projection":
             logits = logits + (self.embed(label) * features).sum(1)
         if self.condition == "embedding":
             embedded = normalize(self.embedding(features))
             return Verdict(logits, features, embedded @ normalize(self.proxies.weight).T, embedded)
-        return Verdict(logits, features, classes)
+        return Verdict(logits, features, self.classes(features) if self.condition in BESIDE else None)
 
 
 def appended_classes(condition: str, num_classes: int) -> int:

@@ -41,7 +41,7 @@ def normal_init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
+    elif isinstance(module, nn.BatchNorm2d) and module.affine:
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
 
@@ -109,8 +109,48 @@ def append_label(x: Tensor, label: Tensor | None, num_classes: int) -> Tensor:
     """
     if num_classes == 0:
         return x
+    maps = hot(label, num_classes, x.dtype)
+    maps = maps.reshape(*maps.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, maps], 1)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm whose scale and shift depend on y (batch, F): scale 1 + W_s y, shift W_b y.
+
+    Dumoulin et al. 2017, arXiv 1610.07629, for classes; Brock et al. 2019, appendix C, for embeddings and latents.
+    """
+
+    def __init__(self, channels: int, features: int, *, eps: float = 1e-5):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False, eps=eps)
+        self.scale = nn.Linear(features, channels, bias=False)
+        self.shift = nn.Linear(features, channels, bias=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        scale, shift = ((layer(y))[:, :, None, None] for layer in (self.scale, self.shift))
+        return self.norm(x) * (1 + scale) + shift
+
+
+def conditional_norm(name: str, channels: int, features: int, eps: float = 1e-5) -> list[nn.Module]:
+    """A normalisation layer that is given so many features of a condition; 0 = a plain one. eps: of batch norm."""
+    if features and name != "batch":
+        raise UserError(f"norm={name}: only norm=batch can be given a condition; try generator.condition=concatenate")
+    if features:
+        return [ConditionalBatchNorm(channels, features, eps=eps)]
+    return [nn.BatchNorm2d(channels, eps=eps)] if name == "batch" else norm_layers(name, channels)
+
+
+class Conditioned(nn.Sequential):
+    """Layers one after the other, of which conditional batch norms are also given y (batch, F)."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x, y) if isinstance(layer, ConditionalBatchNorm) else layer(x)
+        return x
+
+
+def hot(label: Tensor | None, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Labels (batch,) as (batch, num_classes) of zeros and ones. Raises ValueError if there is no label."""
     if label is None:
         raise ValueError(f"this network is conditional ({num_classes} classes) but was given no label")
-    hot = one_hot(label, num_classes).to(x.dtype)
-    hot = hot.reshape(*hot.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
-    return torch.cat([x, hot], 1)
+    return one_hot(label, num_classes).to(dtype)

@@ -10,47 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from ganrun.errors import UserError, one_of
-from ganrun.networks.layers import norm_layers
+from ganrun.networks.layers import ConditionalBatchNorm, Conditioned, conditional_norm, norm_layers
 
 SHARP = sqrt(2)  # Xavier's gain of 3 x 3 convolutions in blocks, before a ReLU
-
-
-class ConditionalBatchNorm(nn.Module):
-    """Batch norm whose scale and shift depend on y (batch, F): scale 1 + W_s y, shift W_b y.
-
-    Dumoulin et al. 2017, arXiv 1610.07629, for classes; Brock et al. 2019, appendix C, for embeddings and latents.
-    """
-
-    def __init__(self, channels: int, features: int, *, eps: float = 1e-5):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False, eps=eps)
-        self.scale = nn.Linear(features, channels, bias=False)
-        self.shift = nn.Linear(features, channels, bias=False)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        scale, shift = ((layer(y))[:, :, None, None] for layer in (self.scale, self.shift))
-        return self.norm(x) * (1 + scale) + shift
-
-
-class Norm(nn.Module):
-    """A normalisation layer of a block: conditional where it is given features of a condition, plain otherwise.
-
-    name: batch, layer, instance, instance-plain or none; only batch norm can be conditional
-    """
-
-    def __init__(self, name: str, channels: int, features: int = 0, *, eps: float = 1e-5):
-        super().__init__()
-        if features and name != "batch":
-            raise UserError(
-                f"norm={name}: only norm=batch can be given a condition; try generator.condition=concatenate"
-            )
-        self.layer = ConditionalBatchNorm(channels, features, eps=eps) if features else nn.Sequential(
-            *(nn.BatchNorm2d(channels, eps=eps),) if name == "batch" else norm_layers(name, channels)
-        )  # fmt: skip
-        self.conditional = features > 0
-
-    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        return self.layer(x, y) if self.conditional else self.layer(x)
 
 
 def conv(channels_in: int, channels_out: int, kernel: int) -> nn.Conv2d:
@@ -66,7 +28,9 @@ class GeneratorBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, norm: str, features: int, eps: float):
         super().__init__()
-        self.norms = nn.ModuleList(Norm(norm, c, features, eps=eps) for c in (channels_in, channels_out))
+        self.norms = nn.ModuleList(
+            Conditioned(*conditional_norm(norm, c, features, eps)) for c in (channels_in, channels_out)
+        )
         self.convs = nn.ModuleList([conv(channels_in, channels_out, 3), conv(channels_out, channels_out, 3)])
         self.shortcut = conv(channels_in, channels_out, 1)
 
@@ -85,7 +49,7 @@ class DeepGeneratorBlock(nn.Module):
         super().__init__()
         inner = channels_in // 4
         widths = (channels_in, inner, inner, inner)
-        self.norms = nn.ModuleList(Norm(norm, c, features, eps=eps) for c in widths)
+        self.norms = nn.ModuleList(Conditioned(*conditional_norm(norm, c, features, eps)) for c in widths)
         shapes = zip(widths, (inner, inner, inner, channels_out), (1, 3, 3, 1), strict=True)
         self.convs = nn.ModuleList(conv(*shape) for shape in shapes)
         self.channels, self.up = channels_out, up
@@ -110,7 +74,9 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, hidden: int, down: bool, first: bool, norm: str):
         super().__init__()
-        self.norms = nn.ModuleList([Norm("none" if first else norm, channels_in), Norm(norm, hidden)])
+        self.norms = nn.ModuleList(
+            nn.Sequential(*norm_layers(*each)) for each in (("none" if first else norm, channels_in), (norm, hidden))
+        )
         self.convs = nn.ModuleList([conv(channels_in, hidden, 3), conv(hidden, channels_out, 3)])
         learnt = down or channels_in != channels_out
         self.shortcut = (
@@ -119,8 +85,8 @@ class DiscriminatorBlock(nn.Module):
         self.down, self.first = down, first
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.convs[0](x if self.first else relu(self.norms[0](x, None)))
-        h = self.convs[1](relu(self.norms[1](h, None)))
+        h = self.convs[0](x if self.first else relu(self.norms[0](x)))
+        h = self.convs[1](relu(self.norms[1](h)))
         if self.first:
             x = self.shortcut(smaller(x) if self.down else x)
             return (smaller(h) if self.down else h) + x
@@ -139,7 +105,7 @@ class DeepDiscriminatorBlock(nn.Module):
         inner = channels_out // 4
         shapes = zip((channels_in, inner, inner, inner), (inner, inner, inner, channels_out), (1, 3, 3, 1), strict=True)
         self.convs = nn.ModuleList(conv(*shape) for shape in shapes)
-        self.norms = nn.ModuleList(Norm(norm, c) for c in (channels_in, inner, inner, inner))
+        self.norms = nn.ModuleList(nn.Sequential(*norm_layers(norm, c)) for c in (channels_in, inner, inner, inner))
         added = channels_out - channels_in
         self.shortcut = conv(channels_in, added, 1) if added else None
         self.down = down
@@ -147,8 +113,8 @@ class DeepDiscriminatorBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = x
         for norm, layer in zip(self.norms[:3], self.convs[:3], strict=True):
-            h = layer(relu(norm(h, None)))
-        h = relu(self.norms[3](h, None))
+            h = layer(relu(norm(h)))
+        h = relu(self.norms[3](h))
         if self.down:
             h, x = smaller(h), smaller(x)
         return self.convs[3](h) + (x if self.shortcut is None else torch.cat([x, self.shortcut(x)], 1))

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, relu
+from torch.nn.functional import relu
 
 from ganrun.errors import UserError, one_of, require
 from ganrun.game import Verdict
-from ganrun.networks.attention import SelfAttention
+from ganrun.networks.attention import SelfAttention, attention_index
 from ganrun.networks.dcgan import pyramid
 from ganrun.networks.heads import CONDITIONS, Head, appended_classes
-from ganrun.networks.layers import append_label, chosen, squash
+from ganrun.networks.layers import append_label, chosen, conditional_norm, hot, squash
 from ganrun.networks.residual import (
     DeepDiscriminatorBlock,
     DeepGeneratorBlock,
     DiscriminatorBlock,
     GeneratorBlock,
-    Norm,
     conv,
     initialise,
 )
@@ -125,7 +124,7 @@ class Generator(nn.Module):
         self.stages = nn.ModuleList(stages)
         sides = [height * 2 ** (i + 1) for i in range(doublings)]
         self.attention = attention_at(attention, sides, widths[1:], "generator")
-        self.norm = Norm(norm, widths[-1], eps=eps)
+        self.norm = nn.Sequential(*conditional_norm(norm, widths[-1], 0, eps))
         self.to_image = conv(widths[-1], channels, 3)
         self.squash = squash(value_range)
         initialise(self, init)
@@ -144,16 +143,14 @@ class Generator(nn.Module):
                 x = block(x, condition)
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
-        return self.squash(self.to_image(relu(self.norm(x, None))))
+        return self.squash(self.to_image(relu(self.norm(x))))
 
     def _embedded(self, label: Tensor | None, z: Tensor) -> Tensor | None:
         """What batch norm is given of the label; None if that is nothing."""
         if self.num_classes == self.appended:
             return None
-        if label is None:
-            raise ValueError(f"this network is conditional ({self.num_classes} classes) but was given no label")
-        hot = one_hot(label, self.num_classes).to(z.dtype)
-        return self.embed(hot) if self.embed else hot
+        y = hot(label, self.num_classes, z.dtype)
+        return self.embed(y) if self.embed else y
 
 
 class Discriminator(nn.Module):
@@ -196,12 +193,12 @@ class Discriminator(nn.Module):
         doublings, (height, _) = pyramid(resolution, "resnet")
         chosen("discriminator.hidden", hidden, ("in", "out"))
         chosen("discriminator.condition", condition, CONDITIONS)
+        planned_downs = doublings
         if widths is None:
             widths, planned_downs = planned(DISCRIMINATOR, plan, resolution, "discriminator")
-            downs = planned_downs if downs is None else downs
         widths = scaled(width, widths, None, "discriminator")
-        most = len(widths) - bool(depth)
-        downs = min(doublings, most) if downs is None else downs
+        most = len(widths) - bool(depth)  # as many as there are blocks
+        downs = min(planned_downs, most) if downs is None else downs
         if not 0 <= downs <= most:
             raise UserError(f"discriminator.downs={downs}; expected 0 to {most}, the number of blocks")
         self.appended = appended_classes(condition, num_classes)
@@ -261,11 +258,6 @@ def deep_stage(channels_in: int, channels_out: int, down: bool, depth: int, norm
 
 
 def attention_at(side: int | None, sides: Sequence[int], channels: Sequence[int], which: str) -> nn.ModuleDict:
-    """Self-attention after the first stage that puts out this side, by the stage's number."""
-    if side is None:
-        return nn.ModuleDict()
-    if side not in sides:
-        valid = ", ".join(map(str, dict.fromkeys(sides)))
-        raise UserError(f"{which}.attention={side}: no block puts out that height; valid: {valid}, null")
-    at = sides.index(side)
-    return nn.ModuleDict({str(at): SelfAttention(channels[at])})
+    """Self-attention by the number of the stage that it follows."""
+    at = attention_index(side, sides, which)
+    return nn.ModuleDict({} if at is None else {str(at): SelfAttention(channels[at])})
