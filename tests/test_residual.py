@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from test_configs import SMALL, composed
 from torch import nn
 from torch.nn.functional import one_hot
 
 from ganrun.errors import UserError
-from ganrun.networks import dcgan, resnet
+from ganrun.networks import dcgan, deep_conv, resnet
 from ganrun.networks.attention import SelfAttention
 from ganrun.networks.heads import Head
 from ganrun.networks.layers import ConditionalBatchNorm
@@ -85,6 +86,13 @@ def test_published_parameter_counts(name):
         assert count(resnet.Discriminator(**{"channels": 3, "resolution": g["resolution"], "norm": "none"} | d)) == of_d
 
 
+def test_deep_conv_counts():
+    """StudioGAN's DCGAN, LSGAN and GGAN, with batch norm in the discriminator."""
+    with torch.device("meta"):
+        assert count(deep_conv.Generator(z_dim=128, channels=3, resolution=32)) == 3_812_355
+        assert count(deep_conv.Discriminator(channels=3, resolution=32, norm="batch")) == 2_931_009
+
+
 @pytest.mark.parametrize("resolution", [8, 16, 32, 28, 48, [32, 64]], ids=str)
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_sizes_and_shapes(resolution, depth):
@@ -145,7 +153,7 @@ class TestSpectralNorm:
         with torch.autocast("cpu", torch.bfloat16):
             assert layer.weight.dtype == torch.float32 and torch.equal(layer.weight, exact)
 
-    @pytest.mark.parametrize("network", [dcgan, resnet])
+    @pytest.mark.parametrize("network", [dcgan, deep_conv, resnet])
     def test_batch_norm_is_never_normalised_and_its_condition_is(self, network):
         generator = network.Generator(
             z_dim=4, channels=1, resolution=16, width=4, spectral=True, condition="batch-norm", num_classes=3
@@ -299,3 +307,40 @@ def test_mistakes_are_one_line(words, told):
         check(cfg, words)
         build(cfg)
     assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+EXPERIMENTS = {  # parameters of both, moves of the discriminator, steps, batch, (rate, betas, schedule)
+    "dcgan": (3_812_355, 2_931_009, 2, 200_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "lsgan": (3_812_355, 2_931_009, 2, 200_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "hinge": (3_812_355, 2_931_009, 2, 200_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "wgan": (4_276_739, 1_055_879, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "wgan-gp": (4_276_739, 1_053_825, 5, 100_000, 64, (2e-4, [0.0, 0.9], "linear")),
+    "dragan": (4_276_739, 1_053_825, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "sngan": (4_276_739, 1_053_825, 5, 100_000, 64, (2e-4, [0.0, 0.9], "linear")),
+    "sngan-conditional": (4_304_387, 1_055_105, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "sagan": (4_386_308, 1_075_586, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "acgan": (4_304_387, 1_057_159, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "projgan": (4_304_387, 1_057_159, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "biggan": (9_416_196, 2_415_170, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "reacgan": (9_416_196, 2_517_186, 5, 100_000, 128, (2.8284e-4, [0.5, 0.999], "constant")),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_are_as_published(name):
+    of_g, of_d, moves, steps, batch, adam = EXPERIMENTS[name]
+    cfg, _ = composed(f"experiment={name}")
+    cfg.generator.spectral = False  # it has no parameters, and meta tensors no singular values
+    cfg.discriminator.norm = cfg.critic.norm.replace("spectral", "none")
+    with torch.device("meta"):
+        generator, discriminator = (instantiate(cfg[key], _convert_="all") for key in ("generator", "discriminator"))
+    assert (count(generator), count(discriminator)) == (of_g, of_d)
+    assert (cfg.schedule.discriminator, cfg.steps, cfg.batch_size) == (moves, steps, batch)
+    for player in (cfg.optimizer.generator, cfg.optimizer.discriminator):
+        assert (player.lr, list(player.betas), player.lr_schedule) == adam and player.optimizer == "torch.optim.Adam"
+        assert player.eps == (1e-8 if name in ("sngan", "wgan-gp") else 1e-6)
+    assert cfg.optimizer.discriminator.clip_weights == (0.01 if name == "wgan" else None)
+    assert list(cfg.penalty) == {"wgan-gp": ["gradient"], "dragan": ["dragan"]}.get(name, [])
+    assert (cfg.ema.get("decay"), cfg.ema.get("start")) == (
+        (0.9999, 1000) if name in ("biggan", "reacgan") else (None, None)
+    )

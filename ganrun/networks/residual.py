@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from ganrun.errors import UserError, one_of
 from ganrun.networks.layers import ConditionalBatchNorm, Conditioned, conditional_norm, norm_layers
+from ganrun.networks.spectral import WEIGHTED
 
 SHARP = sqrt(2)  # Xavier's gain of 3 x 3 convolutions in blocks, before a ReLU
 
@@ -137,7 +138,7 @@ def initialise(network: nn.Module, init: str) -> None:
     blocks = (GeneratorBlock, DeepGeneratorBlock, DiscriminatorBlock, DeepDiscriminatorBlock)
     inside = {id(layer) for block in network.modules() if isinstance(block, blocks) for layer in block.convs}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+        if isinstance(module, WEIGHTED):
             INITS[init](module, id(module) in inside)
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
