@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT, TINY, ganrun, last_line
 from forked import Run, run
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from test_rollback import BAD
 
 from ganrun.commands.train.search import STUDY, distribution
 from ganrun.commands.train.sweep import with_space
@@ -117,6 +118,19 @@ def test_hopeless_trials_end_early_and_say_so(tmp_path):
     assert states(tmp_path / "h").count("PRUNED") == len(pruned)
     steps = [json.loads((tmp_path / row["path"] / "result.json").read_text())["steps"] for row in pruned]
     assert all(n < 12 for n in steps) and "pruned" in done.stdout
+
+
+def test_a_collapsed_trial_ends_and_counts_as_pruned(tmp_path):
+    """A search stops them without being asked to."""
+    strong = [arg for arg in BAD if "discriminator.lr" not in arg and not arg.startswith("run_dir")]
+    words = ["optimizer.discriminator.lr=1e-2,1e-5", "hydra/sweeper=grid", "collapse.patience=4", "steps=30"]
+    done = ganrun("-m", *strong, *words, "run_dir=c", cwd=tmp_path, check=None)
+    found = rows(tmp_path / "c")
+    assert [row["status"] for row in found] == ["collapsed", "finished"] and states(tmp_path / "c") == [
+        "PRUNED",
+        "COMPLETE",
+    ]
+    assert found[0]["reason"].startswith("collapse at step") and "1 complete, 1 pruned" in done.stdout
 
 
 def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):

@@ -255,9 +255,12 @@ def test_forty_jobs_of_which_five_fail_through_two_kills(tmp_path):
     (tmp_path / "my" / "callbacks" / "odd.yaml").write_text("odd: {_target_: own.Odd, seed: '${seed}'}\n")
     own, rng = ["--config-dir", "my", "callbacks=[odd]"], random.Random(0)
     line = [*own, "-m", "seed=range(0,40)", *ARGS, "run_dir=sweep"]
-    for _ in range(2):
+    for ended in (9, 24):
         going = Run(*line, cwd=tmp_path)
-        time.sleep(rng.uniform(5, 12))
+        while len(list((tmp_path / "sweep").glob("*/generator.safetensors"))) < ended:
+            assert going.process.is_alive()
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 1))
         going.kill()
         going.wait()
     done = ganrun("resume=sweep", cwd=tmp_path, check=1)
