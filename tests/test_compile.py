@@ -14,7 +14,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:
 TRANSLATION = ["critic.norm=none", "generator.norm=none", "pairs=invert", "discriminator.layers=1", "metric=[]"]
 SETTINGS = {"mlp": ["dataset=ring"], "pix2pix": TRANSLATION, "cyclegan": [*TRANSLATION, "generator.blocks=1"]}
 MODELS = {name: [f"model={name}", *SETTINGS.get(name, ["critic.norm=none"])] for name in options("model")}
-CASES = [(model, penalty) for model in MODELS for penalty in options("penalty")] + [("dcgan", "conditional")]
+ALIKE = {"deep-conv": "r1", "resnet": "r2", "sagan": "gradient", "biggan": "r1", "biggan-deep": "dragan"}
+MODELS |= {name: [f"model={name}"] for name in ALIKE}  # with spectral norm
+CASES = [(model, penalty) for model in MODELS.keys() - ALIKE.keys() for penalty in options("penalty")]
+CASES = sorted([*CASES, *ALIKE.items(), ("dcgan", "conditional")])
 
 
 def fitted(*overrides, **compiled):

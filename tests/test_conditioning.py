@@ -107,9 +107,9 @@ NETWORKS = {
     "dcgan, all options": ["model=dcgan", "generator.spectral=true", "generator.condition=batch-norm",
                            "generator.attention=8", "discriminator.attention=8", "critic.norm=spectral"],
     "resnet": ["model=resnet"],
-    "sagan": ["model=sagan", "discriminator.attention=8", "generator.condition=concatenate"],
-    "biggan": ["model=biggan", "discriminator.attention=8", "generator.z_dim=12"],
-    "biggan-deep": ["model=biggan-deep", "discriminator.attention=8"],
+    "sagan": ["model=sagan", "generator.condition=concatenate"],
+    "biggan": ["model=biggan", "generator.z_dim=12"],
+    "biggan-deep": ["model=biggan-deep"],
 }  # fmt: skip
 LOSSES = ["non-saturating", "hinge", "lsgan", "wgan", "relativistic-average", "relativistic-pairing", "minimax"]
 CONDITIONS = ["label", "projection", "auxiliary", "twin", "adc", "d2d-ce", "2c", "multi-hinge"]

@@ -287,8 +287,11 @@ def test_a_penalty_reaches_every_weight(norm):
     ("words", "told"),
     [
         (["generator.latents=chunks", "generator.z_dim=10"], "z_dim=10 has no 3 equal parts"),
-        (["generator.attention=15"], "generator.attention=15: no block puts out that height; valid: 8, 16, null"),
-        (["discriminator.attention=32"], "discriminator.attention=32: no block puts out that height; valid: 8, null"),
+        (["generator.attention=15"], "generator.attention=15: no block puts out that height; valid: 8, 16, half, null"),
+        (
+            ["discriminator.attention=32"],
+            "discriminator.attention=32: no block puts out that height; valid: 8, half, null",
+        ),
         (["generator.widths=[4,4]"], "generator.widths=[4, 4]; expected 3 numbers above 0"),
         (["generator.plan=resnet"], "generator.plan=resnet; "),
         (["discriminator.hidden=wide"], "discriminator.hidden=wide; valid: in, out"),

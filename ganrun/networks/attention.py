@@ -38,11 +38,15 @@ def pooled(x: Tensor) -> Tensor:
     return max_pool2d(x, [min(2, side) for side in x.shape[2:]])
 
 
-def attention_index(side: int | None, sides: Sequence[int], which: str) -> int | None:
-    """The first stage that puts out this height; None = no attention. Raises UserError if no stage does."""
+def attention_index(side: int | str | None, height: int, sides: Sequence[int], which: str) -> int | None:
+    """The first stage that puts out this height; None = no attention. Raises UserError if no stage does.
+
+    side: pixels, or half = half of `height`, that of the image. sides: heights that the stages put out
+    """
     if side is None:
         return None
-    if side not in sides:
+    if (height // 2 if side == "half" else side) not in sides:
         valid = ", ".join(map(str, dict.fromkeys(sides)))
-        raise UserError(f"{which}.attention={side}: no block puts out that height; valid: {valid}, null")
+        raise UserError(f"{which}.attention={side}: no block puts out that height; valid: {valid}, half, null")
+    side = height // 2 if side == "half" else side
     return list(sides).index(side)

@@ -57,7 +57,7 @@ class Generator(nn.Module):
     norm:        batch, layer, instance, instance-plain or none
     spectral:    divide weights by their largest singular values
     condition:   how the label enters: concatenate to z, or batch-norm
-    attention:   height in pixels after whose layers there is self-attention; None = off
+    attention:   height in pixels after whose layers there is self-attention; half = of the image's; None = off
     value_range: (low, high) of the pixels; None = unbounded
     num_classes: classes of the labels that it is given; 0 = unconditional
 
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         norm: str = "batch",
         spectral: bool = False,
         condition: str = "concatenate",
-        attention: int | None = None,
+        attention: int | str | None = None,
         value_range: Sequence[float] | None = (-1, 1),
         num_classes: int = 0,
     ):
@@ -104,7 +104,7 @@ class Generator(nn.Module):
         )
         layers: list[nn.Module] = []
         heights = [base[0] * 2 ** max(0, i + 1 - base_blocks) for i in range(blocks - 1)]
-        at = attention_index(attention, heights, "generator")
+        at = attention_index(attention, base[0] * 2**halvings, heights, "generator")
         for i in range(blocks - 1):
             stride = 1 if i < base_blocks else 2
             layers += [_up(widths[i], widths[i + 1], kernel, stride, bias=has_bias(norm))]
@@ -153,7 +153,7 @@ class Discriminator(nn.Module):
         slope: float = 0.2,
         norm: str = "batch",
         dropout: float = 0.0,
-        attention: int | None = None,
+        attention: int | str | None = None,
         condition: str = "concatenate",
         embedding: int = 512,
         num_classes: int = 0,
@@ -166,7 +166,8 @@ class Discriminator(nn.Module):
         self.appended = appended_classes(condition, num_classes)
         widths = [channels + self.appended, *(width * 2**i for i in range(halvings))]
         layers: list[nn.Module] = []
-        at = attention_index(attention, [base[0] * 2 ** (halvings - 1 - i) for i in range(halvings)], "discriminator")
+        heights = [base[0] * 2 ** (halvings - 1 - i) for i in range(halvings)]
+        at = attention_index(attention, base[0] * 2**halvings, heights, "discriminator")
         for i in range(halvings):
             normalise = norm if i > 0 and norm != "spectral" else "none"
             bias = has_bias(normalise)

@@ -67,7 +67,7 @@ class Generator(nn.Module):
     condition: how the label enters: batch-norm, or concatenate to z
     embedding: numbers that the label becomes for all of batch norm, which share them; 0 = one for each class
     latents:   where z enters: in the first layer, or also in batch norm, as equal chunks or as a whole
-    attention: side in pixels after whose block there is self-attention; None = off
+    attention: height in pixels after whose block there is self-attention; half = of the image's; None = off
     init:      normal, orthogonal, xavier or msr
 
     Example:
@@ -91,7 +91,7 @@ class Generator(nn.Module):
         condition: str = "batch-norm",
         embedding: int = 0,
         latents: str = "first",
-        attention: int | None = None,
+        attention: int | str | None = None,
         init: str = "orthogonal",
         value_range: Sequence[float] | None = (-1, 1),
         num_classes: int = 0,
@@ -123,7 +123,7 @@ class Generator(nn.Module):
         stages = [stage(widths[i], widths[i + 1], depth, settings) for i in range(doublings)]
         self.stages = nn.ModuleList(stages)
         sides = [height * 2 ** (i + 1) for i in range(doublings)]
-        self.attention = attention_at(attention, sides, widths[1:], "generator")
+        self.attention = attention_at(attention, sides[-1], sides, widths[1:], "generator")
         self.norm = nn.Sequential(*conditional_norm(norm, widths[-1], 0, eps))
         self.to_image = conv(widths[-1], channels, 3)
         self.squash = squash(value_range)
@@ -181,7 +181,7 @@ class Discriminator(nn.Module):
         depth: int = 0,
         hidden: str = "out",
         norm: str = "spectral",
-        attention: int | None = None,
+        attention: int | str | None = None,
         condition: str = "concatenate",
         embedding: int = 512,
         init: str = "orthogonal",
@@ -212,7 +212,7 @@ class Discriminator(nn.Module):
             blocks = [thin_or_wide(*shape, i, hidden, layers) for i, shape in enumerate(shapes)]
         sides = [max(1, height * 2**doublings // 2 ** min(i + 1, downs)) for i in range(len(widths))]
         self.stages = nn.ModuleList(blocks)
-        self.attention = attention_at(attention, sides, widths, "discriminator")
+        self.attention = attention_at(attention, height * 2**doublings, sides, widths, "discriminator")
         self.head = Head(widths[-1], condition, num_classes, embedding)
         initialise(self, init)
         if norm == "spectral":
@@ -257,7 +257,9 @@ def deep_stage(channels_in: int, channels_out: int, down: bool, depth: int, norm
     return nn.Sequential(DeepDiscriminatorBlock(channels_in, channels_out, down=down, norm=norm), *more)
 
 
-def attention_at(side: int | None, sides: Sequence[int], channels: Sequence[int], which: str) -> nn.ModuleDict:
+def attention_at(
+    side: int | str | None, height: int, sides: Sequence[int], channels: Sequence[int], which: str
+) -> nn.ModuleDict:
     """Self-attention by the number of the stage that it follows."""
-    at = attention_index(side, sides, which)
+    at = attention_index(side, height, sides, which)
     return nn.ModuleDict({} if at is None else {str(at): SelfAttention(channels[at])})
