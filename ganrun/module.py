@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice, repeat
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +15,7 @@ from ganrun.noise import Noise
 from ganrun.optim import PlayerOptimizer, total_norm
 from ganrun.schedule import Move, Schedule
 from ganrun.seeding import derive, rng_for, seed_default_generators
+from ganrun.standing import BATCH, measure
 
 
 class GANModule(pl.LightningModule):
@@ -65,6 +67,7 @@ class GANModule(pl.LightningModule):
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
         self.per_rank = [f"recipe.{name}" for name in per_rank_buffers(recipe)]  # in the names of the state_dict
         self._means: dict[str, GradientMean] = {}  # by player, where there are several processes
+        self.given: Callable[[int, int], Iterator[Batch]] | None = None  # data and labels for standing statistics
         self._generated: Batch = {}  # the outputs that the players fight over, until they are generated anew
         self.terms: dict[str, Tensor] = {}  # last value of each `<player>/<term>`, on the device
         self.numbers: dict[str, Tensor] = {}  # of this round alone, by name and move: all must be finite
@@ -211,7 +214,11 @@ class GANModule(pl.LightningModule):
                 buffer.copy_(mean.view_as(buffer))
 
     def on_save_checkpoint(self, checkpoint) -> None:
-        """Gathers what each process keeps to itself into the one checkpoint."""
+        """Gathers what each process keeps to itself into the one checkpoint; averages get their standing statistics."""
+        if self.ema and self.ema.standing:
+            with self.averaged():
+                pass
+            checkpoint["state_dict"].update(self.ema.state_dict(prefix="ema."))
         for name in self._names_of_bystanders():  # they are loaded again from their own source
             del checkpoint["state_dict"][name]
         own = {name: checkpoint["state_dict"][name].cpu() for name in self.per_rank}
@@ -222,6 +229,8 @@ class GANModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint) -> None:
         checkpoint["state_dict"].update(checkpoint["per_rank"][self.global_rank])
+        if self.ema:
+            self.ema.stands = False
         own = self.state_dict()
         checkpoint["state_dict"].update({name: own[name] for name in self._names_of_bystanders()})
 
@@ -258,10 +267,29 @@ class GANModule(pl.LightningModule):
         training = self.training
         self.eval()
         try:
-            with eager(self.recipe), self.ema.applied() if self.ema and averaged else nullcontext():
+            with eager(self.recipe), self.averaged() if averaged else nullcontext():
                 return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
         finally:
             self.train(training)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the generating networks hold their averages, if any, with standing statistics if asked for."""
+        with self.ema.applied() if self.ema else nullcontext():
+            if self.ema and self.ema.standing and not self.ema.stands:
+                with eager(self.recipe):
+                    measure(self.generating_networks, self.recipe.generate, self._to_measure(self.ema.standing))
+                self.ema.stands = True
+            yield
+
+    def _to_measure(self, num: int) -> Iterator[Batch]:
+        """`num` batches for standing statistics, the same each time."""
+        given = self.given(num, BATCH) if self.given else repeat({})
+        rng = rng_for(self.seed, "standing")
+        for batch in islice(given, num):
+            rows = min((len(value) for value in batch.values()), default=BATCH)
+            batch = batch | (self.noise(rows, rng) if self.noise else {})
+            yield {key: value.to(self.device) for key, value in batch.items()}
 
     def look(
         self, num: int, draw: str, given: Iterable[Batch] | None = None, *, averaged: bool = True, chunk: int = 256

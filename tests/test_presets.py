@@ -86,7 +86,8 @@ def test_optimizers_defaults(option):
 
 def test_everything_elses_defaults():
     cfg = OmegaConf.to_container(composed()[0], resolve=True)
-    assert cfg["ema"] == {"_target_": "ganrun.ema.EMA", "_partial_": True, "decay": 0.999, "warmup": 10, "start": 0}
+    average = {"decay": 0.999, "warmup": 10, "start": 0, "standing": 0}
+    assert cfg["ema"] == {"_target_": "ganrun.ema.EMA", "_partial_": True, **average}
     assert cfg["noise"] == {"_target_": "ganrun.noise.Normal", "z_dim": 100}
     assert [*cfg["schedule"].items()] == [("discriminator", 1), ("generator", 1), ("share", True)]  # in this order
     assert cfg["batch_size"] == 64 and cfg["optimizer"]["lr_schedule"] == "constant"

@@ -1,9 +1,10 @@
 """From a checked config to the objects of a run. What cannot be built is reported to the user in one line."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
+from functools import partial
+from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from ganrun.metrics.scorer import Scorer
 from ganrun.module import GANModule
 from ganrun.noise import Noise
 from ganrun.schedule import Schedule
-from ganrun.seeding import derive, seed_default_generators
+from ganrun.seeding import derive, rng_for, seed_default_generators
 from ganrun.training.hardware import compile_settings
 
 Kind = TypeVar("Kind")
@@ -129,6 +130,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
         channels_last=cfg.channels_last,
         unpaired=module.recipe.unpaired,
     )
+    module.given = partial(given_to_fakes, datamodule, module.recipe, cfg.conditional.key)
     activation_bytes = before.activation_bytes if before else dry_run(module, datamodule)
     compiled = compile_settings(cfg)
     if compiled:
@@ -166,6 +168,23 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
         seed=cfg.seed,
         ema=ema and refusing("ema", ema),
     )
+
+
+def given_to_fakes(
+    datamodule: GANDataModule, recipe: Recipe, condition: str | None, num: int, rows: int
+) -> Iterator[Batch]:
+    """`num` batches of what fakes are made from beside noise: data, or labels drawn from the data's own; {} if nothing.
+
+    The same each time. condition: key of the labels, None = unconditional.
+    """
+    if recipe.needs:
+        again = (datamodule.examples(num * rows, rows) for _ in range(num))  # small sets are gone through again
+        yield from islice(chain.from_iterable(again), num)
+        return
+    rng, labels = rng_for(datamodule.seed, "labels"), datamodule.data.labels
+    for _ in range(num):
+        drawn = labels.cpu()[torch.randint(len(labels), (rows,), generator=rng)] if condition else None
+        yield {} if drawn is None else {condition: drawn}
 
 
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
@@ -255,7 +274,7 @@ def dry_run(module: GANModule, datamodule: GANDataModule) -> int:
     examples = datamodule.reals(2)
     num = len(examples["real"])
     batch = examples | (module.noise(num, torch.Generator()) if module.noise else {})
-    check_outputs(refusing("generator", module.show)(batch), batch, module.recipe.compared)
+    check_outputs(refusing("generator", module.show)(batch, averaged=False), batch, module.recipe.compared)
     before = [(buffer, buffer.clone()) for buffer in module.recipe.buffers()]
     module.eval()
     known = [*module.recipe.parameters(), *module.recipe.buffers()]

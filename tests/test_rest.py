@@ -1,0 +1,198 @@
+"""Standing statistics, truncation sweeps, orthogonal regularisation, and generator moves of another size."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import TINY, ganrun
+from safetensors.torch import load_file
+from torch import nn
+
+from ganrun import load_generator
+from ganrun.errors import UserError
+from ganrun.metrics.protocol import difference
+from ganrun.networks import mlp
+from ganrun.noise import Normal
+from ganrun.sampling.generator import SamplingGenerator
+from ganrun.standing import measure
+
+SHORT = [*TINY, "steps=4", "sample_every=2", "evaluate.every=2", "on_collapse=null", "metric=[sliced-wasserstein]"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The runs plain, standing, whose average has statistics of its own, and conditional, with both."""
+    path = tmp_path_factory.mktemp("rest")
+    ganrun(*SHORT, "run_dir=plain", cwd=path)
+    ganrun(*SHORT, "run_dir=standing", "ema.standing=3", cwd=path)
+    ganrun(*SHORT, "run_dir=conditional", "conditional=label", "ema.standing=3", cwd=path)
+    return path
+
+
+def entries(run):
+    """The evaluations that a run's result.json holds."""
+    return json.loads((run / "result.json").read_text())["evaluations"]
+
+
+class TestStanding:
+    def test_by_hand(self):
+        network = nn.Sequential(nn.BatchNorm1d(1, affine=False), nn.Dropout(0.9), nn.BatchNorm1d(1))
+        network[0].running_mean.fill_(7.0)
+        passes = [torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [7.0]])]
+        measure([network], network, passes)
+        assert network[0].running_mean.item() == pytest.approx((1 + 4) / 2)
+        assert network[0].running_var.item() == pytest.approx((2 + 18) / 2)  # unbiased, as torch keeps it
+        assert network[2].running_mean.item() == pytest.approx(0, abs=1e-6)  # each pass is normalised by its own batch
+        assert network[2].running_var.item() == pytest.approx(2, rel=1e-4)
+        assert all(module.training for module in network.modules()) and not network[0]._forward_pre_hooks
+
+    def test_as_torch_would_accumulate_them(self):
+        torch.manual_seed(0)
+        ours, torchs = (
+            nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, momentum=m), nn.ReLU()) for m in (0.1, None)
+        )
+        torchs.load_state_dict(ours.state_dict())
+        passes = torch.randn(5, 4, 2, 6, 6).unbind()
+        measure([ours], ours.eval(), passes)
+        torchs[1].reset_running_stats()
+        for x in passes:
+            torchs.train()(x)
+        torch.testing.assert_close(dict(ours.state_dict()), dict(torchs.state_dict()))
+        assert not ours.training
+
+    def test_a_generator_is_measured_under_the_truncation_of_its_samples(self, place):
+        found = {}
+        for truncation in (None, 0.1):
+            generator = load_generator(place / "plain" / "generator.safetensors")
+            generator.stand(4, truncation=truncation)
+            found[truncation] = generator.generator.stem[2].running_var.mean().item()
+        assert found[0.1] < found[None] / 10
+        assert generator.trained["standing"] == "4 x 64"
+
+    def test_of_a_conditional_generator_and_of_one_without_batch_norm(self, place):
+        generator = load_generator(place / "conditional" / "generator.safetensors")
+        before = {key: value.clone() for key, value in generator.state_dict().items()}
+        generator.stand(2)
+        changed = {
+            key.rpartition(".")[2] for key, value in generator.state_dict().items() if not value.equal(before[key])
+        }
+        assert changed == {"running_mean", "running_var", "num_batches_tracked"}
+        assert generator.trained["standing"] == "2 x 64, labels drawn evenly"
+        network = mlp.Generator(z_dim=2, channels=2, resolution=None, value_range=None, width=4, depth=1)
+        with pytest.raises(UserError, match="standing=16: this generator has no batch norm; leave standing= out"):
+            SamplingGenerator(network, Normal(z_dim=2), value_range=None, classes=[]).stand()
+
+    def test_sample_and_evaluate(self, place):
+        words = ["sample", "from=plain", "num=4", "out=a.npz", "overwrite=true"]
+        ganrun(*words, "standing=2", cwd=place)
+        once = (place / "a.npz").read_bytes()
+        ganrun(*words, "standing=2", "batch_size=3", cwd=place)
+        again = (place / "a.npz").read_bytes()
+        ganrun(*words, cwd=place)
+        assert once == again != (place / "a.npz").read_bytes()
+        score = ["evaluate", "metric=[sliced-wasserstein]", "num_samples=40", "floor=false"]
+        ganrun(*score, "from=plain", cwd=place)
+        done = ganrun(*score, "from=plain", "standing=2", cwd=place)
+        assert "40 fake, standing 2 x 64, 1,797 real" in " ".join(done.stdout.split())
+        assert [one["protocol"].get("standing") for one in entries(place / "plain")] == [None, "2 x 64"]
+        assert len({one["mean"] for one in entries(place / "plain")}) == 2
+        ganrun(*score, "from=conditional", cwd=place)
+        ganrun(*score, "from=conditional", "standing=2", cwd=place)
+        said = [one["protocol"]["standing"] for one in entries(place / "conditional")]
+        assert said == ["3 x 64, labels as in the data", "2 x 64, labels drawn evenly"]
+
+    def test_of_an_average_reach_pictures_scores_checkpoints_and_the_exported_file(self, place):
+        plain, standing = (load_file(place / run / "generator.safetensors") for run in ("plain", "standing"))
+        moved = {key for key in plain if not plain[key].equal(standing[key])}
+        assert {key.rpartition(".")[2] for key in moved} == {"running_mean", "running_var", "num_batches_tracked"}
+        assert standing["generator.stem.2.num_batches_tracked"] == 3
+        pictures = [(place / run / "samples" / "final.png").read_bytes() for run in ("plain", "standing")]
+        assert pictures[0] != pictures[1]
+        header = yaml.safe_load((place / "standing" / "generator.yaml").read_text())
+        assert header["trained"]["standing"] == "3 x 64"
+        scores = json.loads((place / "standing" / "result.json").read_text())["scores"]["sliced-wasserstein"]
+        assert scores["protocol"]["standing"] == "3 x 64"
+        ganrun("sample", "from=standing", "num=4", "out=file.npz", cwd=place)
+        ganrun("sample", "from=standing/checkpoints/last.ckpt", "num=4", "out=checkpoint.npz", cwd=place)
+        assert (place / "file.npz").read_bytes() == (place / "checkpoint.npz").read_bytes()
+
+    def test_a_resumed_run_ends_with_the_same_statistics(self, place):
+        ganrun(*SHORT, "run_dir=half", "conditional=label", "ema.standing=3", "steps=3", cwd=place)
+        ganrun("resume=half", "steps=4", cwd=place)
+        whole, half = (load_file(place / run / "generator.safetensors") for run in ("conditional", "half"))
+        assert all(whole[key].equal(half[key]) for key in whole)
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["generator.norm=none", "ema.standing=3"], "standing=3: the generator has no batch norm"),
+            (["ema.standing=-1"], "standing=-1; expected at least 0 batches (0 = off)"),
+            (["sample", "from=plain", "standing=0"], "standing=0; expected at least 1"),
+            (["evaluate", "from=test", "dataset=mnist", "standing=2"], "standing=2: it is for generators"),
+        ],
+    )
+    def test_refusals(self, place, words, said):
+        done = ganrun(*words, cwd=place, check=2)
+        assert said in done.stderr and len(done.stderr.splitlines()) == 1
+
+    def test_of_a_translator(self, tmp_path):
+        words = ["model=pix2pix", "pairs=invert", "dataset.resolution=32", "generator.width=4", "discriminator.width=4"]
+        few = ["batch_size=4", "steps=1", "metric=[]", "dataset.limit=20", "num_samples=2", "generator.norm=batch"]
+        ganrun(*words, *few, "ema=average", "ema.standing=2", "run_dir=run", cwd=tmp_path)
+        tensors = load_file(tmp_path / "run" / "generator.safetensors")
+        tracked = {value.item() for key, value in tensors.items() if key.endswith("num_batches_tracked")}
+        assert tracked == {2}
+
+
+class TestTruncation:
+    def test_a_sweep_is_one_table_and_an_entry_for_each(self, place):
+        words = ["evaluate", "from=plain", "metric=[precision,recall]", "num_samples=60", "metric/features=none"]
+        shutil.copytree(place / "plain", place / "swept")
+        before = len(entries(place / "swept"))
+        ganrun(*words, "truncation=0.5", "out=one.json", cwd=place)
+        words[1] = "from=swept"
+        done = ganrun(*words, "truncation=[null,1,.5]", "out=swept.json", cwd=place)
+        rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
+        assert [row[0].strip() for row in rows] == ["none", "1", "0.5"]
+        found = entries(place / "swept")[before:]
+        kinds = [(one["metric"], one["protocol"].get("truncation")) for one in found]
+        assert kinds == [(name, value) for value in (None, 1, 0.5) for name in ("precision", "recall")]
+        assert [float(cell) for row in rows for cell in row[1:]] == pytest.approx(
+            [one["mean"] for one in found], abs=1e-4
+        )
+        assert json.loads((place / "swept.json").read_text()) == found
+        one = json.loads((place / "one.json").read_text())
+        assert [each["values"] for each in one] == [each["values"] for each in found[-2:]]
+        assert difference(found[0]["protocol"], found[-2]["protocol"]) == "truncation not said and 0.5"
+        ganrun(*words, "truncation=[1,.5]", cwd=place)  # takes the place of what is alike
+        assert len(entries(place / "swept")) == before + len(found)
+
+    def test_a_sweep_measures_statistics_for_each_truncation(self, place):
+        words = ["evaluate", "from=conditional", "metric=[sliced-wasserstein]", "num_samples=40", "floor=false"]
+        ganrun(*words, "standing=2", "truncation=[2,.2]", "out=both.json", cwd=place)
+        ganrun(*words, "standing=2", "truncation=.2", "out=alone.json", cwd=place)
+        both, alone = (json.loads((place / f"{name}.json").read_text()) for name in ("both", "alone"))
+        assert both[1]["values"] == alone[0]["values"] and both[0]["values"] != both[1]["values"]
+        assert [one["protocol"]["truncation"] for one in both] == [2, 0.2]
+
+    def test_a_run_is_ranked_by_its_score_without_truncation(self, place):
+        shutil.copytree(place / "plain", place / "ranked")
+        words = ["evaluate", "from=ranked", "metric=[sliced-wasserstein]", "num_samples=30", "floor=false"]
+        ganrun(*words, "truncation=[null,.3]", "out=ranked.json", cwd=place)
+        done = ganrun("rank", "of=ranked", "by=sliced-wasserstein", cwd=place)
+        assert f"{json.loads((place / 'ranked.json').read_text())[0]['mean']:.5g}"[:6] in done.stdout
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["truncation=[1,1]"], "truncation=[1, 1]; expected values that differ"),
+            (["truncation=[]"], "truncation=[]; expected values that differ"),
+            (["truncation=[1,0]"], "truncation=0; expected more than 0"),
+            (["truncation=[1,much]"], "expected a number or a list of"),
+        ],
+    )
+    def test_refusals(self, place, words, said):
+        done = ganrun("evaluate", "from=plain", "metric=[sliced-wasserstein]", *words, cwd=place, check=2)
+        assert said in done.stderr and len(done.stderr.splitlines()) == 1
