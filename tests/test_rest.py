@@ -8,15 +8,21 @@ import torch
 import yaml
 from conftest import TINY, ganrun
 from safetensors.torch import load_file
+from test_configs import run_steps
 from torch import nn
 
 from ganrun import load_generator
+from ganrun.adversary import Adversary
 from ganrun.errors import UserError
+from ganrun.losses import Hinge
 from ganrun.metrics.protocol import difference
-from ganrun.networks import mlp
+from ganrun.networks import mlp, resnet
+from ganrun.networks.spectral import spectral_normalise
 from ganrun.noise import Normal
+from ganrun.recipes.gan import GAN
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.standing import measure
+from ganrun.terms import Orthogonal, filters_of, overlap
 
 SHORT = [*TINY, "steps=4", "sample_every=2", "evaluate.every=2", "on_collapse=null", "metric=[sliced-wasserstein]"]
 
@@ -196,3 +202,61 @@ class TestTruncation:
     def test_refusals(self, place, words, said):
         done = ganrun("evaluate", "from=plain", "metric=[sliced-wasserstein]", *words, cwd=place, check=2)
         assert said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+class TestOrthogonal:
+    W = ((1.0, 2.0), (0.0, 1.0), (1.0, 0.0))  # three filters: products 2, 1 and 0
+
+    @pytest.mark.parametrize("wide", [False, True], ids=["more filters than inputs", "fewer"])
+    def test_by_hand_and_with_half_the_gradient_of_the_authors_code(self, wide):
+        w = torch.tensor(self.W, dtype=torch.float64)
+        w = (torch.cat([w, torch.zeros(3, 2)], 1) if wide else w).requires_grad_()
+        assert overlap(w).item() == pytest.approx(2 * (2**2 + 1**2 + 0**2))
+        beta = 1e-4
+        (gradient,) = torch.autograd.grad(beta * overlap(w), w)
+        with torch.no_grad():
+            authors = beta * 2 * (w @ w.T * (1 - torch.eye(3))) @ w  # what BigGAN-PyTorch adds for its own beta
+        torch.testing.assert_close(gradient, 2 * authors)
+        assert gradient[0].tolist()[:2] == pytest.approx([4 * beta * 1, 4 * beta * 2])  # 4 beta (2 w_2 + 1 w_3)
+
+    def test_filters_are_outputs_also_of_transposed_convolutions(self):
+        network = nn.Sequential(nn.Conv2d(2, 3, 5), nn.ConvTranspose2d(2, 3, 5), nn.BatchNorm2d(3), nn.Linear(4, 6))
+        network.append(nn.Embedding(7, 8))
+        assert [tuple(w.shape) for w in filters_of(network)] == [(3, 50), (3, 50), (6, 4)]
+
+    @pytest.mark.parametrize(
+        ("settings", "left_out"),
+        [
+            ({"num_classes": 3}, 2 * 4),  # scale and shift of four conditional norms, two blocks of two
+            ({"num_classes": 3, "embedding": 5}, 1),
+            ({"num_classes": 3, "embedding": 5, "latents": "chunks"}, 1),
+            ({"num_classes": 3, "condition": "concatenate"}, 0),
+            ({}, 0),
+        ],
+    )
+    def test_embeddings_are_left_out(self, settings, left_out):
+        network = resnet.Generator(z_dim=6, channels=1, resolution=16, width=2, **settings)
+        layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        assert len(filters_of(network)) == len(layers) - left_out
+
+    def test_of_weights_under_spectral_norm_the_undivided_ones_count(self):
+        network = nn.Sequential(nn.Linear(2, 3, bias=False))
+        with torch.no_grad():
+            network[0].weight.copy_(torch.tensor(self.W))
+        spectral_normalise(network)
+        original, before = network[0].parametrizations.weight.original, network[0].parametrizations.weight[0]._u.clone()
+        recipe = GAN(network, Adversary(nn.Identity(), Hinge()))
+        loss = Orthogonal(weight=0.5)(recipe, None, {}, {})
+        loss.backward()
+        assert loss.item() == pytest.approx(0.5 * 10) and original.grad[1].tolist() == pytest.approx([4.0, 8.0])
+        assert torch.equal(network[0].parametrizations.weight[0]._u, before)
+
+    @pytest.mark.parametrize("words", ["model=dcgan", "model=sagan dataset.resolution=32 conditional=projection"])
+    def test_in_training(self, words):
+        module = run_steps("term=[orthogonal]", "precision=bf16-mixed", *words.split())
+        filters = filters_of(module.recipe.generator)
+        assert (
+            module.terms["generator/orthogonal"].item() > 0
+            and module.terms["generator/orthogonal"].dtype == torch.float32
+        )
+        assert all(w.grad_fn is not None or w.requires_grad for w in filters)
