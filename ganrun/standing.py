@@ -4,14 +4,14 @@ Brock et al. 2019, arXiv 1809.11096, appendix: the plain mean over many batches 
 running statistics of training are those of the last few steps, and of live weights where the weights are averages.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ganrun.modules import in_eval
 from ganrun.seeding import derive, seed_default_generators
 
 BATCH = 64  # samples a pass, whatever the batch size of training or sampling
@@ -75,18 +75,6 @@ class Sums:
             self.layer.running_mean.copy_(self.mean / self.num)
             self.layer.running_var.copy_(self.var / self.num)
             self.layer.num_batches_tracked.fill_(self.num)
-
-
-@contextmanager
-def in_eval(networks: Iterable[nn.Module]) -> Iterator[None]:
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def gpus_of(networks: Iterable[nn.Module]) -> list[torch.device]:

@@ -130,7 +130,8 @@ def test_command_line_wins_over_presets(line):
 
 def test_schedule_order_survives_a_preset():
     cfg = composed("loss=wgan-gp", "schedule=generator-first")[0]
-    assert list(cfg.schedule.items()) == [("generator", 1), ("discriminator", 5), ("share", True)]
+    order = [("generator", 1), ("discriminator", 5), ("share", True), ("generator_batch", None)]
+    assert list(cfg.schedule.items()) == order
 
 
 def test_shadowed_learning_rate_is_told():

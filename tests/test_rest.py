@@ -8,11 +8,14 @@ import torch
 import yaml
 from conftest import TINY, ganrun
 from safetensors.torch import load_file
-from test_configs import run_steps
+from test_configs import composed, run_steps
+from test_module import fitted
+from test_processes import ARGS, both_to_the_end, distance
 from torch import nn
 
 from ganrun import load_generator
 from ganrun.adversary import Adversary
+from ganrun.data.datamodule import GANDataModule, Rounds
 from ganrun.errors import UserError
 from ganrun.losses import Hinge
 from ganrun.metrics.protocol import difference
@@ -21,8 +24,10 @@ from ganrun.networks.spectral import spectral_normalise
 from ganrun.noise import Normal
 from ganrun.recipes.gan import GAN
 from ganrun.sampling.generator import SamplingGenerator
+from ganrun.seeding import rng_for
 from ganrun.standing import measure
 from ganrun.terms import Orthogonal, filters_of, overlap
+from ganrun.training.trainer import smaller_micro_batch
 
 SHORT = [*TINY, "steps=4", "sample_every=2", "evaluate.every=2", "on_collapse=null", "metric=[sliced-wasserstein]"]
 
@@ -260,3 +265,128 @@ class TestOrthogonal:
             and module.terms["generator/orthogonal"].dtype == torch.float32
         )
         assert all(w.grad_fn is not None or w.requires_grad for w in filters)
+
+
+class TestGeneratorBatch:
+    WORDS = ("schedule.generator_batch=8", "steps=2")
+
+    def test_passes_have_their_numbers_of_rows(self):
+        seen = []
+
+        def probe(module):
+            for name, network in (("G", module.recipe.generator), ("D", module.recipe.adversary.discriminator)):
+                network.register_forward_hook(lambda net, x, _, name=name: seen.append((name, len(x[0]))))
+
+        module = fitted(*self.WORDS, "schedule.discriminator=2", "steps=1", probe=probe)
+        assert seen[-8:] == [("G", 4), ("D", 4), ("D", 4)] * 2 + [("G", 8), ("D", 8)]
+        assert [move.graph for move in module.moves] == [False, False, True]
+
+    def test_the_generators_gradient_is_the_mean_over_its_own_fakes(self):
+        """The first step by hand: the discriminator's 4 rows are among the generator's 8, all drawn as by a round."""
+        rounds, gradients = [], []
+
+        def probe(module):
+            move, fresh = module._move, module._fresh
+            module._fresh = lambda *args: rounds.append(fresh(*args)) or rounds[-1]
+
+            def watched(index, batch, step):
+                if module.moves[index].player == "generator":
+                    fake = module.recipe.generator(batch["z"], batch["label"])
+                    logits = module.recipe.adversary.discriminator(fake, batch["label"]).logits
+                    gradients.append(torch.autograd.grad(-logits.mean(), module.recipe.generator.to_image[0].weight))
+                move(index, batch, step)
+                if module.moves[index].player == "generator":
+                    gradients.append((module.recipe.generator.to_image[0].weight.grad.clone(),))
+
+            module._move = watched
+
+        words = [
+            "loss=hinge",
+            "conditional=label",
+            "precision=32-true",
+            "generator.norm=none",
+            "discriminator.norm=none",
+        ]
+        module = fitted(*self.WORDS, *words, "steps=1", probe=probe)
+        torch.testing.assert_close(*gradients)
+        (batch,) = rounds[0]
+        assert {key: len(value) for key, value in batch.items()} == {"real": 8, "label": 8, "z": 8}
+        data = GANDataModule(module.trainer.datamodule.data, batch_size=8, num_batches=1, seed=0)
+        rows = Rounds(data.data, batch_size=8, num_batches=1, seed=0)[0]  # positions 0 to 7 of the stream of data
+        assert torch.equal(batch["label"], rows["label"])
+        assert torch.equal(batch["z"][:4], module.noise(4, rng_for(0, "noise", 0, 0))["z"])
+        assert torch.equal(batch["z"][4:], module.noise(4, rng_for(0, "further noise", 0, 0))["z"])
+
+    def test_the_discriminator_sees_what_it_would_see_without(self):
+        seen = []
+
+        def probe(module):
+            fresh = module._fresh
+            module._fresh = lambda *args: seen.append(fresh(*args)[0]) or [seen[-1]]
+
+        for words in ([], self.WORDS):
+            fitted("conditional=label", *words, "steps=1", probe=probe)
+        plain, larger = seen
+        assert all(torch.equal(value, larger[key][: len(value)]) for key, value in plain.items())
+
+    @pytest.mark.parametrize("words", [["loss=hinge"], ["loss=relativistic-pairing", "term=[feature-matching]"]])
+    def test_micro_batches_add_up_to_the_batch(self, words):
+        plain = ["generator.norm=none", "discriminator.norm=none", "precision=32-true", "steps=3"]
+        plain += ["term.feature-matching.every=9"] if len(words) > 1 else []
+        given = [*self.WORDS, *words, *plain, "schedule=generator-first", "conditional=projection"]
+        whole, parts = (fitted(*given, f"micro_batch={rows}") for rows in ("null", 2))
+        assert whole.moves == parts.moves
+        exact = len(words) == 1  # the means of features are those of a pass
+        for name, value in whole.state_dict().items():
+            assert not exact or torch.allclose(value, parts.state_dict()[name], rtol=0, atol=2e-6), name
+
+    def test_as_many_as_the_batch_is_the_default(self):
+        default, named = (fitted("steps=2", f"schedule.generator_batch={n}") for n in ("null", 4))
+        assert named.moves == default.moves and not named.further
+        assert all(value.equal(named.state_dict()[name]) for name, value in default.state_dict().items())
+
+    @pytest.mark.parametrize("words", [["model=pix2pix"], ["model=cyclegan", "schedule.reuse_stale=false"]])
+    def test_recipes_that_take_images(self, words):
+        module = run_steps(*words, "pairs=invert", "dataset.resolution=32", "schedule.generator_batch=6")
+        assert module.further == [2]
+
+    def test_a_resume_is_exact(self, place):
+        words = [*SHORT, "schedule.generator_batch=32", "conditional=label", "schedule.discriminator=2"]
+        ganrun(*words, "run_dir=larger", cwd=place)
+        ganrun(*words, "run_dir=cut", "steps=3", cwd=place)
+        ganrun("resume=cut", "steps=4", cwd=place)
+        whole, cut = (load_file(place / run / "generator.safetensors") for run in ("larger", "cut"))
+        assert all(whole[key].equal(cut[key]) for key in whole)
+
+    def test_two_processes_equal_one(self, tmp_path):
+        words = [*ARGS, "generator.norm=none", "discriminator.norm=none", "conditional=label", "steps=4"]
+        words += ["schedule.generator_batch=32"]
+        ganrun(*words, "run_dir=one", cwd=tmp_path)
+        both_to_the_end(*words, "run_dir=two", cwd=tmp_path)
+        assert distance(tmp_path / "one", tmp_path / "two") < 1e-6
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["schedule.generator_batch=32"], "schedule.generator_batch=32; expected at least batch_size=64"),
+            (["schedule.generator_batch=many"], "schedule.generator_batch=many; expected at least batch_size=64"),
+            (["schedule.generator_batch=96", "micro_batch=64"], "micro_batch=64: 96 images a move"),
+            (
+                ["schedule.generator_batch=128", "+schedule.reuse_stale=true"],
+                "schedule.reuse_stale=true does not act with schedule.generator_batch=128",
+            ),
+            (
+                ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "schedule.generator_batch=65"],
+                "multiple of 2",
+            ),
+        ],
+    )
+    def test_refusals(self, tmp_path, words, said):
+        done = ganrun(*words, "steps=1", cwd=tmp_path, check=2)
+        assert said in done.stderr and len(done.stderr.splitlines()) == 1
+
+    def test_a_smaller_pass_divides_both(self):
+        cfg = composed("batch_size=60", "schedule.generator_batch=150")[0]
+        assert smaller_micro_batch(cfg, 1) == 30 and smaller_micro_batch(cfg, 2) == 15
+        cfg.micro_batch = 30
+        assert smaller_micro_batch(cfg, 1) == 15

@@ -1,10 +1,10 @@
 """From a checked config to the objects of a run. What cannot be built is reported to the user in one line."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, combinations, islice
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from ganrun.metrics.scorer import Scorer
 from ganrun.module import GANModule
 from ganrun.noise import Noise
 from ganrun.schedule import Schedule
-from ganrun.seeding import derive, rng_for, seed_default_generators
+from ganrun.seeding import derive, seed_default_generators
 from ganrun.training.hardware import compile_settings
 
 Kind = TypeVar("Kind")
@@ -129,8 +129,9 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
         seed=cfg.seed,
         channels_last=cfg.channels_last,
         unpaired=module.recipe.unpaired,
+        further=module.further,
     )
-    module.given = partial(given_to_fakes, datamodule, module.recipe, cfg.conditional.key)
+    module.given = partial(datamodule.given, bool(module.recipe.needs), cfg.conditional.key)
     activation_bytes = before.activation_bytes if before else dry_run(module, datamodule)
     compiled = compile_settings(cfg)
     if compiled:
@@ -170,23 +171,6 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
     )
 
 
-def given_to_fakes(
-    datamodule: GANDataModule, recipe: Recipe, condition: str | None, num: int, rows: int
-) -> Iterator[Batch]:
-    """`num` batches of what fakes are made from beside noise: data, or labels drawn from the data's own; {} if nothing.
-
-    The same each time. condition: key of the labels, None = unconditional.
-    """
-    if recipe.needs:
-        again = (datamodule.examples(num * rows, rows) for _ in range(num))  # small sets are gone through again
-        yield from islice(chain.from_iterable(again), num)
-        return
-    rng, labels = rng_for(datamodule.seed, "labels"), datamodule.data.labels
-    for _ in range(num):
-        drawn = labels.cpu()[torch.randint(len(labels), (rows,), generator=rng)] if condition else None
-        yield {} if drawn is None else {condition: drawn}
-
-
 def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
     """Gives each player an optimizer, its own or that of its kind; returns the players' names."""
     players = recipe.players()
@@ -203,7 +187,9 @@ def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
 
 def build_schedule(cfg: DictConfig) -> Schedule:
     moves = OmegaConf.to_container(cfg.schedule, resolve=True)
-    return Schedule(moves, **{name: moves.pop(name) for name in ("share", "reuse_stale") if name in moves})
+    return Schedule(
+        moves, **{name: moves.pop(name) for name in ("share", "reuse_stale", "generator_batch") if name in moves}
+    )
 
 
 def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
@@ -256,6 +242,8 @@ def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
     """Refuses numbers of samples that do not fit into memory, by allocating it and giving it back untouched."""
     sizes = {"num_samples": cfg.num_samples, "evaluate.num_samples": cfg.evaluate.num_samples}
     sizes["batch_size"] = cfg.batch_size * schedule.num_batches
+    if schedule.generator_batch:
+        sizes["schedule.generator_batch"] = schedule.generator_batch * schedule.num_batches
     for key, num in sizes.items():
         try:
             torch.empty(num, *data.shape)
