@@ -7,11 +7,13 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, ganrun
+from hydra.utils import instantiate
 from safetensors.torch import load_file
 from test_configs import composed, run_steps
 from test_module import fitted
 from test_processes import ARGS, both_to_the_end, distance
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ganrun import load_generator
 from ganrun.adversary import Adversary
@@ -390,3 +392,58 @@ class TestGeneratorBatch:
         assert smaller_micro_batch(cfg, 1) == 30 and smaller_micro_batch(cfg, 2) == 15
         cfg.micro_batch = 30
         assert smaller_micro_batch(cfg, 1) == 15
+
+
+class TestSngan:
+    SMALL = (
+        "dataset=digits",
+        "dataset.resolution=16",
+        "dataset.limit=12",
+        "batch_size=4",
+        "schedule.generator_batch=8",
+    )
+
+    @pytest.mark.parametrize(
+        ("experiment", "classes", "parameters"),  # of Chainer's code, and one bias more in the discriminator
+        [("sngan", 0, (4_276_739, 1_053_825)), ("sngan-conditional", 10, (4_304_387, 1_055_105))],
+    )
+    def test_settings_are_those_of_the_authors_code(self, experiment, classes, parameters):
+        cfg, notes = composed(f"experiment={experiment}")
+        assert not notes and cfg.loss._target_ == "ganrun.losses.Hinge" and not cfg.ema
+        order = {"generator": 1, "discriminator": 5, "share": False, "generator_batch": 128}
+        assert list(cfg.schedule.items()) == list(order.items())  # the generator moves first
+        assert (cfg.steps, cfg.batch_size, cfg.dataset.name, cfg.dataset.flip) == (50_000, 64, "cifar10", False)
+        assert cfg.conditional.num_classes == classes and cfg.noise.z_dim == 128
+        assert cfg.conditional.head == ("projection" if classes else "concatenate")
+        for player in ("generator", "discriminator"):
+            node = cfg.optimizer[player]
+            assert (node.lr, list(node.betas), node.lr_schedule, node.decay_steps) == (2e-4, [0, 0.9], "linear", 50_000)
+        generator, discriminator = instantiate(cfg.generator), instantiate(cfg.discriminator)
+        counts = [sum(p.numel() for p in network.parameters()) for network in (generator, discriminator)]
+        assert counts == list(parameters)
+        assert {m.eps for m in generator.modules() if isinstance(m, nn.BatchNorm2d)} == {2e-5}
+        assert all(is_parametrized(m) for m in discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+
+    def test_learning_rates_fall_to_zero_while_an_average_starts_later(self):
+        rates, copies = [], []
+
+        def probe(module):
+            play = module.training_step
+
+            def watched(batch, batch_idx):
+                play(batch, batch_idx)
+                rates.append([each.optimizer.param_groups[0]["lr"] for each in module.player_optimizers.values()])
+                pairs = zip(module.ema.average.parameters(), module.recipe.generator.parameters(), strict=True)
+                copies.append(all(torch.equal(a, b) for a, b in pairs))
+
+            module.training_step = watched
+
+        few = ["generator.width=4", "discriminator.width=4", "steps=4"]
+        average = ["ema=average", "ema.decay=0.9999", "ema.warmup=1", "ema.start=2"]
+        module = fitted("experiment=sngan-conditional", *self.SMALL, *few, *average, probe=probe)
+        assert [rate for pair in rates for rate in pair] == pytest.approx(
+            [2e-4 * share for share in (1, 0.75, 0.5, 0.25) for _ in range(2)]
+        )
+        assert copies == [True, True, False, False]
+        assert [move.player for move in module.moves] == ["generator", *["discriminator"] * 5]
+        assert [move.batch for move in module.moves] == [0, 1, 2, 3, 4, 5] and module.larger == [0]
