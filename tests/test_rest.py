@@ -150,6 +150,12 @@ class TestStanding:
         done = ganrun(*words, cwd=place, check=2)
         assert said in done.stderr and len(done.stderr.splitlines()) == 1
 
+    def test_of_two_processes_whose_first_one_draws_pictures_alone(self, tmp_path):
+        words = [*SHORT, "dataset.limit=100", "conditional=label", "ema.standing=2", "sample_every=1", "steps=2"]
+        both_to_the_end(*words, "run_dir=run", cwd=tmp_path)
+        tensors = load_file(tmp_path / "run" / "generator.safetensors")
+        assert {value.item() for key, value in tensors.items() if key.endswith("num_batches_tracked")} == {2}
+
     def test_of_a_translator(self, tmp_path):
         words = ["model=pix2pix", "pairs=invert", "dataset.resolution=32", "generator.width=4", "discriminator.width=4"]
         few = ["batch_size=4", "steps=1", "metric=[]", "dataset.limit=20", "num_samples=2", "generator.norm=batch"]

@@ -51,7 +51,9 @@ class TranslatorSource(Source):
         self.direction = translator.direction(direction)
         self.takes, self.like = translator.between[self.direction]
         self.num, self.paired = min(num, len(data)), data.paired
-        self.about = {"ema": translator.trained.get("ema"), "direction": self.direction}
+        trained = {"ema": None} | translator.trained
+        self.about = {key: trained[key] for key in ("ema", "standing") if key in trained}
+        self.about["direction"] = self.direction
         got = tuple(data.parts[key][0] if key in data.parts else 0 for key in (self.takes, self.like))
         if got != translator.channels[self.direction]:
             wanted = " to ".join(map(str, translator.channels[self.direction]))
