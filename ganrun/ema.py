@@ -7,8 +7,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ganrun.errors import UserError
 from ganrun.game import Now
 from ganrun.ramps import Ramp, at, bounds
+from ganrun.standing import batch_norms
 
 
 class EMA(nn.Module):
@@ -16,7 +18,8 @@ class EMA(nn.Module):
 
     decay: weight of the old average, after step t at most (1 + t) / (warmup + t), so that early averages are not
     dominated by the initial weights (warmup 1 = off). start: step before which the average is a copy of the networks,
-    as in the code of BigGAN (Brock et al. 2019, arXiv 1809.11096); 0 = off.
+    as in the code of BigGAN (Brock et al. 2019, arXiv 1809.11096); 0 = off. standing: batches over which batch norm's
+    statistics are measured for the averages themselves, whenever these are used; 0 = the copied ones.
 
     Example:
         ema = EMA((generator,), decay=0.999)
@@ -24,7 +27,13 @@ class EMA(nn.Module):
     """
 
     def __init__(
-        self, networks: tuple[nn.Module, ...], *, decay: float | Ramp = 0.999, warmup: int = 10, start: int = 0
+        self,
+        networks: tuple[nn.Module, ...],
+        *,
+        decay: float | Ramp = 0.999,
+        warmup: int = 10,
+        start: int = 0,
+        standing: int = 0,
     ):
         super().__init__()
         low, high = bounds(decay)
@@ -34,9 +43,15 @@ class EMA(nn.Module):
             raise ValueError(f"warmup={warmup}; expected at least 1 (1 = off)")
         if start < 0:
             raise ValueError(f"start={start}; expected at least 0 steps (0 = off)")
+        if standing < 0:
+            raise ValueError(f"standing={standing}; expected at least 0 batches (0 = off)")
+        if standing and not batch_norms(networks):
+            raise UserError(f"standing={standing}: the generator has no batch norm; expected ema.standing=0")
         self.decay = decay
         self.warmup = warmup
         self.start = start
+        self.standing = standing
+        self.stands = False  # do the averages have statistics of their own by now?
         self.average = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
         self._live = tuple(networks)  # a tuple hides them from state_dict: the recipe saves them
         self._parameters_of = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
@@ -51,6 +66,7 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, step: int, batch_size: int) -> None:
         """Averages, once step `step` (counted from 0) has moved the networks with batch_size images a move."""
+        self.stands = False
         decay = self.decay_at(step, batch_size)
         if self._parameters_of[0]:
             torch._foreach_lerp_(*self._parameters_of, 1 - decay)
@@ -60,6 +76,7 @@ class EMA(nn.Module):
 
     def restart(self) -> None:
         """Sets the averages to the current values of the live networks."""
+        self.stands = False
         for average, live in zip(self.average, self._live, strict=True):
             average.load_state_dict(live.state_dict())
 
@@ -95,8 +112,9 @@ class HalfLifeEMA(EMA):
         half_life: float | Ramp,
         rampup: float | None = 0.05,
         start: int = 0,
+        standing: int = 0,
     ):
-        super().__init__(networks, start=start)
+        super().__init__(networks, start=start, standing=standing)
         if bounds(half_life)[0] <= 0:
             raise ValueError(f"half_life={half_life}; expected more than 0 images; ema=none is off")
         if rampup is not None and rampup <= 0:

@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice, repeat
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from ganrun.ema import EMA
-from ganrun.game import Batch, Losses, Now, PerRank, Recipe, Timed, mean_losses
+from ganrun.game import Batch, Losses, Now, Recipe, Timed, mean_losses
 from ganrun.gradients import GradientMean
+from ganrun.modules import eager, per_rank_buffers, untrained
 from ganrun.noise import Noise
 from ganrun.optim import PlayerOptimizer, total_norm
 from ganrun.schedule import Move, Schedule
 from ganrun.seeding import derive, rng_for, seed_default_generators
+from ganrun.standing import BATCH, measure
 
 
 class GANModule(pl.LightningModule):
     """Walks the schedule: generate, freeze the others, sum the player's terms, backward, step; then average.
 
-    A training batch holds all fresh batches of a round, stacked.
+    A training batch holds all fresh batches of a round, stacked, then the further rows of those that are larger.
 
     noise:       what the recipe draws; None = nothing
     optimizers:  for each player, a callable from its parameters to a PlayerOptimizer
@@ -56,6 +59,8 @@ class GANModule(pl.LightningModule):
         self.num_batches = schedule.num_batches
         self.players = recipe.players()
         self.moves = self._plan(schedule)
+        self.larger = self._larger(schedule)
+        self.further = [schedule.generator_batch - batch_size for _ in self.larger]
         self._trainable = {name: player.parameters() for name, player in self.players.items()}
         self.bystanders = untrained(recipe, {id(p) for ps in self._trainable.values() for p in ps})
         for network in self.bystanders.values():
@@ -65,15 +70,22 @@ class GANModule(pl.LightningModule):
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
         self.per_rank = [f"recipe.{name}" for name in per_rank_buffers(recipe)]  # in the names of the state_dict
         self._means: dict[str, GradientMean] = {}  # by player, where there are several processes
+        self.given: Callable[[int, int], Iterator[Batch]] | None = None  # data and labels for standing statistics
         self._generated: Batch = {}  # the outputs that the players fight over, until they are generated anew
         self.terms: dict[str, Tensor] = {}  # last value of each `<player>/<term>`, on the device
         self.numbers: dict[str, Tensor] = {}  # of this round alone, by name and move: all must be finite
 
     def _plan(self, schedule: Schedule) -> list[Move]:
         moves = schedule.plan({name: player.generates for name, player in self.players.items()})
-        if not self.micro_batch:
+        if not self.micro_batch and schedule.generator_batch in (None, self.batch_size):
             return moves
         return [move._replace(generate=True, graph=self.players[move.player].generates) for move in moves]
+
+    def _larger(self, schedule: Schedule) -> list[int]:
+        """The batches with further rows, which generating players alone see."""
+        if schedule.generator_batch in (None, self.batch_size):
+            return []
+        return sorted({move.batch for move in self.moves if self.players[move.player].generates})
 
     @property
     def generating_networks(self) -> tuple[nn.Module, ...]:
@@ -97,8 +109,7 @@ class GANModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         torch.set_autocast_cache_enabled(False)  # Lightning before 2.5.5 keeps the casts of weights for the whole round
         step = self.global_step
-        noise = self._noise(step)
-        batches = [self._fresh(batch, noise, i) for i in range(self.num_batches)]
+        batches = self._fresh(batch, step)
         seed_default_generators(derive(self.seed, "step", step, self.global_rank, self.attempt))
         self.numbers = {}
         if self.compiled:
@@ -106,32 +117,43 @@ class GANModule(pl.LightningModule):
         for i, move in enumerate(self.moves):
             for timed in self._timed:
                 timed.now = Now(step, i, step * self.batch_size)
-            self._move(i, batches[move.batch], step)
+            self._move(i, self._seen(move, batches[move.batch]), step)
         self._generated = {}  # its graph would live until the next round
         if self.trainer.world_size > 1:
             self._average_buffers()
         if self.ema:
             self.ema.update(step, self.batch_size)
 
-    def _noise(self, step: int) -> Batch:
-        """This rank's rows of the noise that the whole round draws over all ranks, (num_batches, rows, ...)."""
-        if self.noise is None:
-            return {}
-        drawn = self.noise(self.num_batches * self.batch_size, rng_for(self.seed, "noise", step, self.attempt))
-        rows = self.batch_size // self.trainer.world_size
-        first = self.global_rank * rows
-        own = {key: value.unflatten(0, (self.num_batches, -1))[:, first : first + rows] for key, value in drawn.items()}
-        if self.device.type == "cuda":
-            own = {
-                key: value.contiguous().pin_memory() for key, value in own.items()
-            }  # otherwise the host would wait for the copy
-        return {key: value.to(self.device, non_blocking=self.device.type == "cuda") for key, value in own.items()}
+    def _fresh(self, batch: Batch, step: int) -> list[Batch]:
+        """The round's batches of data with their noise, this rank's rows of each."""
+        rows = [size // self.trainer.world_size for size in [self.batch_size] * self.num_batches + self.further]
+        data = split(batch, rows)
+        noise = self._noise(self.num_batches, self.batch_size, "noise", step)
+        if self.further:
+            noise += self._noise(len(self.further), self.further[0], "further noise", step)
+        parts = [some | drawn for some, drawn in zip(data, noise, strict=True)]
+        for index, more in zip(self.larger, parts[self.num_batches :], strict=True):
+            parts[index] = {key: torch.cat([value, more[key]]) for key, value in parts[index].items()}
+        return parts[: self.num_batches]
 
-    def _fresh(self, batch: Batch, noise: Batch, index: int) -> Batch:
-        """The round's `index`-th batch of data with its noise."""
-        rows = self.batch_size // self.trainer.world_size
-        data = {key: value[index * rows : (index + 1) * rows] for key, value in batch.items()}
-        return data | {key: value[index] for key, value in noise.items()}
+    def _noise(self, num: int, size: int, name: str, step: int) -> list[Batch]:
+        """This rank's rows of the noise that the whole round draws over all ranks, for `num` batches of `size`."""
+        if self.noise is None:
+            return [{}] * num
+        drawn = self.noise(num * size, rng_for(self.seed, name, step, self.attempt))
+        rows = size // self.trainer.world_size
+        first = self.global_rank * rows
+        own = {key: value.unflatten(0, (num, -1))[:, first : first + rows] for key, value in drawn.items()}
+        if self.device.type == "cuda":  # otherwise the host would wait for the copy
+            own = {key: value.contiguous().pin_memory() for key, value in own.items()}
+        own = {key: value.to(self.device, non_blocking=self.device.type == "cuda") for key, value in own.items()}
+        return [{key: value[i] for key, value in own.items()} for i in range(num)]
+
+    def _seen(self, move: Move, batch: Batch) -> Batch:
+        """The rows of a batch that a move sees: further ones are for generating players."""
+        if not self.further or self.players[move.player].generates:
+            return batch
+        return {key: value[: self.batch_size // self.trainer.world_size] for key, value in batch.items()}
 
     def _generate(self, move: Move, batch: Batch) -> Batch:
         if not move.graph:
@@ -211,7 +233,11 @@ class GANModule(pl.LightningModule):
                 buffer.copy_(mean.view_as(buffer))
 
     def on_save_checkpoint(self, checkpoint) -> None:
-        """Gathers what each process keeps to itself into the one checkpoint."""
+        """Gathers what each process keeps to itself into the one checkpoint; averages get their standing statistics."""
+        if self.ema and self.ema.standing:
+            with self.averaged():
+                pass
+            checkpoint["state_dict"].update(self.ema.state_dict(prefix="ema."))
         for name in self._names_of_bystanders():  # they are loaded again from their own source
             del checkpoint["state_dict"][name]
         own = {name: checkpoint["state_dict"][name].cpu() for name in self.per_rank}
@@ -222,6 +248,8 @@ class GANModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint) -> None:
         checkpoint["state_dict"].update(checkpoint["per_rank"][self.global_rank])
+        if self.ema:
+            self.ema.stands = False
         own = self.state_dict()
         checkpoint["state_dict"].update({name: own[name] for name in self._names_of_bystanders()})
 
@@ -258,10 +286,29 @@ class GANModule(pl.LightningModule):
         training = self.training
         self.eval()
         try:
-            with eager(self.recipe), self.ema.applied() if self.ema and averaged else nullcontext():
+            with eager(self.recipe), self.averaged() if averaged else nullcontext():
                 return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
         finally:
             self.train(training)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the generating networks hold their averages, if any, with standing statistics if asked for."""
+        with self.ema.applied() if self.ema else nullcontext():
+            if self.ema and self.ema.standing and not self.ema.stands:
+                with eager(self.recipe):
+                    measure(self.generating_networks, self.recipe.generate, self._to_measure(self.ema.standing))
+                self.ema.stands = True
+            yield
+
+    def _to_measure(self, num: int) -> Iterator[Batch]:
+        """`num` batches for standing statistics, the same each time."""
+        given = self.given(num, BATCH) if self.given else repeat({})
+        rng = rng_for(self.seed, "standing")
+        for batch in islice(given, num):
+            rows = min((len(value) for value in batch.values()), default=BATCH)
+            batch = batch | (self.noise(rows, rng) if self.noise else {})
+            yield {key: value.to(self.device) for key, value in batch.items()}
 
     def look(
         self, num: int, draw: str, given: Iterable[Batch] | None = None, *, averaged: bool = True, chunk: int = 256
@@ -281,35 +328,10 @@ class GANModule(pl.LightningModule):
 
 def in_parts(batch: Batch, rows: int | None) -> list[Batch]:
     """A batch cut into parts of `rows` rows; None = one part."""
-    if rows is None:
-        return [batch]
+    return [batch] if rows is None else split(batch, rows)
+
+
+def split(batch: Batch, rows: int | list[int]) -> list[Batch]:
+    """A batch cut into parts of `rows` rows, one number for all or one for each."""
     parts = {key: value.split(rows) for key, value in batch.items()}
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
-
-
-@contextmanager
-def eager(network: nn.Module) -> Iterator[None]:
-    """Within it a network runs uncompiled: other batch sizes would trigger a new compilation."""
-    compiled = [(module, module._compiled_call_impl) for module in network.modules() if module._compiled_call_impl]
-    for module, _ in compiled:
-        module._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for module, call in compiled:
-            module._compiled_call_impl = call
-
-
-def untrained(module: nn.Module, trained: set[int], path: str = "") -> dict[str, nn.Module]:
-    """The largest parts of a module with no trained parameter, by path. trained: ids of parameters."""
-    parameters = [id(p) for p in module.parameters()]
-    if parameters and path and trained.isdisjoint(parameters):
-        return {path: module}
-    parts = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()} if parameters else {}
-    return {where: found for name, child in parts.items() for where, found in untrained(child, trained, name).items()}
-
-
-def per_rank_buffers(recipe: Recipe) -> list[str]:
-    """Names of the buffers that differ between processes."""
-    modules = [(path, module) for path, module in recipe.named_modules() if isinstance(module, PerRank)]
-    return [f"{path}.{name}" if path else name for path, module in modules for name, _ in module.named_buffers()]

@@ -24,12 +24,22 @@ class Schedule:
     draws anew, as in algorithm 1 of WGAN (arXiv 1701.07875) and of WGAN-GP (1704.00028). After a generating player has
     moved, its outputs are generated again, unless `reuse_stale`.
 
+    generator_batch: fakes in a generating player's move; None = as many as in any move. SNGAN's code has 64 reals and
+    64 fakes in the discriminator's moves, 128 fakes in the generator's (Miyato et al. 2018, arXiv 1802.05957).
+
     Example:
         schedule = Schedule({"discriminator": 5, "generator": 1})
         moves = schedule.plan({"discriminator": False, "generator": True})  # six moves on five batches
     """
 
-    def __init__(self, moves: dict[str, int], *, share: bool = True, reuse_stale: bool = False):
+    def __init__(
+        self,
+        moves: dict[str, int],
+        *,
+        share: bool = True,
+        reuse_stale: bool = False,
+        generator_batch: int | None = None,
+    ):
         wrong = {name: count for name, count in moves.items() if type(count) is not int or not 1 <= count <= MOST_MOVES}
         if wrong:
             raise UserError(f"schedule={wrong}; expected at least 1 move a player and at most {MOST_MOVES:,}")
@@ -39,6 +49,7 @@ class Schedule:
         self.moves = dict(moves)
         self.share = share
         self.reuse_stale = reuse_stale
+        self.generator_batch = generator_batch
 
     @property
     def num_batches(self) -> int:

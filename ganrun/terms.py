@@ -5,7 +5,10 @@ A term is called as (recipe, judge, batch, generated) -> scalar, with the player
 `replaces` names the losses that it replaces; those are then only logged. It acts in steps in which it is `due`.
 """
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from ganrun.adversary import Judge
 from ganrun.errors import UserError, one_of
@@ -105,6 +108,47 @@ class Identity(Lazy):
             raise UserError("term.identity: both domains need the same number of channels; leave identity out")
         a = absolute_error(b2a(batch["source"]), batch["source"])
         return self.strength * (a + absolute_error(a2b(batch["real"]), batch["real"]))
+
+
+def overlap(filters: Tensor) -> Tensor:
+    """|W W^T o (1 - I)|_F^2 of filters W (num, F): Brock et al. 2019, arXiv 1809.11096, eq. 3 (columns there)."""
+    lengths = filters.square().sum(1)
+    if len(filters) > filters.shape[1]:  # |W W^T| = |W^T W|, which is the smaller matrix
+        return (filters.T @ filters).square().sum() - lengths.square().sum()
+    return (filters @ filters.T - lengths.diag()).square().sum()
+
+
+class Orthogonal(Lazy):
+    """Modified orthogonal regularisation of the generator: filters of a layer are orthogonal, their lengths free.
+
+    weight: beta of Brock et al. 2019, arXiv 1809.11096, eq. 3, 1e-4 in section 3.1. Its gradient is 4 beta (W W^T o
+    (1 - I)) W. The authors' code adds half of that: its 1e-4 is a weight of 5e-5 here. Biases, scales of norms and
+    embeddings of classes are left out. Of weights under spectral norm the undivided ones count, since these are moved.
+    """
+
+    players = ("generator",)
+
+    def __init__(self, weight: float | Ramp = 1e-4, every: int = 1):
+        super().__init__(weight, every)
+
+    def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
+        networks = [net for player in recipe.players().values() if player.generates for net in player.networks]
+        weights = [w for network in networks for w in filters_of(network)]
+        if not weights:
+            raise UserError("term.orthogonal: the generator has no linear or convolutional layer; leave it out")
+        with torch.autocast(weights[0].device.type, enabled=False):  # three digits would be too few
+            return self.strength * sum(overlap(w) for w in weights)
+
+
+def filters_of(network: nn.Module) -> list[Tensor]:
+    """The weights (filters, F) of all linear and convolutional layers, but for a network's `embeddings`."""
+    left_out = {id(layer) for module in network.modules() for layer in getattr(module, "embeddings", ())}
+    found = []
+    for module in network.modules():
+        if isinstance(module, nn.Linear | _ConvNd) and id(module) not in left_out:
+            weight = module.parametrizations.weight.original if is_parametrized(module, "weight") else module.weight
+            found.append((weight.transpose(0, 1) if isinstance(module, _ConvTransposeNd) else weight).flatten(1))
+    return found
 
 
 def named(tensors: Batch, setting: str, key: str) -> Tensor:

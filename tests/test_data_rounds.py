@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from types import SimpleNamespace
 
@@ -48,9 +49,9 @@ def stream(data: Numbered, *, num: int, batch_size: int, num_batches: int = 1, s
     ).tolist()
 
 
-def loaded(data, *, start: int = 0, num: int = 8, rank: int = 0, world_size: int = 1) -> list[dict]:
+def loaded(data, *, start: int = 0, num: int = 8, rank: int = 0, world_size: int = 1, further=()) -> list[dict]:
     """What a trainer that stands at step `start` is fed, through the real loader."""
-    module = GANDataModule(data, batch_size=4, num_batches=2, seed=0)
+    module = GANDataModule(data, batch_size=4, num_batches=2, seed=0, further=further)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=start, strategy=strategy)
     return [data.complete(batch) for batch in islice(module.train_dataloader(), num)]
@@ -182,8 +183,9 @@ def test_a_later_start_goes_on_where_the_first_would_be():
     assert not same(whole[0], whole[3])
 
 
+@pytest.mark.parametrize("further", [[], [8]], ids=["", "and-further-rows"])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_are_the_single_process(world_size):
+def test_ranks_together_are_the_single_process(world_size, further):
     """Batch for batch and row for row, as GANModule cuts them, each row with its own noise."""
     data = numbered(11, flip=True)
     rows, step = 4 // world_size, 2
@@ -194,18 +196,23 @@ def test_ranks_together_are_the_single_process(world_size):
         "seed": 0,
         "attempt": 0,
         "device": torch.device("cpu"),
+        "further": further,
+        "larger": [1] * len(further),
     }
 
     def batches(rank: int, world_size: int) -> list[dict]:
         module = SimpleNamespace(**drawing, trainer=SimpleNamespace(world_size=world_size), global_rank=rank)
-        noise = GANModule._noise(module, step)
-        (batch,) = loaded(data, start=step, num=1, rank=rank, world_size=world_size)
-        return [GANModule._fresh(module, batch, noise, i) for i in range(2)]
+        module._noise = partial(GANModule._noise, module)
+        (batch,) = loaded(data, start=step, num=1, rank=rank, world_size=world_size, further=further)
+        return GANModule._fresh(module, batch, step)
 
     single, ranks = batches(0, 1), [batches(rank, world_size) for rank in range(world_size)]
     for i in range(2):
-        together = {key: torch.cat([rank[i][key] for rank in ranks]) for key in single[i]}
-        assert set(together) == {"real", "label", "z"} and len(ranks[0][i]["real"]) == rows
+        more = sum(further) // world_size if i == 1 else 0
+        assert {len(rank[i]["real"]) for rank in ranks} == {rows + more}
+        parts = [slice(0, rows), slice(rows, None)]  # those that all players see, and those of the generator alone
+        together = {key: torch.cat([rank[i][key][part] for part in parts for rank in ranks]) for key in single[i]}
+        assert set(together) == {"real", "label", "z"}
         assert same(together, single[i])
 
 

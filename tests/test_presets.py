@@ -86,9 +86,11 @@ def test_optimizers_defaults(option):
 
 def test_everything_elses_defaults():
     cfg = OmegaConf.to_container(composed()[0], resolve=True)
-    assert cfg["ema"] == {"_target_": "ganrun.ema.EMA", "_partial_": True, "decay": 0.999, "warmup": 10, "start": 0}
+    average = {"decay": 0.999, "warmup": 10, "start": 0, "standing": 0}
+    assert cfg["ema"] == {"_target_": "ganrun.ema.EMA", "_partial_": True, **average}
     assert cfg["noise"] == {"_target_": "ganrun.noise.Normal", "z_dim": 100}
-    assert [*cfg["schedule"].items()] == [("discriminator", 1), ("generator", 1), ("share", True)]  # in this order
+    order = [("discriminator", 1), ("generator", 1), ("share", True), ("generator_batch", None)]
+    assert [*cfg["schedule"].items()] == order
     assert cfg["batch_size"] == 64 and cfg["optimizer"]["lr_schedule"] == "constant"
     assert cfg["generator"]["width"] == cfg["discriminator"]["width"] == 64
     assert (cfg["generator"]["slope"], cfg["discriminator"]["slope"]) == (0, 0.2)  # ReLU, LeakyReLU: DCGAN, section 3

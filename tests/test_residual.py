@@ -319,8 +319,8 @@ EXPERIMENTS = {  # parameters of both, moves of the discriminator, steps, batch,
     "wgan": (4_276_739, 1_055_879, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
     "wgan-gp": (4_276_739, 1_053_825, 5, 100_000, 64, (2e-4, [0.0, 0.9], "linear")),
     "dragan": (4_276_739, 1_053_825, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
-    "sngan": (4_276_739, 1_053_825, 5, 100_000, 64, (2e-4, [0.0, 0.9], "linear")),
-    "sngan-conditional": (4_304_387, 1_055_105, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
+    "sngan": (4_276_739, 1_053_825, 5, 50_000, 64, (2e-4, [0.0, 0.9], "linear")),
+    "sngan-conditional": (4_304_387, 1_055_105, 5, 50_000, 64, (2e-4, [0.0, 0.9], "linear")),
     "sagan": (4_386_308, 1_075_586, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
     "acgan": (4_304_387, 1_057_159, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
     "projgan": (4_304_387, 1_057_159, 5, 100_000, 64, (2e-4, [0.5, 0.999], "constant")),
@@ -341,7 +341,7 @@ def test_experiments_are_as_published(name):
     assert (cfg.schedule.discriminator, cfg.steps, cfg.batch_size) == (moves, steps, batch)
     for player in (cfg.optimizer.generator, cfg.optimizer.discriminator):
         assert (player.lr, list(player.betas), player.lr_schedule) == adam and player.optimizer == "torch.optim.Adam"
-        assert player.eps == (1e-8 if name in ("sngan", "wgan-gp") else 1e-6)
+        assert player.eps == (1e-8 if name in ("sngan", "sngan-conditional", "wgan-gp") else 1e-6)
     assert cfg.optimizer.discriminator.clip_weights == (0.01 if name == "wgan" else None)
     assert list(cfg.penalty) == {"wgan-gp": ["gradient"], "dragan": ["dragan"]}.get(name, [])
     assert (cfg.ema.get("decay"), cfg.ema.get("start")) == (

@@ -28,7 +28,9 @@ CORE = {  # file -> the modules of ganrun it may import
     "losses.py": set(),
     "errors.py": set(),
     "seeding.py": set(),
-    "ema.py": {"game", "ramps"},
+    "modules.py": {"game"},
+    "standing.py": {"modules", "seeding"},
+    "ema.py": {"errors", "game", "ramps", "standing"},
     "ramps.py": {"errors", "game"},
     "lazy.py": {"game", "ramps"},
     "schedule.py": {"errors"},
@@ -40,7 +42,7 @@ CORE = {  # file -> the modules of ganrun it may import
     "recipes/gan.py": {"game", "adversary"},
     "gradients.py": set(),
     "activations.py": set(),
-    "module.py": {"game", "schedule", "ema", "gradients", "noise", "optim", "seeding"},
+    "module.py": {"game", "schedule", "ema", "gradients", "modules", "noise", "optim", "seeding", "standing"},
     "augment/instance_noise.py": {"errors", "game", "ramps"},
 }
 

@@ -93,5 +93,5 @@ class Log(pl.Callback):
 
     @staticmethod
     def _rate(pl_module, since: tuple[float, int], step: int) -> float:
-        images = (step - since[1]) * pl_module.num_batches * pl_module.batch_size
+        images = (step - since[1]) * (pl_module.num_batches * pl_module.batch_size + sum(pl_module.further))
         return images / max(1e-9, time.perf_counter() - since[0])

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganrun.config.groups import config_dir, groups, options
 from ganrun.config.settings import Settings, check_values
-from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of
+from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of, spelt
 from ganrun.errors import UserError, one_of
 
 MULTI_SELECT = ("penalty", "augment", "presentation", "term", "metric", "callbacks", "logger")
@@ -46,6 +46,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
             check_targets(cfg[name], name)
     check_finite(OmegaConf.to_container(cfg, resolve=True))
     check_labels(cfg)
+    check_generator_batch(cfg)
     return check_unread(cfg, typed) + check_shadowed(cfg, typed) + check_stale(cfg, typed)
 
 
@@ -192,11 +193,23 @@ def _references(node: Any) -> set[str]:
     return {part.split("}")[0].split(",")[0].removeprefix("oc.select:").strip() for part in node.split("${")[1:]}
 
 
+def check_generator_batch(cfg: DictConfig) -> None:
+    """Raises UserError for a number of fakes that a generator's move cannot have."""
+    got = cfg.schedule.get("generator_batch")
+    if got is not None and (type(got) is not int or got < cfg.batch_size):
+        least = f"at least batch_size={cfg.batch_size}, the fakes that the other players see"
+        raise UserError(f"schedule.generator_batch={spelt(got)}; expected {least}, or null for as many")
+
+
 def check_stale(cfg: DictConfig, typed: dict[str, str]) -> list[str]:
-    """With micro_batch each move generates anew; a schedule that reuses is refused if typed, else a warning."""
-    if not (cfg.micro_batch and cfg.schedule.get("reuse_stale") is True):
+    """With micro_batch or generator_batch each move generates anew; a schedule that reuses is refused if typed, else a
+    warning.
+    """
+    sizes = {"micro_batch": cfg.micro_batch, "schedule.generator_batch": cfg.schedule.get("generator_batch")}
+    given = [f"{key}={value}" for key, value in sizes.items() if value]
+    if not (given and cfg.schedule.get("reuse_stale") is True):
         return []
-    text = f"schedule.reuse_stale=true does not act with micro_batch={cfg.micro_batch}: each move generates anew"
+    text = f"schedule.reuse_stale=true does not act with {given[0]}: each move generates anew"
     if "schedule.reuse_stale" in typed:
         raise UserError(text)
     return [text]

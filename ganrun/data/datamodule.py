@@ -1,9 +1,9 @@
 """Feeds rounds of batches: round k is the same whichever process reads it and wherever a run was resumed."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import count
+from itertools import accumulate, chain, count, islice
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,12 +18,12 @@ from ganrun.signals import SIGNALS, end_with_parent
 
 
 class Rounds(Dataset):
-    """Maps a round's number to this rank's rows of all its batches, stacked: (num_batches * rows, ...).
+    """Maps a round's number to this rank's rows of its batches, stacked (num_batches * rows, ...), then of `further`.
 
     The stream of positions 0, 1, 2, ... walks through one permutation of the samples after another. The permutation
     of epoch e depends on (seed, e), augmentation on (seed, position). only_index: True = samples are read later.
     unpaired: True = each side of two-sided data is a stream of its own, so that no pair is seen together; its tensors
-    are called <side>/<name>.
+    are called <side>/<name>. further: sizes, over all ranks, of what a round reads beyond its batches.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Rounds(Dataset):
         world_size: int = 1,
         only_index: bool = False,
         unpaired: bool = False,
+        further: Sequence[int] = (),
     ):
         if batch_size % world_size:
             raise UserError(f"batch_size={batch_size} is over all devices; it must be a multiple of {world_size}")
@@ -44,10 +45,11 @@ class Rounds(Dataset):
         if unpaired and len(data.sides) > 1:
             self.streams = {f"{key}/": (side, derive(seed, "side", key)) for key, side in data.sides.items()}
         self.only_index = only_index
-        self.per_round = batch_size * num_batches
-        rows = batch_size // world_size
-        own = np.arange(rows) + rank * rows
-        self.offsets = (np.arange(num_batches)[:, None] * batch_size + own).reshape(-1)
+        sizes = [*[batch_size] * num_batches, *further]
+        *starts, self.per_round = accumulate(sizes, initial=0)
+        rows = [size // world_size for size in sizes]
+        own = [start + rank * num + np.arange(num) for start, num in zip(starts, rows, strict=True)]
+        self.offsets = np.concatenate(own)
 
     def __getitem__(self, index: int) -> Batch:
         positions = index * self.per_round + self.offsets
@@ -92,7 +94,7 @@ def worker_init(_: int) -> None:
 class GANDataModule(pl.LightningDataModule):
     """Loads rounds from the trainer's current step on; on the device samples are augmented and scaled to their range.
 
-    unpaired: see Rounds.
+    unpaired, further: see Rounds.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class GANDataModule(pl.LightningDataModule):
         seed: int,
         channels_last: bool = True,
         unpaired: bool = False,
+        further: Sequence[int] = (),
     ):
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -112,6 +115,7 @@ class GANDataModule(pl.LightningDataModule):
         self.num_batches = num_batches
         self.seed = seed
         self.unpaired = unpaired
+        self.further = further
         self.attempt = 0  # rollbacks so far; batches that may have led to a collapse are not repeated
 
     def train_dataloader(self) -> DataLoader:
@@ -126,6 +130,7 @@ class GANDataModule(pl.LightningDataModule):
             world_size=self.trainer.world_size,
             only_index=self.data.lies_on(device),
             unpaired=self.unpaired,
+            further=self.further,
         )
         num_workers = 0 if self.data.is_resident else self.data.num_workers
         return DataLoader(
@@ -152,3 +157,17 @@ class GANDataModule(pl.LightningDataModule):
     def examples(self, num: int, chunk: int) -> Iterator[Batch]:
         """The same, `chunk` at a time."""
         return (self.data.in_range(batch) for batch in self.data.shuffled(num, chunk))
+
+    def given(self, needs: bool, condition: str | None, num: int, rows: int) -> Iterator[Batch]:
+        """`num` batches of what fakes are made from beside noise, the same each time; {} if nothing.
+
+        needs: True = data. condition: key of labels, which are drawn from the data's own; None = unconditional.
+        """
+        if needs:
+            again = (self.examples(num * rows, rows) for _ in range(num))  # small sets are gone through again
+            yield from islice(chain.from_iterable(again), num)
+            return
+        rng, labels = rng_for(self.seed, "labels"), self.data.labels
+        for _ in range(num):
+            drawn = labels.cpu()[torch.randint(len(labels), (rows,), generator=rng)] if condition else None
+            yield {} if drawn is None else {condition: drawn}

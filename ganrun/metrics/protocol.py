@@ -21,4 +21,5 @@ def short(protocol: Mapping[str, Any]) -> str:
     reals = f", {protocol['num_real']:,} real ({protocol['split']})" if protocol.get("num_real") else ""
     pairs = f", each against its {protocol['against']} ({protocol['split']})" if protocol.get("against") else ""
     bits = ", 8 bit" if protocol.get("values") == "8 bit" else ""
-    return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{reals}{pairs}{bits}"
+    drawn = "".join(f", {key} {protocol[key]}" for key in ("truncation", "standing") if protocol.get(key))
+    return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{drawn}{reals}{pairs}{bits}"

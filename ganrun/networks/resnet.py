@@ -14,7 +14,7 @@ from ganrun.game import Verdict
 from ganrun.networks.attention import SelfAttention, attention_index
 from ganrun.networks.dcgan import pyramid
 from ganrun.networks.heads import CONDITIONS, Head, appended_classes
-from ganrun.networks.layers import append_label, chosen, conditional_norm, hot, squash
+from ganrun.networks.layers import ConditionalBatchNorm, append_label, chosen, conditional_norm, hot, squash
 from ganrun.networks.residual import (
     DeepDiscriminatorBlock,
     DeepGeneratorBlock,
@@ -144,6 +144,14 @@ class Generator(nn.Module):
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
         return self.squash(self.to_image(relu(self.norm(x))))
+
+    @property
+    def embeddings(self) -> list[nn.Linear]:
+        """The layers that are given one-hot labels alone."""
+        if self.embed or self.latents != "first" or self.num_classes == self.appended:
+            return [self.embed] if self.embed else []
+        norms = [module for module in self.modules() if isinstance(module, ConditionalBatchNorm)]
+        return [layer for norm in norms for layer in (norm.scale, norm.shift)]
 
     def _embedded(self, label: Tensor | None, z: Tensor) -> Tensor | None:
         """What batch norm is given of the label; None if that is nothing."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.classes import ambiguities, index_of
-from ganrun.errors import UserError, one_of, require
+from ganrun.errors import UserError, is_out_of_memory, one_of, require
 from ganrun.noise import Noise
-from ganrun.seeding import derive
+from ganrun.seeding import derive, rng_for
+from ganrun.standing import BATCH, batch_norms, measure, said
 
 CHUNK = 256  # samples a forward pass
 Label = int | str | Sequence[int | str] | Tensor  # a class's index or name; one for all, or several
@@ -83,6 +84,37 @@ class SamplingGenerator(nn.Module):
         """The samples with these numbers, and their labels."""
         labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
         return self.decode(self.draw(numbers, seed, truncation), labels), labels
+
+    def stand(self, passes: int = 16, *, truncation: float | None = None) -> None:
+        """Measures batch norm's statistics for these weights, over `passes` batches of 64 samples: see standing.py.
+
+        The noise is drawn from a fixed seed, under the truncation that samples will have, and classes are drawn evenly.
+        Raises UserError for a generator without batch norm.
+        """
+        require(1, standing=passes)
+        self.check_stands(passes)
+        rng = rng_for("standing")
+        batches = ((self.noise(BATCH, rng, truncation)["z"], self._any_classes(rng)) for _ in range(passes))
+        try:
+            measure([self.generator], lambda given: self.decode(*given), batches)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                text = f"standing={passes}: passes of {BATCH} samples need more memory than there is; leave it out"
+                raise UserError(text) from error
+            raise
+        self.trained["standing"] = self.stands_by(passes)
+
+    def stands_by(self, passes: int) -> str:
+        """How `stand` measures, for a protocol."""
+        return said(passes, "drawn evenly" if self.classes else None)
+
+    def check_stands(self, passes: int) -> None:
+        """Raises UserError for a generator without batch norm."""
+        if not batch_norms([self.generator]):
+            raise UserError(f"standing={passes}: this generator has no batch norm; leave standing= out")
+
+    def _any_classes(self, rng: torch.Generator) -> Tensor | None:
+        return torch.randint(len(self.classes), (BATCH,), generator=rng) if self.classes else None
 
     def draw(self, numbers: Iterable[int], seed: int, truncation: float | None = None) -> Tensor:
         """Noise (num, z_dim) of the samples with these numbers."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,7 +129,9 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
         seed=cfg.seed,
         channels_last=cfg.channels_last,
         unpaired=module.recipe.unpaired,
+        further=module.further,
     )
+    module.given = partial(datamodule.given, bool(module.recipe.needs), cfg.conditional.key)
     activation_bytes = before.activation_bytes if before else dry_run(module, datamodule)
     compiled = compile_settings(cfg)
     if compiled:
@@ -184,7 +187,9 @@ def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
 
 def build_schedule(cfg: DictConfig) -> Schedule:
     moves = OmegaConf.to_container(cfg.schedule, resolve=True)
-    return Schedule(moves, **{name: moves.pop(name) for name in ("share", "reuse_stale") if name in moves})
+    return Schedule(
+        moves, **{name: moves.pop(name) for name in ("share", "reuse_stale", "generator_batch") if name in moves}
+    )
 
 
 def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
@@ -237,6 +242,8 @@ def check_sizes(cfg: DictConfig, data: Data, schedule: Schedule) -> None:
     """Refuses numbers of samples that do not fit into memory, by allocating it and giving it back untouched."""
     sizes = {"num_samples": cfg.num_samples, "evaluate.num_samples": cfg.evaluate.num_samples}
     sizes["batch_size"] = cfg.batch_size * schedule.num_batches
+    if schedule.generator_batch:
+        sizes["schedule.generator_batch"] = schedule.generator_batch * schedule.num_batches
     for key, num in sizes.items():
         try:
             torch.empty(num, *data.shape)
@@ -255,7 +262,7 @@ def dry_run(module: GANModule, datamodule: GANDataModule) -> int:
     examples = datamodule.reals(2)
     num = len(examples["real"])
     batch = examples | (module.noise(num, torch.Generator()) if module.noise else {})
-    check_outputs(refusing("generator", module.show)(batch), batch, module.recipe.compared)
+    check_outputs(refusing("generator", module.show)(batch, averaged=False), batch, module.recipe.compared)
     before = [(buffer, buffer.clone()) for buffer in module.recipe.buffers()]
     module.eval()
     known = [*module.recipe.parameters(), *module.recipe.buffers()]

@@ -1,7 +1,6 @@
 """One fit: everything that watches training, the run directory it writes, and the start from a checkpoint."""
 
 import os
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ganrun.loggers import InRun
 from ganrun.sampling.generator_file import save_generator
 from ganrun.signals import Signals
 from ganrun.training.build import Parts
-from ganrun.training.of_checkpoint import header
+from ganrun.training.of_checkpoint import averages_stand, header
 from ganrun.training.outcome import outcome
 from ganrun.training.report import console
 from ganrun.training.rollback import best_step, set_attempt
@@ -157,8 +156,9 @@ class Fit:
         cfg, module = self.parts.cfg, self.module
         parts = module.recipe.exports() | ({"noise": module.noise} if module.noise else {})
         trained = {"dataset": self.parts.data.name, "steps": self.trainer.global_step, "seed": cfg.seed}
-        with module.ema.applied() if module.ema else nullcontext():
+        trained |= {"ema": module.ema is not None, **averages_stand(cfg)}
+        with module.averaged():
             tensors = {
                 f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()
             }
-            save_generator(path, tensors, header(cfg, self.samples_are, trained | {"ema": module.ema is not None}))
+            save_generator(path, tensors, header(cfg, self.samples_are, trained))

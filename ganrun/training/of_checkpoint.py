@@ -14,6 +14,7 @@ from ganrun.files.run_dir import RunDir
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.generator_file import assemble, load_generator, reading
 from ganrun.sampling.translator import Translator
+from ganrun.standing import said
 
 BEFORE = {"averages": {"generator": 0}}  # what older checkpoints, with a single generator, do not say
 
@@ -35,8 +36,15 @@ def open_generator(file: Path, run: RunDir | None, *, trust: str | Iterable[str]
     with reading(file):
         tensors, averaged = weights(content["state_dict"], about["averages"])
         trained = {"dataset": cfg.dataset.get("name"), "steps": content["global_step"], "seed": cfg.seed}
-        described = header(cfg, about, trained | {"ema": averaged})
+        trained |= {"ema": averaged, **(averages_stand(cfg) if averaged else {})}
+        described = header(cfg, about, trained)
         return assemble(described, tensors, package_names(trust), str(run.config))
+
+
+def averages_stand(cfg: DictConfig) -> dict[str, str]:
+    """How the batch norm statistics of a run's averages were measured, for a protocol; {} if they were copied."""
+    passes = cfg.ema.get("standing")
+    return {"standing": said(passes, "as in the data" if cfg.conditional.key else None)} if passes else {}
 
 
 def weights(state: dict[str, Tensor], averages: dict[str, int]) -> tuple[dict[str, Tensor], bool]:

@@ -19,6 +19,7 @@ from ganrun.module import GANModule
 from ganrun.signals import Signals, name
 from ganrun.training.build import Parts
 from ganrun.training.changes import read_changes
+from ganrun.training.of_checkpoint import averages_stand
 from ganrun.training.rollback import why
 
 
@@ -80,6 +81,7 @@ def scores(fit: Ended) -> dict[str, dict[str, Any]]:
     if best and fit.best_step() != best["step"]:  # its weights are gone, or will be made again, after a resume
         best = {}
     about = {"ema": fit.module.ema is not None, "seed": fit.module.seed, "versions": versions()}
+    about |= averages_stand(fit.parts.cfg)
     return {
         metric: {
             "final": last[metric],

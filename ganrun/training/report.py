@@ -14,6 +14,7 @@ from ganrun.metrics.protocol import short as short_protocol
 from ganrun.training.build import Parts
 from ganrun.training.hardware import precision_of
 from ganrun.training.norm import norm_notes
+from ganrun.training.trainer import rows_a_pass
 
 SHOWN = 3  # skipped files that the summary names
 
@@ -56,9 +57,10 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     for name in module.players:
         node = cfg.optimizer[name]
         table.add_row(f"  {name}", f"{short(node.optimizer)} {values(node, skip=('optimizer', 'decay_steps'))}")
-    table.add_row("steps", f"{cfg.steps:,} of batch {cfg.batch_size}, seed {cfg.seed}")
+    more = f", {module.batch_size + module.further[0]} where one generates" if module.further else ""
+    table.add_row("steps", f"{cfg.steps:,} of batch {cfg.batch_size}{more}, seed {cfg.seed}")
     table.add_row("device", f"{device}, precision {precision_of(cfg)}")
-    rows = cfg.micro_batch or cfg.batch_size // processes
+    rows = rows_a_pass(cfg, processes)
     table.add_row(
         "memory", f"up to {parts.activation_bytes * rows / 2**20:,.0f} MiB of activations in fp32, {rows} images a pass"
     )

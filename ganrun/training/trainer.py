@@ -1,6 +1,7 @@
 """Lightning's trainer for a config."""
 
 import logging
+import math
 import os
 import re
 import warnings
@@ -81,22 +82,34 @@ def chosen_settings(cfg: DictConfig) -> dict[str, Any]:
 
 def check_rows(cfg: DictConfig, processes: int) -> None:
     """Raises UserError for a batch that cannot be divided among processes and passes."""
-    if cfg.batch_size % processes:
-        raise UserError(f"batch_size={cfg.batch_size} is over all devices; expected a multiple of {processes}")
-    rows = cfg.batch_size // processes
-    if cfg.micro_batch and rows % cfg.micro_batch:
-        raise UserError(f"micro_batch={cfg.micro_batch}: {rows} images a move and device are no multiple of it")
+    for key, size in sizes_of(cfg).items():
+        if size % processes:
+            raise UserError(f"{key}={size} is over all devices; expected a multiple of {processes}")
+        rows = size // processes
+        if cfg.micro_batch and rows % cfg.micro_batch:
+            raise UserError(f"micro_batch={cfg.micro_batch}: {rows} images a move and device are no multiple of it")
+
+
+def sizes_of(cfg: DictConfig) -> dict[str, int]:
+    """Images a move over all devices, by the key that says so."""
+    sizes = {"batch_size": cfg.batch_size, "schedule.generator_batch": cfg.schedule.get("generator_batch")}
+    return {key: size for key, size in sizes.items() if size}
+
+
+def rows_a_pass(cfg: DictConfig, processes: int) -> int:
+    """The most images that a device has in a pass."""
+    return cfg.micro_batch or max(sizes_of(cfg).values()) // processes
 
 
 def smaller_micro_batch(cfg: DictConfig, processes: int) -> int | None:
     """The next smaller number of images a pass than that of `cfg`; None if that is already one image."""
-    rows = cfg.batch_size // processes
-    return next((n for n in range((cfg.micro_batch or rows) - 1, 0, -1) if rows % n == 0), None)
+    rows = math.gcd(*sizes_of(cfg).values()) // processes
+    return next((n for n in range(rows_a_pass(cfg, processes) - 1, 0, -1) if rows % n == 0), None)
 
 
 def no_memory(cfg: DictConfig, trainer: pl.Trainer) -> str:
     """What to say when a step runs out of memory."""
-    rows = cfg.micro_batch or cfg.batch_size // trainer.world_size
+    rows = rows_a_pass(cfg, trainer.world_size)
     smaller = smaller_micro_batch(cfg, trainer.world_size)
     way_out = (
         f"micro_batch={smaller}, which makes a step of smaller passes" if smaller else "smaller networks or images"

@@ -18,6 +18,8 @@ from ganrun.errors import UserError
 from ganrun.files.storage import replacing
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ganrun.commands.evaluate.evaluations import Scored
 
 
@@ -50,20 +52,46 @@ def _evaluate(cfg: DictConfig, of_dataset: list[str]) -> None:
             print(f"warning: not written into {run.result}: {error}", file=sys.stderr)
 
 
+def shown(score: "Scored") -> str:
+    spread = f" ± {score.std:.2g}" if len(score.values) > 1 else ""
+    within = f" (± {score.within:.2g} within)" if score.within is not None else ""
+    return f"{score.mean:.5g}{spread}{within}"
+
+
+def sweep_table(scores: list["Scored"]) -> "Table":
+    """A row for each truncation, a column for each metric: quality against variety."""
+    from rich.table import Table
+
+    from ganrun.metrics.protocol import short
+
+    first = {score.metric: score for score in reversed(scores)}
+    names = list(first)[::-1]
+    about = {short({**first[name].protocol, "truncation": None}): None for name in names}
+    table = Table("truncation", *(f"{name} ({first[name].better})" for name in names), caption="\n".join(about))
+    for row in range(0, len(scores), len(names)):
+        some = scores[row : row + len(names)]
+        table.add_row(str(some[0].protocol.get("truncation", "none")), *map(shown, some))
+    if any(score.floor is not None for score in first.values()):
+        floors = [first[name].floor for name in names]
+        table.add_row("real", *("" if floor is None else f"{floor:.5g}" for floor in floors))
+    return table
+
+
 def print_table(cfg: DictConfig, scores: list["Scored"]) -> None:
     from rich.table import Table
 
     from ganrun.metrics.protocol import short
     from ganrun.training.report import console
 
-    table = Table("metric", "score", "real", "better", "protocol")
-    for score in scores:
-        spread = f" ± {score.std:.2g}" if len(score.values) > 1 else ""
-        within = f" (± {score.within:.2g} within)" if score.within is not None else ""
-        floor = "" if score.floor is None else f"{score.floor:.5g}"
-        table.add_row(score.metric, f"{score.mean:.5g}{spread}{within}", floor, score.better, short(score.protocol))
     screen = console()
-    screen.print(table)
+    if OmegaConf.is_list(cfg.truncation):
+        screen.print(sweep_table(scores))
+    else:
+        table = Table("metric", "score", "real", "better", "protocol")
+        for score in scores:
+            floor = "" if score.floor is None else f"{score.floor:.5g}"
+            table.add_row(score.metric, shown(score), floor, score.better, short(score.protocol))
+        screen.print(table)
     if cfg["from"] == "test":
         screen.print("these are the data set's own test samples: the floor, which no generator can be expected to pass")
     elif any(score.floor is not None and "against" not in score.protocol for score in scores):

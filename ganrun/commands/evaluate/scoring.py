@@ -1,5 +1,6 @@
 """From the config of an evaluation to scores with their protocol."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -13,7 +14,7 @@ from ganrun.commands.evaluate.sources import DatasetSource, GeneratorSource, Sou
 from ganrun.commands.sample.request import check_device, find_generator
 from ganrun.config.check import check_targets, drop_leftovers
 from ganrun.config.groups import config_dir
-from ganrun.config.typed import check_known, check_minimum, check_place, check_types
+from ganrun.config.typed import check_known, check_minimum, check_place, check_types, spelt
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
@@ -29,12 +30,13 @@ from ganrun.training.saved_run import config_of
 
 SPLITS = {"train": "training data", "test": "test data"}
 KEYS = {
-    "from": str, "path": str | None, "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
+    "from": str, "path": str | None, "truncation": float | list[float | None] | None, "standing": int | None,
+    "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
     "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str,
     "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
     "overwrite": bool, "direction": str | None,
 }  # fmt: skip
-MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size": 1}
+MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size": 1, "standing": 1}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     check_device(cfg.device)
     check_minimum(cfg, MINIMUM)
     check_json(cfg)
+    check_truncation(cfg)
     given = find(cfg)
     complete(cfg, given, set(typed), of_dataset)
     for name in ("dataset", "pairs", "metric"):
@@ -66,6 +69,21 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     metrics = build_metrics(cfg)
     side, other = data.sides[source.like], other and other.sides[source.like]
     return scored(cfg, given, metrics, side, source, other), given.run
+
+
+def truncations(cfg: DictConfig) -> list[float | None]:
+    """The truncations to score, one after the other."""
+    return list(cfg.truncation) if OmegaConf.is_list(cfg.truncation) else [cfg.truncation]
+
+
+def check_truncation(cfg: DictConfig) -> None:
+    """Raises UserError for truncations that cannot be."""
+    each = truncations(cfg)
+    wrong = [value for value in each if value is not None and not 0 < value < math.inf]
+    if wrong:
+        raise UserError(f"truncation={wrong[0]}; expected more than 0, or null for none")
+    if not each or len(set(each)) < len(each):
+        raise UserError(f"truncation={spelt(each)}; expected values that differ, as in truncation=[1,0.7,0.5]")
 
 
 def check_json(cfg: DictConfig) -> None:
@@ -94,11 +112,19 @@ def find(cfg: DictConfig) -> Given:
             )
         if cfg.seeds != 1:
             raise UserError(f"seeds={cfg.seeds}: nothing is drawn from={name}; it is for generators")
+        refuse_drawing(cfg, "it is for generators")
         return Given(None, None)
     if cfg.path:
         raise UserError(f"path={cfg.path}: it is for from=images")
     file, run = find_generator(name)
     return Given(run, file)
+
+
+def refuse_drawing(cfg: DictConfig, why: str) -> None:
+    """Raises UserError for keys that act on generators that start from noise alone."""
+    for key in ("truncation", "standing"):
+        if cfg[key] is not None:
+            raise UserError(f"{key}={cfg[key]}: {why}; leave {key}= out")
 
 
 def complete(cfg: DictConfig, given: Given, typed: set[str], of_dataset: list[str]) -> None:
@@ -161,10 +187,12 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
             raise UserError(
                 f"seeds={cfg.seeds}: a translator draws nothing; it is for generators that start from noise"
             )
+        refuse_drawing(cfg, "it is for generators that start from noise")
         return TranslatorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.direction)
     if cfg.direction is not None:
         raise UserError(f"direction={cfg.direction}: it is for translators; this generator starts from noise")
-    return GeneratorSource(made, data, cfg.num_samples, cfg.batch_size)
+    made.draw([0], cfg.seed, next((value for value in truncations(cfg) if value), None))  # refuses noise without tails
+    return GeneratorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.standing)
 
 
 def device_of(cfg: DictConfig) -> torch.device:
@@ -209,26 +237,35 @@ def floors(cfg: DictConfig, scorer: Scorer, source: Source, other: Data | None) 
 def scored(
     cfg: DictConfig, given: Given, metrics: dict[str, Metric], data: Data, source: Source, other: Data | None
 ) -> list[Scored]:
-    """The scores of each metric over all seeds, and of the other split."""
+    """The scores of each metric over all seeds, and of the other split; one truncation after the other."""
     scorer = prepared_scorer(cfg, given, metrics, data, source, other)
     seeds = list(range(cfg.seed, cfg.seed + cfg.seeds))
-    rounds = [scorer.score(source.fakes(seed, scorer.labels())) for seed in seeds]
+    rounds = []  # what was scored, and each seed's scores
+    for truncation in truncations(cfg):
+        if isinstance(source, GeneratorSource):
+            source.truncation = truncation
+        rounds.append((source.about, [scorer.score(source.fakes(seed, scorer.labels())) for seed in seeds]))
     floor = floors(cfg, scorer, source, other)
     of = {"from": name_of(given) or cfg["from"], "path": cfg.path}
     if given.file:
         of |= {"weights": weights_of(given.file), "steps": source.sampling.trained.get("steps")}
-    about = {**source.about, "seed": seeds, "versions": versions()}
+    noted = {"seed": seeds, "versions": versions()}
     return [
         Scored(
             name,
-            fmean(one[name].value for one in rounds),
-            stdev(one[name].value for one in rounds) if len(rounds) > 1 else None,
-            [one[name].value for one in rounds],
-            None if rounds[0][name].std is None else fmean(one[name].std for one in rounds),
+            *over_seeds([one[name] for one in each]),
             "lower" if metric.lower_is_better else "higher",
             floor[name].value if name in floor else None,
             of,
-            scorer.protocols[name] | about,
+            scorer.protocols[name] | about | noted,
         )
+        for about, each in rounds
         for name, metric in scorer.metrics.items()
     ]
+
+
+def over_seeds(scores: list[Score]) -> tuple[float, float | None, list[float], float | None]:
+    """Mean, standard deviation, values, and the mean of the metric's own deviation."""
+    values = [score.value for score in scores]
+    within = None if scores[0].std is None else fmean(score.std for score in scores)
+    return fmean(values), stdev(values) if len(values) > 1 else None, values, within

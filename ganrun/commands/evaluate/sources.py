@@ -51,7 +51,9 @@ class TranslatorSource(Source):
         self.direction = translator.direction(direction)
         self.takes, self.like = translator.between[self.direction]
         self.num, self.paired = min(num, len(data)), data.paired
-        self.about = {"ema": translator.trained.get("ema"), "direction": self.direction}
+        trained = {"ema": None} | translator.trained
+        self.about = {key: trained[key] for key in ("ema", "standing") if key in trained}
+        self.about["direction"] = self.direction
         got = tuple(data.parts[key][0] if key in data.parts else 0 for key in (self.takes, self.like))
         if got != translator.channels[self.direction]:
             wanted = " to ".join(map(str, translator.channels[self.direction]))
@@ -73,12 +75,19 @@ class TranslatorSource(Source):
 
 
 class GeneratorSource(Source):
-    """Samples of a generator. If it is conditional, the labels are those of as many reals."""
+    """Samples of a generator. If it is conditional, the labels are those of as many reals.
 
-    def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
-        self.sampling, self.num, self.batch_size = sampling, num, batch_size
+    truncation: see Noise; it may be set anew between two streams of fakes
+    standing:   batches over which batch norm's statistics are measured before each stream; None = as they are
+    """
+
+    truncation: float | None = None
+
+    def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int, standing: int | None = None):
+        self.sampling, self.num, self.batch_size, self.standing = sampling, num, batch_size, standing
         self.conditional = bool(sampling.classes)
-        self.about = {"ema": sampling.trained.get("ema")}
+        if standing is not None:
+            sampling.check_stands(standing)
         if (sampling.value_range is None) != (len(data.shape) == 1):
             what = "points" if sampling.value_range is None else "images"
             raise UserError(f"from: the generator makes {what}, but dataset {data.name} has {list(data.shape)}")
@@ -88,8 +97,18 @@ class GeneratorSource(Source):
         if got != data.shape:
             raise UserError(f"from: the generator makes {list(got)}, but dataset {data.name} has {list(data.shape)}")
 
+    @property
+    def about(self) -> dict[str, Any]:
+        trained = self.sampling.trained
+        standing = trained.get("standing") if self.standing is None else self.sampling.stands_by(self.standing)
+        optional = {"truncation": self.truncation, "standing": standing}
+        return {"ema": trained.get("ema")} | {key: value for key, value in optional.items() if value is not None}
+
     def fakes(self, seed, labels):
-        for samples, label in self.sampling.batches(self.num, seed, labels, batch_size=self.batch_size):
+        if self.standing is not None:
+            self.sampling.stand(self.standing, truncation=self.truncation)
+        draws = {"truncation": self.truncation, "batch_size": self.batch_size}
+        for samples, label in self.sampling.batches(self.num, seed, labels, **draws):
             fake = samples if self.sampling.value_range is None else to_uint8(samples)
             yield {"fake": fake} | ({} if label is None else {"label": label})
 

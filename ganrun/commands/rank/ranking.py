@@ -130,7 +130,7 @@ def row_of(result: dict[str, Any], run: RunDir, by: str, source: str) -> Row | N
         found = [one for one in evaluations(result, run, source) if one["metric"] == by]
         if not found:
             return None
-        one = found[-1]  # the newest
+        one = next((one for one in reversed(found) if "truncation" not in one["protocol"]), found[-1])  # the newest
         std = float(one["std"]) if len(one["values"]) > 1 else None
         return checked(Row(run.path, one["mean"], std, one["of"]["steps"], one["better"], source, one["protocol"]))
     score = result.get("scores", {}).get(by)

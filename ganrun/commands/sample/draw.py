@@ -56,7 +56,10 @@ def load(request: Request) -> SamplingGenerator:
         check_vectors(request)
     for note in sampling.ambiguities(request.label):
         print(f"note: {note}", file=sys.stderr)
-    return sampling.to(device)
+    sampling.to(device)
+    if request.standing is not None:
+        sampling.stand(request.standing, truncation=request.truncation)
+    return sampling
 
 
 def files(request: Request, sampling: SamplingGenerator) -> None:

@@ -14,13 +14,30 @@ from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir, find_run
 
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
-        "label": Any, "batch_size": int, "device": str, "trust": str | list[str],
+        "standing": int | None, "label": Any, "batch_size": int, "device": str, "trust": str | list[str],
         "interpolate": int | None, "frames": int | None, "fps": int | None, "neighbours": int | None,
         "data_dir": str | None}  # fmt: skip
 TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "pad": bool,
              "device": str, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
-MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, "fps": 1, "neighbours": 1}
-MAXIMUM = {"num": 10**9, "batch_size": 10**5, "interpolate": 10**4, "frames": 10**4, "fps": 240, "neighbours": 99}
+MINIMUM = {
+    "num": 1,
+    "seed": 0,
+    "standing": 1,
+    "batch_size": 1,
+    "interpolate": 2,
+    "frames": 1,
+    "fps": 1,
+    "neighbours": 1,
+}
+MAXIMUM = {
+    "num": 10**9,
+    "standing": 10**4,
+    "batch_size": 10**5,
+    "interpolate": 10**4,
+    "frames": 10**4,
+    "fps": 240,
+    "neighbours": 99,
+}
 FOLDER = ""  # in place of a suffix
 SUFFIXES = {  # possible outputs for samples, an interpolation, neighbours
     "num": (FOLDER, ".zip", ".npz", ".png"),
@@ -43,6 +60,7 @@ class Request:
     num: int | None
     seed: int
     truncation: float | None
+    standing: int | None
     label: Any
     batch_size: int
     device: str
