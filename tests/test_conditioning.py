@@ -178,5 +178,5 @@ def test_the_whole_product(row):
 def test_no_condition_is_left_out():
     from ganrun.config.groups import options
 
-    assert set(options("conditional")) == {*CONDITIONS, "none"}
+    assert set(options("conditional")) == {*CONDITIONS, "none", "attributes"}  # for attributes see test_table.py
     assert composed("conditional=projection")[0].discriminator.condition == "projection"

@@ -15,10 +15,10 @@ from ganrun.networks.layers import (
     Conditioned,
     activation,
     append_label,
+    as_vector,
     chosen,
     conditional_norm,
     has_bias,
-    hot,
     norm_layers,
     normal_init,
     squash,
@@ -59,7 +59,7 @@ class Generator(nn.Module):
     condition:   how the label enters: concatenate to z, or batch-norm
     attention:   height in pixels after whose layers there is self-attention; half = of the image's; None = off
     value_range: (low, high) of the pixels; None = unbounded
-    num_classes: classes of the labels that it is given; 0 = unconditional
+    num_classes: classes of the labels that it is given, or their attributes; 0 = unconditional
 
     Example:
         generator = Generator(z_dim=100, channels=3, resolution=32)
@@ -117,7 +117,7 @@ class Generator(nn.Module):
             spectral_normalise(self)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        y = hot(label, self.num_classes, z.dtype) if self.num_classes > self.appended else None
+        y = as_vector(label, self.num_classes, z.dtype) if self.num_classes > self.appended else None
         x = self.stem(append_label(z, label, self.appended), y)
         return self.to_image(self.blocks(x, y))
 
@@ -136,7 +136,7 @@ class Discriminator(nn.Module):
     attention:   as for the generator
     condition:   what is done with the label, see heads.py
     embedding:   numbers of the head's embedding, for the conditions that have one
-    num_classes: classes of the labels that it is given; 0 = unconditional
+    num_classes: classes of the labels that it is given, or their attributes; 0 = unconditional
 
     Example:
         discriminator = Discriminator(channels=3, resolution=32, norm="none")

@@ -15,9 +15,9 @@ from ganrun.networks.layers import (
     Conditioned,
     activation,
     append_label,
+    as_vector,
     chosen,
     conditional_norm,
-    hot,
     norm_layers,
     squash,
 )
@@ -74,7 +74,7 @@ class Generator(nn.Module):
             spectral_normalise(self)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        y = hot(label, self.num_classes, z.dtype) if self.num_classes > self.appended else None
+        y = as_vector(label, self.num_classes, z.dtype) if self.num_classes > self.appended else None
         return self.to_image(self.blocks(self.stem(append_label(z, label, self.appended)), y))
 
 

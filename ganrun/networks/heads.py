@@ -16,6 +16,9 @@ CONDITIONS = ("concatenate", "projection", *BESIDE, *ALONE, "embedding")
 class Head(nn.Linear):
     """features (batch, F), label (batch,) or None -> Verdict. Its own weights are the logit's, if that is learnt.
 
+    For `concatenate` and `projection` a label may also be a vector of attributes, (batch, num_classes), which is
+    embedded linearly.
+
     condition: concatenate       the first layer is given the label, or there is none: a logit alone
                projection        adds <embedded label, features> to the logit: Miyato and Koyama 2018, eq. 3
                classes           also a logit for each class
@@ -48,7 +51,8 @@ class Head(nn.Linear):
             return Verdict(logits.gather(1, label[:, None]).squeeze(1) - logits[:, -1], features, logits)
         logits = logits.squeeze(1)
         if self.condition == "projection":
-            logits = logits + (self.embed(label) * features).sum(1)
+            embedded = label @ self.embed.weight if label.is_floating_point() else self.embed(label)
+            logits = logits + (embedded * features).sum(1)
         if self.condition == "embedding":
             embedded = normalize(self.embedding(features))
             return Verdict(logits, features, embedded @ normalize(self.proxies.weight).T, embedded)

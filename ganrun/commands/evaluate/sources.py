@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganrun.attributes import KEY, as_seen, in_units
 from ganrun.classes import listed
 from ganrun.data.base import Data
 from ganrun.data.images import ImageArray, ImageFolder
@@ -27,6 +28,7 @@ class Source(ABC):
 
     num:         how many there will be
     conditional: do they have labels?
+    key:         of the labels in a batch, see Scorer
     about:       for the protocol
     like:        the side of the data that they should resemble
     paired:      do they come with their targets?
@@ -34,6 +36,7 @@ class Source(ABC):
 
     num: int
     conditional = False
+    key = "label"
     about: dict[str, Any]
     like = "real"
     paired = False
@@ -75,7 +78,7 @@ class TranslatorSource(Source):
 
 
 class GeneratorSource(Source):
-    """Samples of a generator. If it is conditional, the labels are those of as many reals.
+    """Samples of a generator. If it is conditional, the labels or attributes are those of as many reals.
 
     truncation: see Noise; it may be set anew between two streams of fakes
     standing:   batches over which batch norm's statistics are measured before each stream; None = as they are
@@ -85,13 +88,17 @@ class GeneratorSource(Source):
 
     def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int, standing: int | None = None):
         self.sampling, self.num, self.batch_size, self.standing = sampling, num, batch_size, standing
-        self.conditional = bool(sampling.classes)
+        self.conditional, self.attributes = bool(sampling.classes or sampling.attributes), data.attributes
+        self.key = KEY if sampling.attributes else "label"
         if standing is not None:
             sampling.check_stands(standing)
         if (sampling.value_range is None) != (len(data.shape) == 1):
             what = "points" if sampling.value_range is None else "images"
             raise UserError(f"from: the generator makes {what}, but dataset {data.name} has {list(data.shape)}")
-        if self.conditional and sampling.classes != data.classes:
+        names = [[one.name for one in held] for held in (sampling.attributes, data.attributes)]
+        if sampling.attributes and names[0] != names[1]:
+            raise UserError(f"from: the generator's attributes {names[0]} are not {names[1]}, those of {data.name}")
+        if sampling.classes and sampling.classes != data.classes:
             raise UserError(f"from: the generator's classes {sampling.classes} are not those of dataset {data.name}")
         got = tuple(sampling.sample(1).shape[1:])
         if got != data.shape:
@@ -105,12 +112,14 @@ class GeneratorSource(Source):
         return {"ema": trained.get("ema")} | {key: value for key, value in optional.items() if value is not None}
 
     def fakes(self, seed, labels):
+        if self.sampling.attributes not in ([], self.attributes):  # the same names, but other data have other means
+            labels = as_seen(in_units(labels, self.attributes), self.sampling.attributes)
         if self.standing is not None:
             self.sampling.stand(self.standing, truncation=self.truncation)
         draws = {"truncation": self.truncation, "batch_size": self.batch_size}
         for samples, label in self.sampling.batches(self.num, seed, labels, **draws):
             fake = samples if self.sampling.value_range is None else to_uint8(samples)
-            yield {"fake": fake} | ({} if label is None else {"label": label})
+            yield {"fake": fake} | ({} if label is None else {self.key: label})
 
 
 class DatasetSource(Source):
