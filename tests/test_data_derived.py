@@ -190,7 +190,7 @@ def test_deriving_keeps_what_is_held_and_copies_nothing():
     assert data.is_resident and data.lies_on(torch.device("cpu")) and data.num_bytes == base.num_bytes
     assert data.sides["real"] is base and not data.held
     assert data.paired and len(data) == 30 and data.classes == ["a", "b", "c"] and data.num_classes == 3
-    assert torch.equal(data.labels, base.labels)
+    assert torch.equal(data.class_labels, base.class_labels)
 
 
 def test_identity_is_of_the_samples_and_the_derivation():
@@ -226,7 +226,7 @@ def test_the_test_split_is_derived_alike():
 def test_two_classes_are_the_sides():
     base = numbered(31)
     data = Classes(a="b", b=0, source_channels=1)(base)
-    assert not data.paired and data.labels is None and data.classes == [] and data.num_classes == 0
+    assert not data.paired and data.class_labels is None and data.classes == [] and data.num_classes == 0
     assert {key: len(side) for key, side in data.sides.items()} == {"source": 10, "real": 11} and len(data) == 11
     numbers = {key: side.read(torch.arange(len(side)))["real"][:, 0, 0, 0] for key, side in data.sides.items()}
     assert numbers["source"].tolist() == list(range(1, 31, 3)) and numbers["real"].tolist() == list(range(0, 31, 3))

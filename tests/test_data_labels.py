@@ -46,14 +46,14 @@ def table(labels) -> dict[str, str]:
 
 def test_folders_around_everything_are_no_level(opened):
     data = opened([f"all/animals/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(2)])
-    assert data.classes == ["cat", "dog"] and data.labels.tolist() == [0, 0, 1, 1]
+    assert data.classes == ["cat", "dog"] and data.class_labels.tolist() == [0, 0, 1, 1]
     assert data.notes == ["classes: cat, dog from folders in all/animals"]
 
 
 def test_a_bad_image_beside_the_folders_hides_no_labels(opened):
     names = ["top/cat/a.png", "top/cat/b.png", "top/dog/c.png"]
     data = opened(names, {"bad.png": "x", "top/dog/bad.png": "x"}, on_error="skip")
-    assert data.classes == ["cat", "dog"] and data.labels.tolist() == [0, 0, 1] and len(data.skipped) == 2
+    assert data.classes == ["cat", "dog"] and data.class_labels.tolist() == [0, 0, 1] and len(data.skipped) == 2
 
 
 def test_a_class_whose_images_are_all_bad_gives_no_other_classes(opened):
@@ -66,7 +66,7 @@ def test_dataset_json_says_the_classes_of_files_in_storage_folders(opened, aroun
     names = [f"00000/{i}.png" for i in range(2)] + [f"00001/{i}.png" for i in range(2)]
     labels = table([*map(list, zip(names, (2, 0, 0.0, 2), strict=True)), ["gone.png", 1]])
     data = opened([f"{around}{name}" for name in names], {f"{around}{file}": text for file, text in labels.items()})
-    assert data.classes == ["0", "1", "2"] and data.labels.tolist() == [2, 0, 0, 2]
+    assert data.classes == ["0", "1", "2"] and data.class_labels.tolist() == [2, 0, 0, 2]
     assert data.notes == [
         f"{around}dataset.json has labels of 1 files that are not there, such as {around}gone.png",
         f"classes: 0, 1, 2 from {around}dataset.json; without images: 1",
@@ -83,13 +83,13 @@ def test_other_labels_are_another_set(opened):
     ("labels", "why"),
     [
         (None, "dataset.json is there, and it says that there are none"),
-        ([["0/a.png", [0.5, 1.0]], ["1/b.png", [0.1, 0.2]]], "its labels are lists, and ganrun reads one class number"),
+        ([["0/a.png", [0.5, 1.0]], ["1/b.png", [0.1, 0.2]]], "its labels are lists; dataset.labels="),
         ([["0/a.png", 3], ["1/b.png", 3]], "dataset.json gives every image the label 3"),
     ],
 )
 def test_dataset_json_without_classes(opened, labels, why):
     data = opened(["0/a.png", "1/b.png"], table(labels))
-    assert data.classes == [] and data.labels is None
+    assert data.classes == [] and data.class_labels is None
     assert data.notes[0].startswith("no classes: dataset.json ") and why in data.notes[0]
 
 
@@ -121,7 +121,7 @@ def test_a_dataset_json_that_does_not_fit_is_one_line(opened, content, why):
 
 def test_images_without_a_label_can_be_left_out(opened):
     data = opened(["a/1.png", "a/2.png", "b/3.png"], table([["a/1.png", 1], ["b/3.png", 0]]), on_error="skip")
-    assert data.labels.tolist() == [1, 0] and data.skipped == [("a/2.png", "dataset.json gives it no label")]
+    assert data.class_labels.tolist() == [1, 0] and data.skipped == [("a/2.png", "dataset.json gives it no label")]
 
 
 def test_splits_are_refused_and_one_can_be_named(opened):

@@ -227,7 +227,7 @@ def test_pairs_through_worker_processes(tmp_path):
 def test_labels_are_of_the_real_side(tmp_path):
     names = ["x/1.png", "x/2.png", "y/1.png"]
     data = pairs(folder(tmp_path / "A", *names), folder(tmp_path / "B", *names, add=100))
-    assert data.classes == ["x", "y"] and data.num_classes == 2 and data.labels.tolist() == [0, 0, 1]
+    assert data.classes == ["x", "y"] and data.num_classes == 2 and data.class_labels.tolist() == [0, 0, 1]
     assert data.read(torch.tensor([2]))["label"].tolist() == [1]
     assert data.notes == ["classes: x, y from folders"]
     with pytest.raises(UserError, match="look like splits"):

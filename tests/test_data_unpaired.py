@@ -140,7 +140,7 @@ def test_what_is_not_paired_has_no_labels(tmp_path):
             (tmp_path / key / name).mkdir(parents=True)
             Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).save(tmp_path / key / name / "0.png")
     data = unpaired(tmp_path, 0, 0)
-    assert data.classes == [] and data.labels is None and data.num_classes == 0
+    assert data.classes == [] and data.class_labels is None and data.num_classes == 0
     assert data.read(torch.tensor([0])).keys() == {"source", "real"}
     assert data.notes == ["no classes: what is not paired has none"]
 

@@ -53,6 +53,9 @@ def place(tmp_path_factory):
     (path / "images").mkdir()
     for i in range(4):
         shutil.copy(path / "run" / "samples" / "final.png", path / "images" / f"{i}.png")
+    (path / "labels.csv").write_text("file,age,smiling\n0.png,20,1\n1.png,31.5,0\n2.png,40,1\n3.png,50,0\n")
+    tabled = ["dataset=image-folder", "dataset.path=images", "dataset.labels=labels.csv", "conditional=attributes"]
+    run(*tabled, *SHORT, "run_dir=tabled", cwd=path)
     return path
 
 
@@ -64,8 +67,9 @@ def test_the_readme_has_commands():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ganrun ")])
 def test_command_runs(command, place, request, tmp_path):
     folder = "pngs" if "evaluate" in command else "images"
-    named = "translator" if command in TRANSLATING else "run"
-    words = shlex.split(command.replace("<run>", named).replace("<folder or .zip>", folder))
+    named = "translator" if command in TRANSLATING else "tabled" if "label=" in command else "run"
+    places = {"<run>": named, "<folder or .zip>": folder, "<.csv or .json>": "labels.csv"}
+    words = shlex.split(re.sub("|".join(places), lambda found: places[found[0]], command))
     words = [re.sub(r"range\(0,\d+\)", "range(0,2)", word) for word in words]
     if "run_dir=sweep" in words:
         words[words.index("run_dir=sweep")] = f"run_dir=sweep-of-{len(command)}"

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganrun.attributes import KEY as ATTRIBUTES
+from ganrun.attributes import as_seen, asked, headings
 from ganrun.classes import by_number, spaced
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
@@ -23,23 +25,33 @@ CHUNK = 64  # examples a pass
 class Samples(pl.Callback):
     """Draws every `every` steps (0 = only at the end). num: images in a grid.
 
-    conditional: True = a column for each class in classes_in_grid.
+    condition: the key of the labels that the generator is given, None = none; a column for each class in
+    classes_in_grid, or for each of several values of the first attribute.
     """
 
-    def __init__(self, run: RunDir, datamodule: GANDataModule, *, every: int, num: int, conditional: bool):
+    def __init__(self, run: RunDir, datamodule: GANDataModule, *, every: int, num: int, condition: str | None):
         self.run = run
         self.datamodule = datamodule
         self.data = datamodule.data
         self.every = every
-        shown = classes_in_grid(self.data, num) if conditional else []
-        self.names = heads(self.data.classes, shown) or None
+        labels, self.names = self._in_columns(condition, num)
         self.real: Tensor = datamodule.reals(POINTS)["real"] if len(self.data.shape) == 1 else torch.empty(0)
         self.columns = len(self.names) if self.names else max(1, round(num**0.5))
         self.num = POINTS if len(self.data.shape) == 1 else max(1, num // self.columns) * self.columns
         self._given: list[Batch] = []  # examples that panels show
         self._last: Image.Image | None = None  # the newest picture and the step it shows
         self._last_step = -1
-        self.label = torch.tensor(shown)[torch.arange(self.num) % self.columns] if shown else None  # a column per class
+        given = None if labels is None else labels[torch.arange(self.num) % self.columns]
+        self.given: list[Batch] | None = None if given is None else [{condition: given}]
+
+    def _in_columns(self, condition: str | None, num: int) -> tuple[Tensor | None, list[str] | None]:
+        """The label of each column, None = there are none, and the columns' names."""
+        if condition == ATTRIBUTES:
+            values = asked(None, self.data.attributes)
+            values = values[spaced(range(len(values)), num)]
+            return as_seen(values, self.data.attributes), headings(values)
+        shown = classes_in_grid(self.data, num) if condition else []
+        return (torch.tensor(shown), heads(self.data.classes, shown)) if shown else (None, None)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.is_global_zero and self.every and trainer.global_step % self.every == 0:
@@ -59,8 +71,7 @@ class Samples(pl.Callback):
         return self._last
 
     def _grid(self, pl_module) -> Image.Image:
-        given = None if self.label is None else [{"label": self.label}]
-        (shown,) = pl_module.look(self.num, "samples", given, chunk=self.num)
+        (shown,) = pl_module.look(self.num, "samples", self.given, chunk=self.num)
         fake = shown[next(iter(pl_module.recipe.panels))].cpu()
         return self.data.picture(fake, self.real, columns=self.columns, names=self.names)
 

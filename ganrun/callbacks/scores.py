@@ -131,10 +131,10 @@ class Evaluate(pl.Callback):
         scorer, recipe = self.scorer, pl_module.recipe
         output, like = next(iter(recipe.compared.items()))
         labels = scorer.labels()
-        given = None if labels is None else ({"label": part} for part in labels.split(CHUNK))
+        given = None if labels is None else ({scorer.key: part} for part in labels.split(CHUNK))
         if recipe.needs:
             given = self.datamodule.examples(scorer.num_fake, CHUNK)
         for shown in pl_module.look(scorer.num_fake, "evaluate", given, chunk=CHUNK):
             target = {"target": scorer.data.as_stored(shown[like])} if scorer.paired else {}
-            label = {} if labels is None else {"label": shown["label"]}
+            label = {} if labels is None else {scorer.key: shown[scorer.key]}
             yield {"fake": scorer.data.as_stored(shown[output])} | target | label

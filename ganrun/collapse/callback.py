@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from ganrun.adversary import Adversary
+from ganrun.attributes import KEY as ATTRIBUTES
 from ganrun.callbacks.scores import Evaluate
 from ganrun.collapse.alarms import START, is_lost, is_saturated, sameness, told
 from ganrun.collapse.diversity import Diversity, Reals, shrunk
@@ -136,7 +137,7 @@ class Collapse(pl.Callback):
         if self._reals is None:
             examples = self.datamodule.reals(self.num)
             device = "cpu" if pl_module.device.type == "mps" else pl_module.device  # mps has no fp64
-            wanted = ("label", *pl_module.recipe.needs)
+            wanted = ("label", ATTRIBUTES, *pl_module.recipe.needs)
             given = {key: value for key, value in examples.items() if key in wanted}
             self._reals = Reals(examples[like].to(device)), in_parts(given, CHUNK) if given else None
         reals, given = self._reals

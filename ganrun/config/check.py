@@ -17,7 +17,8 @@ from ganrun.errors import UserError, one_of
 MULTI_SELECT = ("penalty", "augment", "presentation", "term", "metric", "callbacks", "logger")
 NEEDED = ("dataset", "pairs", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule",
           "conditional", "ema", "trainer", *MULTI_SELECT)  # fmt: skip
-PLACES = ("run_dir", "data_dir", "cache_dir", "init_from", "dataset.path", "dataset.source", "dataset.cache")
+PLACES = ("run_dir", "data_dir", "cache_dir", "init_from", "dataset.path", "dataset.source", "dataset.labels",
+          "dataset.cache")  # fmt: skip
 PLAIN = ("optimizer", "critic", "conditional")  # nodes whose keys act only where another node reads them
 
 

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable
 from os.path import expanduser, lexists
 
-NAMES = ("from", "input", "out", "of", "resume", "init_from", "cache", "weights")
+NAMES = ("from", "input", "out", "of", "resume", "init_from", "cache", "weights", "labels")
 CONFIG_DIR = ("--config-dir", "-cd")  # no shell expands a ~ after their =
 ENDING = re.compile(r"(^|[_-])(path|dir|folder|file)s?$")
 LISTS = re.compile(r"of|.+s")  # keys that take several: there brackets hold a list, elsewhere they belong to the name

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.attributes import Attribute
 from ganrun.data.identity import Fingerprint, digest_of, identity_of
 from ganrun.data.memory import free_memory, physical_memory
 from ganrun.data.pixels import Fit
@@ -51,6 +52,7 @@ class Data(ABC):
             if value is not None and value < least:
                 raise UserError(f"dataset.{key}={value}; expected at least {least}")
         self.classes: list[str] = []  # names by label; empty = unlabelled
+        self.attributes: list[Attribute] = []  # labels that are numbers; empty = none
         self.skipped: list[tuple[str, str]] = []  # files left out as unreadable, and why
         self.notes: list[str] = []  # how the data were read, if that is not obvious: for summary, log and result
         self.held: Batch = {}  # all samples, if they are in memory or can be mapped
@@ -84,7 +86,9 @@ class Data(ABC):
         """The number of samples, after `limit`."""
 
     def read(self, indices: Tensor) -> Batch:
-        """real (batch, *shape), uint8 for images, and label (batch,) int64 if there are classes."""
+        """real (batch, *shape), uint8 for images; label (batch,) int64 if there are classes; attributes (batch, F) as
+        networks see them if there are any.
+        """
         return {
             key: samples[indices.to(samples.device, non_blocking=samples.is_cuda)] for key, samples in self.held.items()
         }
@@ -149,9 +153,14 @@ class Data(ABC):
         return None
 
     @property
-    def labels(self) -> Tensor | None:
+    def class_labels(self) -> Tensor | None:
         """Labels (num,) of all samples, without reading these; None if unlabelled."""
         return self.held.get("label")
+
+    @property
+    def attribute_values(self) -> Tensor | None:
+        """Attributes (num, F) float64 of all samples in their own units, without reading these; None = none."""
+        return None
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -161,8 +170,12 @@ class Data(ABC):
         same data, whether prepared, decoded in memory or streamed, copied or packed; other pixels never are.
         """
         about = {"num": len(self), "shape": list(self.shape), "classes": list(self.classes)}
-        labels = self.labels
-        return about | {"samples": self.digest(), "labels": None if labels is None else digest_of([labels])}
+        labels, values = self.class_labels, self.attribute_values
+        about |= {"samples": self.digest(), "labels": None if labels is None else digest_of([labels])}
+        if values is None:
+            return about
+        as_seen = [[one.name, one.zero, one.scale] for one in self.attributes]
+        return about | {"attributes": as_seen, "values": digest_of([values])}
 
     @property
     def identity(self) -> str:

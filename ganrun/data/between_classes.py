@@ -52,7 +52,7 @@ class BetweenClasses(TwoSided):
         super().__init__(name=base.name, num_workers=base.num_workers)
 
     def _side(self, name: str, number: int) -> Subset:
-        indices = (self.base.labels.cpu() == number).nonzero().flatten()
+        indices = (self.base.class_labels.cpu() == number).nonzero().flatten()
         if not len(indices):
             raise UserError(f"pairs=classes: dataset {self.base.name} has no samples of class {name}")
         return Subset(self.base, indices, f"{self.base.name}, {name}", labelled=False)

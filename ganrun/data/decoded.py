@@ -15,6 +15,7 @@ import PIL
 import torch
 from torch import Tensor
 
+from ganrun.attributes import KEY, as_seen
 from ganrun.data.base import Images
 from ganrun.data.files import LARGEST, printable, reason
 from ganrun.data.formats import FRAMES, Frames, quiet
@@ -97,7 +98,7 @@ class DecodedImages(Images):
         self.notes += self._remarks
         self.skipped.sort()
         if pixels is not None:
-            self.held = {"real": pixels} | ({} if self._labels is None else {"label": self._labels})
+            self.held = {"real": pixels} | self._beside
 
     def _about(self, names: list[str]) -> Iterator[str]:
         """Everything that decides which pixels the set has."""
@@ -116,7 +117,10 @@ class DecodedImages(Images):
         labels, self.classes = self.label(names)
         chosen = spaced(len(names), self.limit)
         self._names = [names[i] for i in chosen]
-        self._labels = None if labels is None else labels[chosen]
+        self._beside = {} if labels is None else {"label": labels[chosen]}
+        self._values = self.describe(self._names)
+        if self._values is not None:
+            self._beside[KEY] = as_seen(self._values, self.attributes)
         return chosen
 
     def _decode_all(self, names: list[str], known: dict[str, str], place: Prepared | None) -> Tensor | None:
@@ -187,6 +191,10 @@ class DecodedImages(Images):
         """Labels (num,) or None, class names."""
         return None, []
 
+    def describe(self, names: list[str]) -> Tensor | None:
+        """Attributes (num, F) float64 in their own units, which it sets `attributes` for; None = none."""
+        return None
+
     @abstractmethod
     def content(self, name: str, most: int = LARGEST) -> bytes | np.ndarray:
         """The first `most` bytes of one file, or an image as an array, see Decoding.decode."""
@@ -196,8 +204,12 @@ class DecodedImages(Images):
         """A text that changes whenever a file's content does, found without reading the file."""
 
     @property
-    def labels(self) -> Tensor | None:
-        return self._labels
+    def class_labels(self) -> Tensor | None:
+        return self._beside.get("label")
+
+    @property
+    def attribute_values(self) -> Tensor | None:
+        return self._values
 
     def digest(self) -> str:
         """The digest; of a prepared set it is known, a streamed set is decoded once to find it."""
@@ -225,7 +237,7 @@ class DecodedImages(Images):
         with quiet(self.max_pixels):
             images = [self._read(self._names[i]).permute(1, 2, 0) for i in indices.tolist()]
         real = torch.stack(images).permute(0, 3, 1, 2)  # channels_last
-        return {"real": real} if self._labels is None else {"real": real, "label": self._labels[indices]}
+        return {"real": real} | {key: values[indices] for key, values in self._beside.items()}
 
     def _read(self, name: str) -> Tensor:
         try:

@@ -82,7 +82,7 @@ class Derived(TwoSided):
         super().__init__(name=base.name, limit=base.limit, num_workers=base.num_workers)
 
     def open(self) -> None:
-        self.classes = list(self.base.classes)
+        self.classes, self.attributes = list(self.base.classes), list(self.base.attributes)
         self.skipped, self.notes = list(self.base.skipped), list(self.base.notes)
 
     @property
@@ -143,8 +143,12 @@ class DerivedSource(View):
         return as_real(with_source(self.base.complete(batch), self.derivation))
 
     @property
-    def labels(self) -> Tensor | None:
-        return self.base.labels
+    def class_labels(self) -> Tensor | None:
+        return self.base.class_labels
+
+    @property
+    def attribute_values(self) -> Tensor | None:
+        return self.base.attribute_values
 
     def digest(self) -> str:
         """A digest of the real images and of the derivation, which identifies the sources without making them."""

@@ -64,10 +64,12 @@ class TwoFolders(TwoSided, ImageFolder):
     side_by_side = False
 
     def _open_side(self, key: str, kind: type[ImageFolder] = ImageFolder, **settings: Any) -> ImageFolder:
-        own = {field.name: getattr(self, field.name) for field in fields(ImageFolder)} | {"num_classes": None}
+        own = {field.name: getattr(self, field.name) for field in fields(ImageFolder)}
+        own |= {"num_classes": None, "num_attributes": None}
         if key == "source":
             own |= {"name": f"{self.name}, source", "path": self.source, "range": self.source_range}
-            own |= {"channels": self.source_channels or self.channels}
+            own |= {"channels": self.source_channels or self.channels, "labels": None}
+            own |= {"columns": None, "ranges": None}
         try:
             return kind(**own | settings)
         except UserError as error:
@@ -134,7 +136,7 @@ class PairedImages(TwoFolders):
         sides = {key: self._open_side(key, Side, **settings) for key, settings in matched.items()}
         self._take(sides, labelled=True)
         self._sides = self._aligned(sides)
-        self.classes = list(self._sides["real"].classes)
+        self.classes, self.attributes = list(self._sides["real"].classes), list(self._sides["real"].attributes)
 
     def _halves(self) -> dict[str, dict[str, Any]]:
         """The settings of each side."""

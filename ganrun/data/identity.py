@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-# num, shape, classes, and digests of samples and labels (None = unlabelled); source and paired of two-sided data
+# num, shape, classes, and digests of samples and labels (None = unlabelled); attributes, if there are any, as networks
+# see them, and the digest of their values; source and paired of two-sided data
 Fingerprint = dict[str, Any]
 
 
@@ -37,9 +38,18 @@ def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
         said += _class_changes(got["classes"], had["classes"])
     elif alike and got["labels"] != had["labels"]:
         said.append("other labels for the same classes")
+    if (seen := got.get("attributes")) != (before := had.get("attributes")):
+        said.append(f"attributes {_as_words(seen)}, they were {_as_words(before)}")
+    elif alike and got.get("values") != had.get("values"):
+        said.append("other values of the same attributes")
     if alike and got["samples"] != had["samples"]:
         said.append("other contents: an edited file, or another version of what decodes it")
     return said + _source_changes(got.get("source"), had.get("source"), alike=not said)
+
+
+def _as_words(attributes: list[tuple[str, float, float]] | None) -> str:
+    named = [f"{name} ((value - {zero:.6g}) / {scale:.6g})" for name, zero, scale in attributes or ()]
+    return ", ".join(named) or "none"
 
 
 def _source_changes(got: Fingerprint | None, had: Fingerprint | None, *, alike: bool) -> list[str]:

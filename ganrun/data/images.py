@@ -2,10 +2,11 @@
 
 import zipfile
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ganrun.data.decoded import ADVICE, DecodedImages
 from ganrun.data.files import LARGEST, Listing, is_image, printable, reason, source
 from ganrun.data.labels import FILE, OTHERWISE, by_file, by_folder, check_splits, first_folder, read_labels, wrapping
 from ganrun.data.pixels import fit_images, to_channels
+from ganrun.data.tabled import Tabled
 from ganrun.errors import UserError
 
 
@@ -94,15 +96,25 @@ class ImageFolder(DecodedImages):
     first level are classes, if each image is in one of them; none = no labels. Folders around everything do not count
     as a level. A folder beside the classes without readable images is refused or skipped, as `on_error` says. With
     auto, folders that look like splits of a data set are refused.
+    labels, columns, ranges: a table in place of these labels, see Tabled; None = none. num_attributes: the number that
+    the config promises; None = as found in the table.
     """
 
     path: str | None
     labels_from: Literal["auto", "folders", "none"] = "auto"
+    labels: str | None = None
+    columns: Sequence[str | int] | str | None = None
+    ranges: dict[str, Any] | None = None
+    num_attributes: int | None = None
 
     def open(self) -> None:
         if self.labels_from not in ("auto", "folders", "none"):
             raise UserError(f"dataset.labels_from={self.labels_from}; valid: auto, folders, none")
+        self._table = self._open_table()
         super().open()
+        if self.num_attributes not in (None, len(self.attributes)):
+            got = f"dataset.num_attributes={self.num_attributes}"
+            raise UserError(f"{got}, but {self.name} has {len(self.attributes)} attributes")
         if isinstance(self._source, ArrayFile):
             self.notes += self._source.notes
             if self.held:
@@ -111,11 +123,13 @@ class ImageFolder(DecodedImages):
     def find(self):
         if not self.path:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images, .npy or .npz>")
-        self._source, found = arrays(self.path) or source(self.path, FILE if self.labels_from == "auto" else "")
+        wants_file = self.labels_from == "auto" and not self._table
+        self._source, found = arrays(self.path) or source(self.path, FILE if wants_file else "")
         self._in_folders = [name for name in [*found.files, *found.faults] if "/" in name and is_image(name)]
         self._top = wrapping(found.files or self._in_folders)
         self._file = self._find_file(found)
         self._numbers = self._read_file(found) if self._file else None
+        self._match_table(found)
         unused = found.unused()
         if not found.files and not found.faults:
             told = unused or "image files end in .png, .jpg, .webp, ..."
@@ -154,11 +168,47 @@ class ImageFolder(DecodedImages):
         found.files = [name for name in found.files if name in labels]
         return labels
 
+    def _open_table(self) -> Tabled | None:
+        """Raises UserError for settings that exclude each other."""
+        if not self.labels:
+            for key in ("columns", "ranges"):
+                if getattr(self, key) is not None:
+                    raise UserError(f"dataset.{key}: it is for dataset.labels=<.csv or .json>, which is null")
+            return None
+        if self.labels_from != "auto":
+            raise UserError(f"dataset.labels_from={self.labels_from}: labels are read from dataset.labels; give one")
+        return Tabled(self.labels, self.columns, self.ranges)
+
+    def _match_table(self, found: Listing) -> None:
+        """Files without a row become faults."""
+        if not self._table:
+            return
+        if isinstance(self._source, ArrayFile):
+            raise UserError("dataset.labels: it is for a folder or .zip of images; an array file has its own labels")
+        place = Path(self.labels).expanduser()
+        if place.resolve().is_relative_to(Path(self.path).expanduser().resolve()):
+            found.others -= Counter([place.suffix.lower()])
+        bad, note = self._table.match(sorted([*found.files, *found.faults]), self._top)
+        self.notes += [note] if note else []
+        found.faults |= {name: why for name, why in bad.items() if name in found.files}
+        found.files = [name for name in found.files if name not in bad]
+
+    def describe(self, names):
+        if not self._table or self._table.are_classes:
+            return None
+        values, self.attributes, notes = self._table.attributes(names)
+        self.notes += notes
+        return values if self.attributes else None
+
     def label(self, names):
         if isinstance(self._source, ArrayFile):
             return self._source.label(names)
-        if self.labels_from == "none":
+        if self.labels_from == "none" or (self._table and not self._table.are_classes):
             return None, []
+        if self._table:
+            numbers, classes, note = self._table.classes(names)
+            self.notes.append(printable(note))
+            return numbers and as_labels(numbers), classes
         if isinstance(self._numbers, dict):
             numbers, classes, note = by_file(names, self._numbers, self._file)
             self.notes.append(note)

@@ -86,7 +86,7 @@ def read_labels(content: bytes, place: str) -> dict[str, int] | str:
     if not (isinstance(labels, list) and all(map(_is_row, labels))):
         raise UserError(f'{place}: labels; expected [["<file>", <class number>], ...] or null; {OTHERWISE}')
     if any(isinstance(label, list | dict) for _, label in labels):
-        return "its labels are lists, and ganrun reads one class number for each image"
+        return f"its labels are lists; dataset.labels={place} reads them as attributes"
     wrong = next((row for row in labels if _number(row[1]) is None), None)
     if wrong:
         text = f"label {json.dumps(wrong[1])} of {printable(wrong[0])}; expected an integer from 0 to {MOST - 1:,}"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.attributes import KEY
 from ganrun.data.base import SHARE, Data
 from ganrun.data.identity import Fingerprint
 from ganrun.data.memory import free_memory
@@ -76,7 +77,7 @@ class View(Over):
         super().__init__(name=name, num_workers=base.num_workers)
 
     def open(self) -> None:
-        self.classes = list(self.base.classes)
+        self.classes, self.attributes = list(self.base.classes), list(self.base.attributes)
 
     @property
     def stores(self) -> Sequence[Data]:
@@ -98,7 +99,8 @@ class Subset(View):
         super().__init__(base, name)
 
     def open(self) -> None:
-        self.classes = list(self.base.classes) if self.labelled else []
+        if self.labelled:
+            super().open()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -113,12 +115,18 @@ class Subset(View):
         return self._own(self.base.complete(batch))
 
     @property
-    def labels(self) -> Tensor | None:
-        found = self.base.labels if self.labelled else None
-        return None if found is None else found[self.indices.to(found.device)]
+    def class_labels(self) -> Tensor | None:
+        return self._of_own(self.base.class_labels)
+
+    @property
+    def attribute_values(self) -> Tensor | None:
+        return self._of_own(self.base.attribute_values)
+
+    def _of_own(self, found: Tensor | None) -> Tensor | None:
+        return None if found is None or not self.labelled else found[self.indices.to(found.device)]
 
     def _own(self, batch: Batch) -> Batch:
-        return batch if self.labelled else {key: value for key, value in batch.items() if key != "label"}
+        return batch if self.labelled else {key: value for key, value in batch.items() if key not in ("label", KEY)}
 
 
 class TwoSided(Over):
@@ -182,8 +190,12 @@ class TwoSided(Over):
             yield {key: side.read(orders[key][places % len(side)])["real"] for key, side in self.sides.items()}
 
     @property
-    def labels(self) -> Tensor | None:
-        return self.sides["real"].labels if self.paired else None
+    def class_labels(self) -> Tensor | None:
+        return self.sides["real"].class_labels if self.paired else None
+
+    @property
+    def attribute_values(self) -> Tensor | None:
+        return self.sides["real"].attribute_values if self.paired else None
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

@@ -40,6 +40,7 @@ class Scorer:
     num_real:    reals in a score; None = all, or see `even`
     even:        True = as many reals as fakes, for metrics that need no more
     conditional: are the fakes made for labels?
+    key:         of these labels in a batch: label, or another for what are no classes
     paired:      do the fakes come with their targets?
     source:      the data that fakes are made from; None = noise
     split:       name of the reals in the protocol
@@ -54,6 +55,7 @@ class Scorer:
     num_real: int | None = None
     even: bool = False
     conditional: bool = False
+    key: str = "label"
     paired: bool = False
     source: Data | None = None
     split: str = "training data"
@@ -80,8 +82,9 @@ class Scorer:
             metric.check(self._setting(metric))
 
     def _setting(self, metric: Metric) -> Setting:
-        num = self.reals_for(metric)
-        return Setting(self.data, num, self.num_fake, self.conditional, self._device, self.labels(), self.paired)
+        num, classes = self.reals_for(metric), self.conditional and self.key == "label"
+        labels = self.labels() if classes else None
+        return Setting(self.data, num, self.num_fake, classes, self._device, labels, self.paired)
 
     def reals_for(self, metric: Metric) -> int:
         """The number of reals that a metric uses."""
@@ -89,11 +92,11 @@ class Scorer:
         return min(self.num_real or some or len(self.data), len(self.data))
 
     def labels(self) -> Tensor | None:
-        """Labels (num_fake,) that the fakes are made for: those of as many reals, repeated if there are fewer."""
+        """Labels (num_fake, ...) that the fakes are made for: those of as many reals, repeated if there are fewer."""
         if not (self.conditional and self.asks):
             return None
         if self._labels is None:
-            found = torch.cat([batch["label"].cpu() for batch in self.data.shuffled(self.num_fake)])
+            found = torch.cat([batch[self.key].cpu() for batch in self.data.shuffled(self.num_fake)])
             self._labels = found[torch.arange(self.num_fake) % len(found)]
         return self._labels
 

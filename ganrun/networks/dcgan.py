@@ -44,7 +44,7 @@ class Generator(nn.Module):
     slope:       of LeakyReLU; 0 = ReLU
     norm:        batch, layer, instance, instance-plain or none
     value_range: (low, high) of the pixels; None = unbounded
-    num_classes: classes of the labels that it is given; 0 = unconditional
+    num_classes: classes of the labels that it is given, or their attributes; 0 = unconditional
 
     Example:
         generator = Generator(z_dim=100, channels=3, resolution=32)
@@ -108,7 +108,7 @@ class Discriminator(nn.Module):
     dropout:     share of features dropped after each convolution; 0 = off
     condition:   what is done with the label, see heads.py
     embedding:   numbers of the head's embedding, for the conditions that have one
-    num_classes: classes of the labels that it is given; 0 = unconditional
+    num_classes: classes of the labels that it is given, or their attributes; 0 = unconditional
 
     Example:
         discriminator = Discriminator(channels=3, resolution=32, norm="none")

@@ -17,6 +17,9 @@ CONDITIONS = ("concatenate", "projection", *CLASSES, "embedding")
 class Head(nn.Linear):
     """features (batch, F), label (batch,) or None -> Verdict. Its own weights are those of the logit.
 
+    For `concatenate` and `projection` a label may also be a vector of attributes, (batch, num_classes), which is
+    embedded linearly.
+
     condition: concatenate       the first layer is given the label, or there is none: a logit alone
                projection        adds <embedded label, features> to the logit: Miyato and Koyama 2018, eq. 3
                classes           also a logit for each class
@@ -51,7 +54,8 @@ class Head(nn.Linear):
             return Verdict(classes.gather(1, label[:, None]).squeeze(1) - classes[:, -1], features, classes)
         logits = super().forward(features).squeeze(1)
         if self.condition == "projection":
-            logits = logits + (self.embed(label) * features).sum(1)
+            embedded = label @ self.embed.weight if label.is_floating_point() else self.embed(label)
+            logits = logits + (embedded * features).sum(1)
         if self.condition == "embedding":
             embedded = normalize(self.embedding(features))
             return Verdict(logits, features, embedded @ normalize(self.proxies.weight).T, embedded)

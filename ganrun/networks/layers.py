@@ -101,16 +101,23 @@ def check_sides(name: str, size: Sequence[int], *, multiple: int, least: int) ->
         )
 
 
+def as_vector(label: Tensor | None, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Classes (batch,) as one-hot vectors (batch, num_classes); attributes, which are such vectors, as they are.
+
+    Raises ValueError when a conditional network is given no label.
+    """
+    if label is None:
+        raise ValueError(f"this network is conditional ({num_classes} classes) but was given no label")
+    return label.to(dtype) if label.is_floating_point() else one_hot(label, num_classes).to(dtype)
+
+
 def append_label(x: Tensor, label: Tensor | None, num_classes: int) -> Tensor:
-    """Concatenates one-hot labels as features (batch, F) or constant maps (batch, C, H, W) to dimension 1.
+    """Concatenates labels as features (batch, F) or constant maps (batch, C, H, W) to dimension 1; see as_vector.
 
     Mirza and Osindero 2014, arXiv 1411.1784. num_classes 0 is unconditional and returns x.
-    Raises ValueError when a conditional network is given no label.
     """
     if num_classes == 0:
         return x
-    if label is None:
-        raise ValueError(f"this network is conditional ({num_classes} classes) but was given no label")
-    hot = one_hot(label, num_classes).to(x.dtype)
-    hot = hot.reshape(*hot.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
-    return torch.cat([x, hot], 1)
+    vector = as_vector(label, num_classes, x.dtype)
+    vector = vector.reshape(*vector.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, vector], 1)

@@ -61,7 +61,7 @@ class Generator(nn.Module):
     growth:      each hidden layer is this many times as wide as the one before; 1 = all alike
     slope:       of LeakyReLU; 0 = ReLU
     value_range: (low, high) of the output; None = unbounded
-    num_classes: classes of the labels that it is given; 0 = unconditional
+    num_classes: classes of the labels that it is given, or their attributes; 0 = unconditional
 
     Example:
         generator = Generator(z_dim=2, channels=2, resolution=None, width=64)

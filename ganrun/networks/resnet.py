@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, relu
+from torch.nn.functional import relu
 
 from ganrun.errors import UserError, one_of, require
 from ganrun.game import Verdict
 from ganrun.networks.attention import SelfAttention
 from ganrun.networks.dcgan import pyramid
 from ganrun.networks.heads import CONDITIONS, Head, appended_classes
-from ganrun.networks.layers import append_label, chosen, squash
+from ganrun.networks.layers import append_label, as_vector, chosen, squash
 from ganrun.networks.residual import (
     DeepDiscriminatorBlock,
     DeepGeneratorBlock,
@@ -58,6 +58,8 @@ def planned(plans: dict, plan: str, resolution: int | Sequence[int], which: str)
 
 class Generator(nn.Module):
     """z (batch, z_dim), label (batch,) or None -> images (batch, channels, H, W) in value_range.
+
+    A label may also be a vector of attributes, (batch, num_classes).
 
     width:     channels that `plan` and `widths` are multiples of
     plan:      sngan, biggan or biggan-deep: whose widths
@@ -150,14 +152,12 @@ class Generator(nn.Module):
         """What batch norm is given of the label; None if that is nothing."""
         if self.num_classes == self.appended:
             return None
-        if label is None:
-            raise ValueError(f"this network is conditional ({self.num_classes} classes) but was given no label")
-        hot = one_hot(label, self.num_classes).to(z.dtype)
-        return self.embed(hot) if self.embed else hot
+        vector = as_vector(label, self.num_classes, z.dtype)
+        return self.embed(vector) if self.embed else vector
 
 
 class Discriminator(nn.Module):
-    """Images (batch, channels, H, W), condition (batch,) or None -> one logit each.
+    """Images (batch, channels, H, W), condition as the generator's label -> one logit each.
 
     width, plan, depth, attention, init: as for the generator
     widths:    after each block, in multiples of width, and with `depth` first that before all blocks; None = the plan's

@@ -1,35 +1,45 @@
 """Samples as files: a folder or .zip of PNGs, which `image-folder` reads back, or arrays in an .npz."""
 
+import csv
 import io
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ganrun.attributes import Attribute, in_units
+from ganrun.errors import UserError
 from ganrun.files.storage import replacing, writing
 from ganrun.pictures import to_uint8
 
-Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch,)
+Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch, ...)
+TABLE = "labels.csv"  # of attributes, beside PNGs
 MARK = ("Software", "ganrun")  # in each PNG, to recognise ganrun's own files later
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]+')  # in a file's name, on one system or another
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # device names on Windows
 LONGEST = 100  # bytes of a folder's name
 
 
-def write_folder(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
-    """PNGs 00000.png, ... in `out`, in a folder for each class if there are labels.
+def write_folder(
+    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = ()
+) -> None:
+    """PNGs 00000.png, ... in `out`, in a folder for each class; or with labels.csv, if labels are attributes.
 
-    Removes PNGs of an earlier call that are not written again, and no other file. Raises CannotWrite.
+    Removes PNGs of an earlier call that are not written again, and its labels.csv, and no other file. Raises
+    CannotWrite, and UserError for a labels.csv of another origin.
     """
+    if attributes and (out / TABLE).exists() and not is_own_table(out / TABLE):
+        raise UserError(f"out={out}: there is a {TABLE} that ganrun did not write; name another place")
     written = set()
-    for name, content in pngs(batches, num=num, classes=classes):
+    for name, content in pngs(batches, num=num, classes=classes, attributes=attributes):
         path = out / name
         with writing(path):
             out.mkdir(exist_ok=True)
@@ -42,7 +52,9 @@ def write_folder(out: Path, batches: Batches, *, num: int, classes: list[str]) -
 
 
 def remove_stale(out: Path, written: set[Path]) -> None:
-    """Removes this module's own PNGs that are not among `written`, and class folders left empty."""
+    """Removes this module's own files that are not among `written`, and class folders left empty."""
+    if (out / TABLE) not in written and (out / TABLE).is_file() and is_own_table(out / TABLE):
+        (out / TABLE).unlink()
     for path in [*out.glob("*.png"), *out.glob("*/*.png")]:
         if path not in written and path.stem.isdecimal() and is_own(path):
             path.unlink()
@@ -56,15 +68,26 @@ def is_own(path: Path) -> bool:
         return b"tEXt" + "\0".join(MARK).encode() in file.read(200)
 
 
-def write_zip(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
+def is_own_table(path: Path) -> bool:
+    """Does it look like one of write_folder's?"""
+    with path.open("rb") as file:
+        return re.match(rb"file,[^\n]*\n\d{5,}\.png,", file.read(2**16)) is not None
+
+
+def write_zip(
+    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = ()
+) -> None:
     """The same files in a .zip, stored without further compression, since PNGs are compressed. Raises CannotWrite."""
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in pngs(batches, num=num, classes=classes):
+        for name, content in pngs(batches, num=num, classes=classes, attributes=attributes):
             archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that the same samples make the same bytes
 
 
-def write_npz(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
-    """arr_0: uint8 (num, H, W, C), as evaluators read them, or float32 (num, D) for vectors; labels and class names.
+def write_npz(
+    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = ()
+) -> None:
+    """arr_0: uint8 (num, H, W, C), as evaluators read them, or float32 (num, D) for vectors; labels and class names; or
+    attributes (num, F) in their own units, and attribute_names.
 
     Written batch by batch. Raises CannotWrite.
     """
@@ -79,19 +102,33 @@ def write_npz(out: Path, batches: Batches, *, num: int, classes: list[str]) -> N
                 member.write(np.ascontiguousarray(rows).tobytes())
                 labels += [] if label is None else [label.numpy()]
         extra = {"labels": np.concatenate(labels), "classes": np.array(classes)} if labels else {}
+        if attributes:
+            values = in_units(torch.from_numpy(extra["labels"]), attributes).numpy()
+            extra = {"attributes": values, "attribute_names": np.array([one.name for one in attributes])}
         for name, values in extra.items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, values, allow_pickle=False)
 
 
-def pngs(batches: Batches, *, num: int, classes: list[str]) -> Iterator[tuple[str, bytes]]:
-    """File names, numbered like the samples, and file contents."""
+def pngs(
+    batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute]
+) -> Iterator[tuple[str, bytes]]:
+    """File names, numbered like the samples, and file contents; at last the table of attributes, if there are any."""
     folders, digits, i = folder_names(classes), max(5, len(str(num - 1))), 0
+    table = io.StringIO(newline="")
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(["file", *(one.name for one in attributes)])
     for samples, labels in batches:
+        values = in_units(labels, attributes).tolist() if attributes else []
         for row, pixels in enumerate(channels_last(samples)):
-            folder = "" if labels is None else f"{folders[labels[row]]}/"
-            yield f"{folder}{i:0{digits}}.png", png(pixels)
+            folder = f"{folders[labels[row]]}/" if classes and labels is not None else ""
+            name = f"{folder}{i:0{digits}}.png"
+            yield name, png(pixels)
+            if attributes:
+                lines.writerow([name, *(f"{value:.7g}" for value in values[row])])
             i += 1
+    if attributes:
+        yield TABLE, table.getvalue().encode()
 
 
 def channels_last(images: Tensor) -> np.ndarray:

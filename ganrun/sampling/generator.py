@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganrun.attributes import Attribute, Wanted, as_seen, asked, remarks
 from ganrun.classes import ambiguities, index_of
 from ganrun.errors import UserError, one_of, require
 from ganrun.noise import Noise
@@ -19,27 +20,32 @@ Label = int | str | Sequence[int | str] | Tensor  # a class's index or name; one
 class SamplingGenerator(nn.Module):
     """A generator with its noise.
 
-    value_range: of the generator's output, None for vectors. classes: their names, empty if unconditional.
-    trained: on which data, for how many steps, averaged or not, as far as that is known.
+    value_range: of the generator's output, None for vectors. classes: their names, empty if there are none.
+    attributes: labels that are numbers, empty if there are none. trained: on which data, for how many steps, averaged
+    or not, as far as that is known.
 
     Example:
         sampling = SamplingGenerator(generator, Normal(z_dim=100), value_range=(-1, 1), classes=[])
         images = sampling.sample(16, seed=0)  # (16, C, H, W) in [-1, 1]
     """
 
-    def __init__(self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str]):
+    def __init__(
+        self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str],
+        attributes: Sequence[Attribute] = (),
+    ):  # fmt: skip
         super().__init__()
         self.generator = generator
         self.noise = noise
         self.value_range = value_range
         self.classes = classes
+        self.attributes = list(attributes)
         self.trained: dict[str, Any] = {}
 
     def sample(
         self,
         num: int,
         seed: int = 0,
-        label: Label | None = None,
+        label: Label | Wanted | Sequence[Wanted] | None = None,
         *,
         truncation: float | None = None,
         batch_size: int = CHUNK,
@@ -49,14 +55,18 @@ class SamplingGenerator(nn.Module):
         Apart from rounding, sample i depends on (seed, i) alone, not on num or batch_size. label: index or name of one
         class for all samples, or one for each; by default a conditional generator goes through its classes in turn.
         An integer is an index, text a name; integers that are also names of other classes give a warning.
-        truncation: see Noise. Raises UserError for labels that do not fit.
+        Of attributes a label is text as "age=31,smiling=1", or a dict; those left out have their mean, or of two
+        values the more frequent one; one without a value is taken through its values, by default the first.
+        truncation: see Noise.
+        Raises UserError for labels that do not fit.
         """
         turn = self.turn(label)
         notes = self.ambiguities(label)
-        if notes:
+        if notes and label is not None:
             warnings.warn("; ".join(notes[:3]), stacklevel=2)
         if label is not None and _is_several(label) and len(turn) != num:
-            raise UserError(f"label={label}; expected {num} classes, one for each sample, or one for all")
+            what = "vectors" if self.attributes else "classes"
+            raise UserError(f"label={label}; expected {num} {what}, one for each sample, or one for all")
         batches = self.batches(num, seed, turn, truncation=truncation, batch_size=batch_size)
         return torch.cat([samples for samples, _ in batches])
 
@@ -71,7 +81,8 @@ class SamplingGenerator(nn.Module):
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Samples 0 to num - 1 as `sample` makes them, with their labels, so that they need not all fit into memory.
 
-        turn: class indices that the samples go through, see `turn` below. Raises UserError before the first batch.
+        turn: class indices, or vectors of attributes, that the samples go through, see `turn` below. Raises UserError
+        before the first batch.
         """
         require(1, num=num, batch_size=batch_size)
         parts = (range(num)[start : start + batch_size] for start in range(0, num, batch_size))
@@ -100,12 +111,16 @@ class SamplingGenerator(nn.Module):
         low, high = self.value_range
         return (samples - low) * (2 / (high - low)) - 1
 
-    def turn(self, label: Label | None = None) -> Tensor | None:
+    def turn(self, label: Label | Wanted | Sequence[Wanted] | None = None) -> Tensor | None:
         """Class indices (num,) int64 that samples go through; all by default, None if unconditional.
+
+        Of attributes, vectors (num, F) float32 as networks see them.
 
         A name comes before an index: the text "2" is the class of that name, if there is one, else the class with
         index 2. Integers are indices. Raises UserError, naming the valid classes.
         """
+        if self.attributes:
+            return as_seen(asked(label, self.attributes), self.attributes)
         if not self.classes:
             if label is not None:
                 raise UserError(f"label={label}: this generator is unconditional, it has no classes; leave label= out")
@@ -124,8 +139,10 @@ class SamplingGenerator(nn.Module):
             )
         return torch.tensor(indices)
 
-    def ambiguities(self, label: Label | None) -> list[str]:
-        """Warnings for labels that are the name of one class and the index of another."""
+    def ambiguities(self, label: Label | Wanted | Sequence[Wanted] | None) -> list[str]:
+        """Warnings for labels that are the name of one class and the index of another, and for what they leave open."""
+        if self.attributes:
+            return remarks(label, self.attributes)
         return [] if label is None or isinstance(label, Tensor) else ambiguities(_listed(label), self.classes)
 
 

@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ganrun.attributes import of_plain
 from ganrun.config.trust import GENERATOR_ROOMS, package_names, shown, trusted_class
 from ganrun.errors import UserError, first_line
 from ganrun.files.storage import replacing
@@ -33,6 +34,7 @@ def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any
     between:     the keys of the data that each of them takes and gives
     value_range: of the output, None for vectors
     classes:     their names, empty if unconditional
+    attributes:  labels that are numbers, with what networks see of them; may be missing
     trained:     on which data, for how many steps, averaged or not
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -77,8 +79,9 @@ def assemble(
     check_header(header)
     if noise:
         made = SamplingGenerator(
-            networks["generator"], noise, **{key: header[key] for key in ("value_range", "classes")}
-        )
+            networks["generator"], noise, value_range=header["value_range"], classes=header["classes"],
+            attributes=of_plain(header.get("attributes", [])),
+        )  # fmt: skip
     else:
         made = Translator(networks, **{key: header[key] for key in ("value_range", "channels", "between")})
     made.trained = dict(header.get("trained", {}))

@@ -55,7 +55,7 @@ def _decode(
 ) -> tuple[Tensor, ...]:
     """The noise of several frames -> their images."""
     z = torch.cat(group)
-    rows = [None] * len(z) if labels is None else labels.repeat(len(group))
+    rows = [None] * len(z) if labels is None else torch.cat([labels] * len(group))
     parts = [
         sampling.decode(z[i : i + batch_size], None if labels is None else rows[i : i + batch_size])
         for i in range(0, len(z), batch_size)

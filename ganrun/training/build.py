@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers.logger import Logger
 
 from ganrun.activations import kept_by_autograd
+from ganrun.attributes import KEY as ATTRIBUTES
 from ganrun.config.typed import players_of
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
@@ -30,6 +31,7 @@ from ganrun.seeding import derive, seed_default_generators
 from ganrun.training.hardware import compile_settings
 
 Kind = TypeVar("Kind")
+HEADS = ("concatenate", "projection")  # what a discriminator can do with attributes
 KINDS = ("generator", "discriminator")  # of players; other names belong to a recipe
 
 
@@ -117,6 +119,8 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     """
     data = before.data if before else open_data(cfg)
     cfg.dataset.num_classes = data.num_classes
+    if data.attributes:
+        cfg.dataset.num_attributes = len(data.attributes)
     check_condition(cfg, data)
     schedule = build_schedule(cfg)
     check_sizes(cfg, data, schedule)
@@ -139,11 +143,23 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
 
 
 def check_condition(cfg: DictConfig, data: Data) -> None:
-    """Raises UserError if labels are needed that the data do not have."""
-    if cfg.conditional.key not in (None, *data.read(torch.zeros(1, dtype=torch.int64))):
-        why = "; ".join(note for note in data.notes if note.startswith("no classes: "))
-        what = f"the samples of dataset {data.name} have no such label"
-        raise UserError(f"conditional={cfg.conditional.key}: {what}{why and f'; {why}'}")
+    """Raises UserError if labels are needed that the data do not have, and for a head that needs classes."""
+    key, head = cfg.conditional.key, cfg.conditional.get("head", HEADS[0])
+    batch = data.read(torch.zeros(1, dtype=torch.int64))
+    if key not in (None, *batch):
+        raise UserError(lacks(key, data, batch))
+    if key == ATTRIBUTES and head not in HEADS:
+        raise UserError(f"conditional.head={head}: it needs classes; for attributes {one_of(HEADS, head)}")
+
+
+def lacks(key: str, data: Data, batch: Batch) -> str:
+    """Says that samples have no such label, why, and which they have."""
+    why = [note for note in data.notes if note.startswith("classes: " if key == ATTRIBUTES else "no classes: ")]
+    found = [f"conditional={name} takes what they have" for name in ("label", ATTRIBUTES) if name in batch]
+    if key == ATTRIBUTES:
+        found.append("attributes are numbers in dataset.labels=<.csv or .json>")
+        found += ["dataset.ranges={<column>: null} takes whole numbers as numbers"] if data.classes else []
+    return "; ".join([f"conditional={key}: the samples of dataset {data.name} have no such label", *why, *found])
 
 
 def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
@@ -197,6 +213,7 @@ def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
         num_real=cfg.evaluate.num_real,
         even=True,
         conditional=cfg.conditional.key is not None,
+        key=cfg.conditional.key or "label",
         paired=data.paired,
         source=source_side(data, recipe),
         cache=Path(cfg.cache_dir).expanduser(),

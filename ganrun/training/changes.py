@@ -16,8 +16,8 @@ from ganrun.errors import UserError, one_of
 from ganrun.files.run_dir import RunDir
 from ganrun.files.storage import replacing
 
-PLACES = ("data_dir", "cache_dir", "dataset.path", "dataset.source", "dataset.data_dir",
-          "dataset.cache")  # where, not what  # fmt: skip
+PLACES = ("data_dir", "cache_dir", "dataset.path", "dataset.source", "dataset.labels",
+          "dataset.data_dir", "dataset.cache")  # where, not what  # fmt: skip
 WHEN_ASKED = re.compile(
     r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight|metric|micro_batch"
 )

@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from ganrun.attributes import KEY as ATTRIBUTES
 from ganrun.callbacks.checkpoint import CheckpointFiles, Checkpoints
 from ganrun.callbacks.log import Log, MetricsFile, TensorBoard
 from ganrun.callbacks.progress import ShowProgress
@@ -60,7 +61,7 @@ class Fit:
         cfg, parts, run, datamodule = self.parts.cfg, self.parts, self.run, self.parts.datamodule
         self.scalars = Log(cfg.log_every)
         self.samples = Samples(
-            run, datamodule, every=cfg.sample_every, num=cfg.num_samples, conditional=cfg.conditional.key is not None
+            run, datamodule, every=cfg.sample_every, num=cfg.num_samples, condition=cfg.conditional.key
         )
         self.evaluate = Evaluate(
             run, parts.scorer, datamodule, every=cfg.evaluate.every, export=partial(self.export, run.best_generator),
@@ -126,13 +127,14 @@ class Fit:
     @property
     def samples_are(self) -> dict[str, Any]:
         """What the generators take and make, and which averages are theirs."""
-        data, recipe = self.parts.data, self.module.recipe
+        data, recipe, key = self.parts.data, self.module.recipe, self.parts.cfg.conditional.key
         averaged = {id(network): i for i, network in enumerate(self.module.generating_networks)}
         between = {name: list(keys) for name, keys in recipe.translates.items()}
         channels = {name: [data.parts[key][0] for key in keys] for name, keys in between.items()}
         return {
             "value_range": None if data.value_range is None else list(data.value_range),
-            "classes": data.classes if self.parts.cfg.conditional.key else [],
+            "classes": data.classes if key and key != ATTRIBUTES else [],
+            **({"attributes": [one.plain for one in data.attributes]} if key == ATTRIBUTES else {}),
             **({"channels": channels, "between": between} if between else {}),
             "averages": {name: averaged[id(network)] for name, network in recipe.exports().items()},
         }

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from ganrun.attributes import KEY as ATTRIBUTES
 from ganrun.callbacks.samples import classes_in_grid
 from ganrun.config.typed import is_ramp
 from ganrun.metrics.protocol import short as short_protocol
@@ -70,6 +71,7 @@ def add_data(table: Table, parts: Parts) -> None:
     """Adds rows about the data set and about what pictures show of it."""
     cfg, data = parts.cfg, parts.data
     classes = f", {data.num_classes} classes" if data.num_classes else ""
+    classes += f", {len(data.attributes)} attributes" if data.attributes else ""
     table.add_row("dataset", f"{data.name}: {len(data):,} x {list(data.shape)}{classes}")
     if data.skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in data.skipped[:SHOWN])
@@ -77,6 +79,8 @@ def add_data(table: Table, parts: Parts) -> None:
         table.add_row("skipped", f"{len(data.skipped)} ({shown}{more})")
     for note in data.notes:
         table.add_row("", note)
+    if cfg.conditional.key == ATTRIBUTES:
+        table.add_row("pictures", f"a column for each of some values of {data.attributes[0].name}")
     shown = len(classes_in_grid(data, cfg.num_samples)) if cfg.conditional.key else data.num_classes
     if shown < data.num_classes:
         table.add_row("pictures", f"{shown} of {data.num_classes} classes, evenly spaced")

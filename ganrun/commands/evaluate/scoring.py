@@ -179,7 +179,7 @@ def prepared_scorer(
     cfg: DictConfig, given: Given, metrics: dict[str, Metric], data: Data, source: Source, other: Data | None
 ) -> Scorer:
     scorer = Scorer(
-        metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional,
+        metrics, data, num_fake=source.num, num_real=cfg.num_real, conditional=source.conditional, key=source.key,
         paired=source.paired, asks=given.file is not None, split=SPLITS[cfg.split],
         cache=Path(cfg.cache_dir).expanduser(), shows=True,
         source=source.data.sides[source.takes] if isinstance(source, TranslatorSource) else None,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganrun.attributes import KEY, as_seen, in_units
 from ganrun.classes import listed
 from ganrun.data.base import Data
 from ganrun.data.images import ImageArray, ImageFolder
@@ -27,6 +28,7 @@ class Source(ABC):
 
     num:         how many there will be
     conditional: do they have labels?
+    key:         of the labels in a batch, see Scorer
     about:       for the protocol
     like:        the side of the data that they should resemble
     paired:      do they come with their targets?
@@ -34,6 +36,7 @@ class Source(ABC):
 
     num: int
     conditional = False
+    key = "label"
     about: dict[str, Any]
     like = "real"
     paired = False
@@ -73,25 +76,31 @@ class TranslatorSource(Source):
 
 
 class GeneratorSource(Source):
-    """Samples of a generator. If it is conditional, the labels are those of as many reals."""
+    """Samples of a generator. If it is conditional, the labels or attributes are those of as many reals."""
 
     def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
         self.sampling, self.num, self.batch_size = sampling, num, batch_size
-        self.conditional = bool(sampling.classes)
+        self.conditional, self.attributes = bool(sampling.classes or sampling.attributes), data.attributes
+        self.key = KEY if sampling.attributes else "label"
         self.about = {"ema": sampling.trained.get("ema")}
         if (sampling.value_range is None) != (len(data.shape) == 1):
             what = "points" if sampling.value_range is None else "images"
             raise UserError(f"from: the generator makes {what}, but dataset {data.name} has {list(data.shape)}")
-        if self.conditional and sampling.classes != data.classes:
+        names = [[one.name for one in held] for held in (sampling.attributes, data.attributes)]
+        if sampling.attributes and names[0] != names[1]:
+            raise UserError(f"from: the generator's attributes {names[0]} are not {names[1]}, those of {data.name}")
+        if sampling.classes and sampling.classes != data.classes:
             raise UserError(f"from: the generator's classes {sampling.classes} are not those of dataset {data.name}")
         got = tuple(sampling.sample(1).shape[1:])
         if got != data.shape:
             raise UserError(f"from: the generator makes {list(got)}, but dataset {data.name} has {list(data.shape)}")
 
     def fakes(self, seed, labels):
+        if self.sampling.attributes not in ([], self.attributes):  # the same names, but other data have other means
+            labels = as_seen(in_units(labels, self.attributes), self.sampling.attributes)
         for samples, label in self.sampling.batches(self.num, seed, labels, batch_size=self.batch_size):
             fake = samples if self.sampling.value_range is None else to_uint8(samples)
-            yield {"fake": fake} | ({} if label is None else {"label": label})
+            yield {"fake": fake} | ({} if label is None else {self.key: label})
 
 
 class DatasetSource(Source):

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ganrun.attributes import headings, in_turn, in_units
 from ganrun.classes import by_number, spaced
 from ganrun.commands.sample.request import FOLDER, Request, check_vectors
 from ganrun.errors import NotFinite, UserError, is_out_of_memory
@@ -64,11 +65,11 @@ def files(request: Request, sampling: SamplingGenerator) -> None:
     write = {FOLDER: write_folder, ".zip": write_zip, ".npz": write_npz}[request.kind]
     num = request.num or (POINTS if sampling.value_range is None else IMAGES)
     made = batches(request, sampling, num, sampling.turn(request.label))
-    write(request.out, made, num=num, classes=sampling.classes)
+    write(request.out, made, num=num, classes=sampling.classes, attributes=sampling.attributes)
 
 
 def picture(request: Request, sampling: SamplingGenerator) -> None:
-    """A grid with a column for each class that is drawn in turn; a scatter plot of vectors."""
+    """A grid with a column for each class or vector that is drawn in turn; a scatter plot of points."""
     if sampling.value_range is None:
         save(scatter(samples(request, sampling, request.num or POINTS, sampling.turn(request.label))), request)
         return
@@ -76,7 +77,7 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
     turn, names, columns = classes_in_turn(request, sampling, most_classes(num, size)), None, max(1, round(num**0.5))
     if turn is not None and len(turn) > 1:
         num = request.num or max(1, num // len(turn)) * len(turn)  # whole rows, and every requested class
-        columns, names = min(num, len(turn)), heads(sampling.classes, turn.tolist())
+        columns, names = min(num, len(turn)), headed(sampling, turn)
     if columns > MOST_COLUMNS:
         columns, names = max(1, round(num**0.5)), None
     check_room(num)
@@ -84,8 +85,18 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
     save(grid(made / 2 + 0.5, columns=columns, names=names), request)
 
 
+def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
+    """The headings of a grid's columns."""
+    if not sampling.attributes:
+        return heads(sampling.classes, turn.tolist())
+    values = in_units(turn, sampling.attributes)
+    varying = in_turn(sampling.attributes, values)
+    print(f"note: the columns are values of {varying or 'several attributes'}", file=sys.stderr)
+    return headings(values)
+
+
 def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) -> Tensor | None:
-    """The requested classes; by default all, in display order, or `most` evenly spaced ones."""
+    """The requested classes or vectors; by default all classes, in display order, or `most` evenly spaced ones."""
     if request.label is not None or not sampling.classes:
         return sampling.turn(request.label)
     found = spaced(by_number(sampling.classes), most)

@@ -172,7 +172,7 @@ def _save_hydra(cfg: DictConfig, run: RunDir) -> None:
     """.hydra/ as Hydra lays it out, with final values; a resume reads it and never writes it."""
     cfg.run_dir = str(run.path.absolute())
     cfg.data_dir, cfg.cache_dir = absolute(cfg.data_dir), absolute(cfg.cache_dir)
-    for key in ("path", "source", "cache"):
+    for key in ("path", "source", "labels", "cache"):
         if "dataset" in cfg and cfg.dataset.get(key):
             cfg.dataset[key] = absolute(cfg.dataset[key])
     if cfg.init_from:
