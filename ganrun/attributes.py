@@ -102,6 +102,19 @@ def of_plain(nodes: Any) -> list[Attribute]:
     return found
 
 
+def drawn(attributes: Sequence[Attribute], num: int, rng: torch.Generator) -> Tensor:
+    """Vectors (num, F) as networks see them, each attribute by itself: two values as often as in the data, numbers
+    normal with the data's mean and deviation, within its smallest and largest."""
+    columns = []
+    for one in attributes:
+        if one.kind == "binary":
+            share = (one.mean - one.low) / (one.high - one.low)
+            columns.append(torch.where(torch.rand(num, generator=rng) < share, one.high, one.low))
+        else:
+            columns.append((one.mean + one.std * torch.randn(num, generator=rng)).clamp(one.low, one.high))
+    return as_seen(torch.stack(columns, 1), attributes)
+
+
 def as_seen(values: Tensor, attributes: Sequence[Attribute]) -> Tensor:
     """Values (num, F) in their own units -> float32 (num, F) as networks see them."""
     zero, scale = (

@@ -68,8 +68,8 @@ def test_the_readme_has_commands():
 def test_command_runs(command, place, request, tmp_path):
     folder = "pngs" if "evaluate" in command else "images"
     named = "translator" if command in TRANSLATING else "tabled" if "label=" in command else "run"
-    words = shlex.split(command.replace("<run>", named).replace("<folder or .zip>", folder))
-    words = [word.replace("<.csv or .json>", "labels.csv") for word in words]
+    places = {"<run>": named, "<folder or .zip>": folder, "<.csv or .json>": "labels.csv"}
+    words = shlex.split(re.sub("|".join(places), lambda found: places[found[0]], command))
     words = [re.sub(r"range\(0,\d+\)", "range(0,2)", word) for word in words]
     if "run_dir=sweep" in words:
         words[words.index("run_dir=sweep")] = f"run_dir=sweep-of-{len(command)}"

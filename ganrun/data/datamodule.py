@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ganrun.attributes import KEY, as_seen
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.game import Batch
@@ -167,7 +168,9 @@ class GANDataModule(pl.LightningDataModule):
             again = (self.examples(num * rows, rows) for _ in range(num))  # small sets are gone through again
             yield from islice(chain.from_iterable(again), num)
             return
-        rng, labels = rng_for(self.seed, "labels"), self.data.labels
+        rng, labels = rng_for(self.seed, "labels"), self.data.class_labels
+        if condition == KEY:
+            labels = as_seen(self.data.attribute_values, self.data.attributes)
         for _ in range(num):
             drawn = labels.cpu()[torch.randint(len(labels), (rows,), generator=rng)] if condition else None
             yield {} if drawn is None else {condition: drawn}

@@ -37,9 +37,9 @@ def has_bias(norm: str) -> bool:
 
 def normal_init(module: nn.Module) -> None:
     """Weights N(0, 0.02), batch norm's scale N(1, 0.02), biases 0: DCGAN, section 4, and pix2pix, section 6.2."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
+        if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d) and module.affine:
         nn.init.normal_(module.weight, 1.0, 0.02)
@@ -121,6 +121,7 @@ def append_label(x: Tensor, label: Tensor | None, num_classes: int) -> Tensor:
     vector = as_vector(label, num_classes, x.dtype)
     vector = vector.reshape(*vector.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
     return torch.cat([x, vector], 1)
+<<<<<<< HEAD
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -156,3 +157,5 @@ class Conditioned(nn.Sequential):
         for layer in self:
             x = layer(x, y) if isinstance(layer, ConditionalBatchNorm) else layer(x)
         return x
+=======
+>>>>>>> table

@@ -44,9 +44,9 @@ def orthogonal_init(module: nn.Module) -> None:
     It keeps the norm of the input gradient near 1 through the layers, as a Lipschitz critic needs. With torch's default
     the same critic starts flat, and WGAN-GP takes thousands of steps to find the modes of a ring.
     """
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.orthogonal_(module.weight, math.sqrt(2))
-        if module.bias is not None:
+        if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.attributes import Attribute, Wanted, as_seen, asked, remarks
+from ganrun.attributes import Attribute, Wanted, as_seen, asked, drawn, remarks
 from ganrun.classes import ambiguities, index_of
 from ganrun.errors import UserError, is_out_of_memory, one_of, require
 from ganrun.noise import Noise
@@ -99,13 +99,14 @@ class SamplingGenerator(nn.Module):
     def stand(self, passes: int = 16, *, truncation: float | None = None) -> None:
         """Measures batch norm's statistics for these weights, over `passes` batches of 64 samples: see standing.py.
 
-        The noise is drawn from a fixed seed, under the truncation that samples will have, and classes are drawn evenly.
+        The noise is drawn from a fixed seed, under the truncation that samples will have, classes are drawn evenly, attributes with the
+        data's means and deviations.
         Raises UserError for a generator without batch norm.
         """
         require(1, standing=passes)
         self.check_stands(passes)
         rng = rng_for("standing")
-        batches = ((self.noise(BATCH, rng, truncation)["z"], self._any_classes(rng)) for _ in range(passes))
+        batches = ((self.noise(BATCH, rng, truncation)["z"], self._any_labels(rng)) for _ in range(passes))
         try:
             measure([self.generator], lambda given: self.decode(*given), batches)
         except (RuntimeError, MemoryError) as error:
@@ -117,14 +118,16 @@ class SamplingGenerator(nn.Module):
 
     def stands_by(self, passes: int) -> str:
         """How `stand` measures, for a protocol."""
-        return said(passes, "drawn evenly" if self.classes else None)
+        return said(passes, "drawn evenly" if self.classes else "drawn as the data's" if self.attributes else None)
 
     def check_stands(self, passes: int) -> None:
         """Raises UserError for a generator without batch norm."""
         if not batch_norms([self.generator]):
             raise UserError(f"standing={passes}: this generator has no batch norm; leave standing= out")
 
-    def _any_classes(self, rng: torch.Generator) -> Tensor | None:
+    def _any_labels(self, rng: torch.Generator) -> Tensor | None:
+        if self.attributes:
+            return drawn(self.attributes, BATCH, rng)
         return torch.randint(len(self.classes), (BATCH,), generator=rng) if self.classes else None
 
     def draw(self, numbers: Iterable[int], seed: int, truncation: float | None = None) -> Tensor:
