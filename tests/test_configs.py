@@ -75,11 +75,7 @@ PAIRS = [(penalty, loss) for penalty, loss in product(options("penalty"), option
 
 
 @pytest.mark.parametrize(("penalty", "loss"), PAIRS)
-<<<<<<< HEAD
 @pytest.mark.parametrize("conditional", ["none", "label"])  # for the others see test_conditioning.py
-=======
-@pytest.mark.parametrize("conditional", sorted({*options("conditional")} - {"attributes"}))  # see test_table.py
->>>>>>> table
 def test_every_penalty_with_every_loss_and_condition(penalty, loss, conditional):
     module = run_steps(
         f"penalty=[{penalty}]", f"loss={loss}", f"conditional={conditional}", "dataset.resolution=8", "critic.norm=none"

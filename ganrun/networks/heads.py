@@ -19,9 +19,6 @@ class Head(nn.Linear):
     For `concatenate` and `projection` a label may also be a vector of attributes, (batch, num_classes), which is
     embedded linearly.
 
-    For `concatenate` and `projection` a label may also be a vector of attributes, (batch, num_classes), which is
-    embedded linearly.
-
     condition: concatenate       the first layer is given the label, or there is none: a logit alone
                projection        adds <embedded label, features> to the logit: Miyato and Koyama 2018, eq. 3
                classes           also a logit for each class

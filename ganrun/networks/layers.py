@@ -121,7 +121,6 @@ def append_label(x: Tensor, label: Tensor | None, num_classes: int) -> Tensor:
     vector = as_vector(label, num_classes, x.dtype)
     vector = vector.reshape(*vector.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
     return torch.cat([x, vector], 1)
-<<<<<<< HEAD
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -157,5 +156,3 @@ class Conditioned(nn.Sequential):
         for layer in self:
             x = layer(x, y) if isinstance(layer, ConditionalBatchNorm) else layer(x)
         return x
-=======
->>>>>>> table

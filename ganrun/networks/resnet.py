@@ -14,11 +14,7 @@ from ganrun.game import Verdict
 from ganrun.networks.attention import SelfAttention, attention_index
 from ganrun.networks.dcgan import pyramid
 from ganrun.networks.heads import CONDITIONS, Head, appended_classes
-<<<<<<< HEAD
 from ganrun.networks.layers import ConditionalBatchNorm, append_label, as_vector, chosen, conditional_norm, squash
-=======
-from ganrun.networks.layers import append_label, as_vector, chosen, squash
->>>>>>> table
 from ganrun.networks.residual import (
     DeepDiscriminatorBlock,
     DeepGeneratorBlock,

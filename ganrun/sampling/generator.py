@@ -99,8 +99,8 @@ class SamplingGenerator(nn.Module):
     def stand(self, passes: int = 16, *, truncation: float | None = None) -> None:
         """Measures batch norm's statistics for these weights, over `passes` batches of 64 samples: see standing.py.
 
-        The noise is drawn from a fixed seed, under the truncation that samples will have, classes are drawn evenly, attributes with the
-        data's means and deviations.
+        The noise is drawn from a fixed seed, under the truncation that samples will have. Classes are drawn evenly,
+        attributes with the data's means and deviations.
         Raises UserError for a generator without batch norm.
         """
         require(1, standing=passes)

@@ -78,7 +78,6 @@ class TranslatorSource(Source):
 
 
 class GeneratorSource(Source):
-<<<<<<< HEAD
     """Samples of a generator. If it is conditional, the labels or attributes are those of as many reals.
 
     truncation: see Noise; it may be set anew between two streams of fakes
@@ -93,15 +92,6 @@ class GeneratorSource(Source):
         self.key = KEY if sampling.attributes else "label"
         if standing is not None:
             sampling.check_stands(standing)
-=======
-    """Samples of a generator. If it is conditional, the labels or attributes are those of as many reals."""
-
-    def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
-        self.sampling, self.num, self.batch_size = sampling, num, batch_size
-        self.conditional, self.attributes = bool(sampling.classes or sampling.attributes), data.attributes
-        self.key = KEY if sampling.attributes else "label"
-        self.about = {"ema": sampling.trained.get("ema")}
->>>>>>> table
         if (sampling.value_range is None) != (len(data.shape) == 1):
             what = "points" if sampling.value_range is None else "images"
             raise UserError(f"from: the generator makes {what}, but dataset {data.name} has {list(data.shape)}")
@@ -124,14 +114,10 @@ class GeneratorSource(Source):
     def fakes(self, seed, labels):
         if self.sampling.attributes not in ([], self.attributes):  # the same names, but other data have other means
             labels = as_seen(in_units(labels, self.attributes), self.sampling.attributes)
-<<<<<<< HEAD
         if self.standing is not None:
             self.sampling.stand(self.standing, truncation=self.truncation)
         draws = {"truncation": self.truncation, "batch_size": self.batch_size}
         for samples, label in self.sampling.batches(self.num, seed, labels, **draws):
-=======
-        for samples, label in self.sampling.batches(self.num, seed, labels, batch_size=self.batch_size):
->>>>>>> table
             fake = samples if self.sampling.value_range is None else to_uint8(samples)
             yield {"fake": fake} | ({} if label is None else {self.key: label})
 
