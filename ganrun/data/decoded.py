@@ -16,12 +16,26 @@ import torch
 from torch import Tensor
 
 from ganrun.data.base import Images
+from ganrun.data.channels import NAMES, OF_FILES
 from ganrun.data.files import LARGEST, printable, reason
 from ganrun.data.formats import FRAMES, Frames, quiet
 from ganrun.data.identity import digest_of
-from ganrun.data.levels import LOOKED_AT, Depth, Seen, check, checked_range, ranges, typed, whole_range, without_range
+from ganrun.data.levels import (
+    LOOKED_AT,
+    Depth,
+    Seen,
+    check,
+    checked_range,
+    kept,
+    ranges,
+    typed,
+    whole_range,
+    without_range,
+)
 from ganrun.data.pixels import DECODER, Decoding
 from ganrun.data.prepared import Prepared
+from ganrun.depth import DTYPES
+from ganrun.depth import rows as rows_of
 from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.progress import tracked
@@ -43,8 +57,9 @@ class Unreadable(UserError):
 
 @dataclass(kw_only=True)
 class DecodedImages(Images):
-    """Images decoded from files. `limit` takes evenly spaced files. Transparent pixels are laid over white.
+    """Images decoded from files. `limit` takes evenly spaced files. With 1 or 3 channels they are laid over white.
 
+    depth:      bits of a pixel that are kept: 8, or 16 from the file to the network; 8-bit files are scaled to 16
     on_error:   refuse = Unreadable is raised for the first file that cannot be read: when the set is opened, if the
                 header shows it or if all files are decoded then; otherwise when the file is read. skip = every file is
                 decoded once and the bad ones are left out, see `skipped`
@@ -52,7 +67,8 @@ class DecodedImages(Images):
                 mapped from then on. None = off: sets of at most 1 GiB are decoded whenever they are opened, unless
                 there are workers, each of which would keep its own copy; otherwise each image is decoded when it is
                 read. The same happens, with a warning, if the default folder cannot be written
-    range:      [low, high], the stored values that become black and white; values outside are clipped, with a note.
+    range:      [low, high], the stored values that become black and white; values outside are clipped, with a note;
+                opacity has a range of its own.
                 None = all that the pixels' depth can hold, 0..255 or 0..65535; pixels of more than 8 bits that use less
                 than 1/8 of it are refused, and floats, signed and wider integers have no range of their own.
                 "auto" = lowest to highest value of 1,024 evenly spaced images
@@ -61,6 +77,7 @@ class DecodedImages(Images):
     """
 
     on_error: Literal["refuse", "skip"] = "refuse"
+    depth: int = 8
     cache: str | None = None
     range: Sequence[float] | str | None = None
     frames: Frames = "refuse"
@@ -73,15 +90,18 @@ class DecodedImages(Images):
                 raise UserError(f"dataset.{key}={getattr(self, key)}; valid: {', '.join(valid)}")
         if self.max_pixels is not None and self.max_pixels < 1:
             raise UserError(f"dataset.max_pixels={self.max_pixels}; expected at least 1, or null")
+        if self.depth not in DTYPES:
+            raise UserError(f"dataset.depth={self.depth}; valid: {', '.join(map(str, DTYPES))}")
         span = checked_range(self.range)
         settings = {"fit": self.fit, "frames": self.frames, "max_pixels": self.max_pixels, "half": self.half}
+        settings |= {"depth": self.depth}
         self._decoding = Decoding(self.size, self.channels, span=None if span == "auto" else span, **settings)
         self._remarks: list[str] = []  # notes on how the files are decoded
         self._said: list[tuple[str, str]] = []  # remarks about how a file is read, and the file
         self._clipped: list[int] = []  # number of clipped values, for each file that has any
         self._digest: str | None = None
         names, known = self.find()
-        place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
+        place = Prepared(self.cache, self._about(names), self.shape, self.depth) if self.cache else None
         ready = place.load() if place else None
         if place and not ready and not place.can_be_made():
             place = None
@@ -105,6 +125,8 @@ class DecodedImages(Images):
         yield from map(str, (self.limit, self.range, self.frames, self.max_pixels))
         if self.half:
             yield self.half
+        if self.depth != 8:
+            yield f"depth {self.depth}"
         for name in names:
             yield name
             yield self.stamp(name)
@@ -154,16 +176,16 @@ class DecodedImages(Images):
         if place:
             pixels, self._digest = place.finish(room, rows, bad, self._remarks)
             return pixels
-        return room if room is None or len(rows) == len(room) else room[rows]
+        return room if room is None or len(rows) == len(room) else rows_of(room, rows)
 
     def _room(self, num: int, place: Prepared | None) -> Tensor | None:
         """Memory or a file for `num` decoded images, (num, C, H, W); None if there is neither."""
-        size = num * math.prod(self.shape)
+        size = num * math.prod(self.shape) * (self.depth // 8)
         if place:
             print(f"dataset {self.name}: preparing {num:,} images once, {size / 2**20:,.1f} MiB in {place.pixels}")
             return place.allocate(num)
         if self.num_workers == 0 and size <= IN_MEMORY:
-            return torch.empty(num, *self.shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+            return torch.empty(num, *self.shape, dtype=DTYPES[self.depth]).contiguous(memory_format=torch.channels_last)
         return None
 
     def _fill(self, room: Tensor | None, names: list[str]) -> dict[str, str]:
@@ -178,6 +200,10 @@ class DecodedImages(Images):
 
         found = faults(range(len(names)), keep, what=f"{self.name}: decoding", max_pixels=self.max_pixels)
         return {names[i]: why for i, why in found.items()}
+
+    def check_channels(self) -> None:
+        if self.channels not in OF_FILES:
+            raise UserError(f"dataset.channels={self.channels}; valid: {NAMES}; an .npy or .npz may have any number")
 
     @abstractmethod
     def find(self) -> tuple[list[str], dict[str, str]]:
@@ -212,7 +238,7 @@ class DecodedImages(Images):
             for some in in_parts(self._names, f"{self.name}: looking at"):
                 yield torch.stack(list(pool.map(self._read, some)))
 
-    def shown(self, name: str) -> str:
+    def name_in_messages(self, name: str) -> str:
         """A file's name in messages."""
         return printable(name)
 
@@ -258,11 +284,14 @@ class DecodedImages(Images):
             self._leave_out(bad)
         try:
             if self.range is None:
-                self._remarks += check({depth: seen for depth, seen in found.items() if depth.full}, len(names))
+                self._remarks += check(
+                    {depth: seen for depth, seen in found.items() if depth.full}, len(names), self.depth
+                )
             elif found:
                 span = whole_range(found) if self.range == "auto" else self._decoding.span
                 self._decoding = replace(self._decoding, span=span)
-                self._remarks.append(f"{typed(span)} for pixels of {ranges(found)}")
+                said = next(filter(None, (kept(depth, self.depth) for depth in found)), "")
+                self._remarks.append(f"{typed(span)} for pixels of {ranges(found)}{said}")
         except UserError as error:
             raise UserError(f"dataset {self.name}: {error}") from error
 
@@ -282,7 +311,7 @@ class DecodedImages(Images):
         """Turns remarks about single files into notes."""
         for text in sorted({text for text, _ in self._said}):
             names = [name for said, name in self._said if said == text]
-            self._remarks.append(f"{text} ({len(names):,} files, such as {self.shown(min(names))})")
+            self._remarks.append(f"{text} ({len(names):,} files, such as {self.name_in_messages(min(names))})")
         if self._clipped:
             self._remarks.append(
                 f"{sum(self._clipped):,} values outside {typed(self._decoding.span)} are clipped, in "
@@ -293,13 +322,13 @@ class DecodedImages(Images):
     def _leave_out(self, bad: dict[str, str]) -> None:
         if bad and self.on_error == "refuse":
             raise self._unreadable(bad)
-        self.skipped += [(self.shown(name), why) for name, why in sorted(bad.items())]
+        self.skipped += [(self.name_in_messages(name), why) for name, why in sorted(bad.items())]
 
     def _unreadable(self, bad: dict[str, str]) -> Unreadable:
         name, why = min(bad.items())
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
         advice = f"; {ADVICE}" if self.on_error == "refuse" else ""
-        return Unreadable(f"dataset {self.name}: cannot read image {self.shown(name)}: {why}{more}{advice}")
+        return Unreadable(f"dataset {self.name}: cannot read image {self.name_in_messages(name)}: {why}{more}{advice}")
 
 
 def spaced(num: int, limit: int | None) -> list[int]:

@@ -54,7 +54,7 @@ class TwoFolders(TwoSided, ImageFolder):
 
     path:            the real images
     source:          the images that are translated to them
-    source_channels: 1 (grey) or 3 (RGB); None = as the real images
+    source_channels: as `channels`, of the source; None = as the real images
     source_range:    as `range`, which is for the real images alone
     """
 
@@ -67,11 +67,14 @@ class TwoFolders(TwoSided, ImageFolder):
         own = {field.name: getattr(self, field.name) for field in fields(ImageFolder)} | {"num_classes": None}
         if key == "source":
             own |= {"name": f"{self.name}, source", "path": self.source, "range": self.source_range}
-            own |= {"channels": self.source_channels or self.channels}
+            own |= {"channels": self._channels_of(key), "shown": None}
         try:
             return kind(**own | settings)
         except UserError as error:
             raise type(error)(self._told(str(error), key)) from error
+
+    def _channels_of(self, key: str) -> int:
+        return (self.source_channels or self.channels) if key == "source" else self.channels
 
     def _told(self, text: str, key: str) -> str:
         """A message of one side, with its keys as the user knows them."""
@@ -162,7 +165,7 @@ class PairedImages(TwoFolders):
         """The image files of one side, readable or not, each with its name without the ending."""
         path = self.source if key == "source" else self.path
         try:
-            read, listing = arrays(path) or source(path)
+            read, listing = arrays(path, self._channels_of(key)) or source(path)
         except UserError as error:
             raise UserError(self._told(str(error), key)) from error
         if isinstance(read, ArrayFile):

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-# num, shape, classes, and digests of samples and labels (None = unlabelled); source and paired of two-sided data
+# num, shape, classes, and digests of samples and labels (None = unlabelled); source and paired of two-sided data; depth
+# of pixels of more than 8 bits
 Fingerprint = dict[str, Any]
 
 
@@ -32,6 +33,8 @@ def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
         said.append(f"{got['num']:,} samples, it had {had['num']:,}")
     if got["shape"] != had["shape"]:
         said.append(f"samples of shape {got['shape']}, they had {had['shape']}")
+    if got.get("depth", 8) != had.get("depth", 8):
+        said.append(f"pixels of {got.get('depth', 8)} bits, they had {had.get('depth', 8)}")
     alike = not said  # otherwise the digests differ anyway
     if got["classes"] != had["classes"]:
         said += _class_changes(got["classes"], had["classes"])

@@ -1,4 +1,4 @@
-"""Samples as files: a folder or .zip of PNGs, which `image-folder` reads back, or arrays in an .npz."""
+"""Samples as files: a folder or .zip of PNGs, or arrays in an .npz or .npy, all of which `image-folder` reads back."""
 
 import io
 import re
@@ -7,29 +7,41 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ganrun.depth import to_pixels
+from ganrun.errors import UserError
 from ganrun.files.storage import replacing, writing
-from ganrun.pictures import to_uint8
+from ganrun.sampling.deep_png import deep_png
 
 Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch,)
 MARK = ("Software", "ganrun")  # in each PNG, to recognise ganrun's own files later
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]+')  # in a file's name, on one system or another
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # device names on Windows
 LONGEST = 100  # bytes of a folder's name
+CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # that a PNG can have, and Pillow's names
 
 
-def write_folder(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
-    """PNGs 00000.png, ... in `out`, in a folder for each class if there are labels.
+def check_channels(out: Path, channels: int) -> None:
+    """Raises UserError for images that no PNG can hold."""
+    if channels not in CHANNELS:
+        raise UserError(
+            f"out={out}: the images have {channels} channels, a PNG at most 4; valid: .npz, .npy, .png (grid)"
+        )
+
+
+def write_folder(out: Path, batches: Batches, *, num: int, classes: list[str], depth: int = 8) -> None:
+    """PNGs 00000.png, ... in `out`, in a folder for each class if there are labels. depth: bits of a pixel.
 
     Removes PNGs of an earlier call that are not written again, and no other file. Raises CannotWrite.
     """
     written = set()
-    for name, content in pngs(batches, num=num, classes=classes):
+    for name, content in pngs(batches, num=num, classes=classes, depth=depth):
         path = out / name
         with writing(path):
             out.mkdir(exist_ok=True)
@@ -56,51 +68,65 @@ def is_own(path: Path) -> bool:
         return b"tEXt" + "\0".join(MARK).encode() in file.read(200)
 
 
-def write_zip(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
+def write_zip(out: Path, batches: Batches, *, num: int, classes: list[str], depth: int = 8) -> None:
     """The same files in a .zip, stored without further compression, since PNGs are compressed. Raises CannotWrite."""
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in pngs(batches, num=num, classes=classes):
+        for name, content in pngs(batches, num=num, classes=classes, depth=depth):
             archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that the same samples make the same bytes
 
 
-def write_npz(out: Path, batches: Batches, *, num: int, classes: list[str]) -> None:
-    """arr_0: uint8 (num, H, W, C), as evaluators read them, or float32 (num, D) for vectors; labels and class names.
+def write_npz(out: Path, batches: Batches, *, num: int, classes: list[str], depth: int = 8) -> None:
+    """arr_0: uint8 or uint16 (num, H, W, C), or float32 (num, D) for vectors; labels and class names.
 
     Written batch by batch. Raises CannotWrite.
     """
-    labels = []
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-            for i, (samples, label) in enumerate(batches):
-                rows = channels_last(samples) if samples.dim() == 4 else samples.float().numpy()
-                if i == 0:
-                    head = {"descr": rows.dtype.str, "fortran_order": False, "shape": (num, *rows.shape[1:])}
-                    np.lib.format.write_array_header_2_0(member, head)
-                member.write(np.ascontiguousarray(rows).tobytes())
-                labels += [] if label is None else [label.numpy()]
+            labels = write_rows(member, batches, num, depth)
         extra = {"labels": np.concatenate(labels), "classes": np.array(classes)} if labels else {}
         for name, values in extra.items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, values, allow_pickle=False)
 
 
-def pngs(batches: Batches, *, num: int, classes: list[str]) -> Iterator[tuple[str, bytes]]:
+def write_npy(out: Path, batches: Batches, *, num: int, classes: list[str], depth: int = 8) -> None:
+    """The array arr_0 of `write_npz` alone. Raises CannotWrite."""
+    with replacing(out) as file:
+        write_rows(file, batches, num, depth)
+
+
+def write_rows(file: IO[bytes], batches: Batches, num: int, depth: int) -> list[np.ndarray]:
+    """Writes an .npy of all samples, batch by batch; returns their labels, in parts."""
+    labels = []
+    for i, (samples, label) in enumerate(batches):
+        rows = channels_last(samples, depth) if samples.dim() == 4 else samples.float().numpy()
+        if i == 0:
+            head = {"descr": rows.dtype.str, "fortran_order": False, "shape": (num, *rows.shape[1:])}
+            np.lib.format.write_array_header_2_0(file, head)
+        file.write(np.ascontiguousarray(rows).tobytes())
+        labels += [] if label is None else [label.numpy()]
+    return labels
+
+
+def pngs(batches: Batches, *, num: int, classes: list[str], depth: int = 8) -> Iterator[tuple[str, bytes]]:
     """File names, numbered like the samples, and file contents."""
     folders, digits, i = folder_names(classes), max(5, len(str(num - 1))), 0
     for samples, labels in batches:
-        for row, pixels in enumerate(channels_last(samples)):
+        for row, pixels in enumerate(channels_last(samples, depth)):
             folder = "" if labels is None else f"{folders[labels[row]]}/"
             yield f"{folder}{i:0{digits}}.png", png(pixels)
             i += 1
 
 
-def channels_last(images: Tensor) -> np.ndarray:
-    """(num, C, H, W) in [-1, 1] -> uint8 (num, H, W, C)"""
-    return to_uint8(images).permute(0, 2, 3, 1).numpy()
+def channels_last(images: Tensor, depth: int = 8) -> np.ndarray:
+    """(num, C, H, W) in [-1, 1] -> uint8 or uint16 (num, H, W, C)"""
+    return to_pixels(images, depth=depth).permute(0, 2, 3, 1).numpy()
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """uint8 (H, W, C), grey or RGB."""
+    """uint8 or uint16 (H, W, C), grey or RGB, both with or without opacity."""
+    if pixels.dtype == np.uint16:
+        return deep_png(pixels, MARK)
     info, buffer = PngInfo(), io.BytesIO()
     info.add_text(*MARK)
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", pnginfo=info)

@@ -133,6 +133,8 @@ class Fit:
         return {
             "value_range": None if data.value_range is None else list(data.value_range),
             "classes": data.classes if self.parts.cfg.conditional.key else [],
+            **({} if data.depth == 8 else {"depth": data.depth}),
+            **({} if data.shown is None else {"shown": list(data.shown)}),
             **({"channels": channels, "between": between} if between else {}),
             "averages": {name: averaged[id(network)] for name, network in recipe.exports().items()},
         }

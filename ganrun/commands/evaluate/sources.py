@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ganrun.classes import listed
 from ganrun.data.base import Data
+from ganrun.data.channels import to_channels
 from ganrun.data.images import ImageArray, ImageFolder
-from ganrun.data.pixels import to_channels
+from ganrun.depth import to_numbers, to_pixels
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.pictures import to_uint8
 from ganrun.sampling.files import folder_names
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
@@ -63,8 +63,8 @@ class TranslatorSource(Source):
 
     def fakes(self, seed, labels):
         for batch in self.data.shuffled(self.num, self.batch_size):
-            made = self.sampling.translate(batch[self.takes].float() / 127.5 - 1, self.direction)
-            yield {"fake": to_uint8(made), "target": batch[self.like]}
+            made = self.sampling.translate(to_numbers(batch[self.takes]), self.direction)
+            yield {"fake": to_pixels(made, depth=self.data.depth), "target": batch[self.like]}
 
     def copies(self) -> Iterator[Batch]:
         """The sources themselves in place of their translations: the scores that a translator must beat."""
@@ -76,7 +76,7 @@ class GeneratorSource(Source):
     """Samples of a generator. If it is conditional, the labels are those of as many reals."""
 
     def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int):
-        self.sampling, self.num, self.batch_size = sampling, num, batch_size
+        self.sampling, self.num, self.batch_size, self.depth = sampling, num, batch_size, data.depth
         self.conditional = bool(sampling.classes)
         self.about = {"ema": sampling.trained.get("ema")}
         if (sampling.value_range is None) != (len(data.shape) == 1):
@@ -90,7 +90,7 @@ class GeneratorSource(Source):
 
     def fakes(self, seed, labels):
         for samples, label in self.sampling.batches(self.num, seed, labels, batch_size=self.batch_size):
-            fake = samples if self.sampling.value_range is None else to_uint8(samples)
+            fake = samples if self.sampling.value_range is None else to_pixels(samples, depth=self.depth)
             yield {"fake": fake} | ({} if label is None else {"label": label})
 
 
@@ -124,6 +124,7 @@ def images_at(path: str, data: Data) -> Data:
         raise UserError(f"from=images: dataset {data.name} are no images")
     channels, *size = data.shape
     about = {"name": f"images of {path}", "path": path, "resolution": size, "channels": channels, "fit": "exact"}
+    about |= {"depth": data.depth}
     if Path(path).suffix == ".npz":
         return refusing("path", ImageArray)(**about, names=data.classes)
     try:

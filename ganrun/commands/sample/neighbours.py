@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from ganrun.data.base import Data
+from ganrun.depth import to_pixels
 from ganrun.errors import UserError
 from ganrun.metrics.distances import nearest
-from ganrun.pictures import to_uint8
 
 READ = 8192  # images at a time
 
@@ -23,13 +23,13 @@ def check_fits(data: Data, samples: Tensor, neighbours: int) -> None:
 
 
 def beside_neighbours(samples: Tensor, data: Data, neighbours: int) -> tuple[Tensor, Tensor]:
-    """samples (num, C, H, W) in [-1, 1] -> uint8 (num, 1 + neighbours, C, H, W), and distances (num, neighbours).
+    """samples (num, C, H, W) in [-1, 1] -> pixels (num, 1 + neighbours, C, H, W), and distances (num, neighbours).
 
-    Each sample is followed by the training images that are nearest to it, by Euclidean distance of 8-bit pixels.
+    Each sample is followed by the training images that are nearest to it, by Euclidean distance of stored pixels.
     Random crops and flips, which training may have seen, are left out.
     """
     check_fits(data, samples, neighbours)
-    queries = to_uint8(samples)
+    queries = to_pixels(samples, depth=data.depth)
     distances, indices = torch.empty(len(samples), 0), torch.empty(len(samples), 0, dtype=torch.int64)
     for part in torch.arange(len(data)).split(READ):
         pixels = data.read(part)["real"].flatten(1)

@@ -23,7 +23,7 @@ MINIMUM = {"num": 1, "seed": 0, "batch_size": 1, "interpolate": 2, "frames": 1, 
 MAXIMUM = {"num": 10**9, "batch_size": 10**5, "interpolate": 10**4, "frames": 10**4, "fps": 240, "neighbours": 99}
 FOLDER = ""  # in place of a suffix
 SUFFIXES = {  # possible outputs for samples, an interpolation, neighbours
-    "num": (FOLDER, ".zip", ".npz", ".png"),
+    "num": (FOLDER, ".zip", ".npz", ".npy", ".png"),
     "interpolate": (".gif", ".mp4", ".png"),
     "neighbours": (".png",),
 }
@@ -236,5 +236,5 @@ def check_vectors(request: Request) -> None:
     for key in ("interpolate", "neighbours"):
         if getattr(request, key) is not None:
             raise UserError(f"{key}={getattr(request, key)}: it needs images, but this generator makes vectors")
-    if request.kind not in (".png", ".npz"):
-        raise UserError(f"out={request.out}: this generator makes vectors; valid: .png (scatter plot), .npz")
+    if request.kind not in (".png", ".npz", ".npy"):
+        raise UserError(f"out={request.out}: this generator makes vectors; valid: .png (scatter plot), .npz, .npy")
