@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ganrun.data.base import as_labels
-from ganrun.data.channels import OF_FILES, WITH_OPACITY, laid_over
+from ganrun.data.channels import WITH_OPACITY, becomes, laid_over
 from ganrun.data.files import Listing, printable, reason
 from ganrun.data.memory import physical_memory
 from ganrun.errors import UserError
@@ -134,7 +134,7 @@ class ArrayFile:
 
     def _check_channels(self, got: int) -> None:
         """Raises UserError for channels that do not become as many as are asked for."""
-        if got != self.channels and not {got, self.channels} <= OF_FILES.keys():
+        if not becomes(got, self.channels):
             have = f"{self._name} is {self._headers[self._name]}, with {got} channels"
             raise UserError(f"{self.path}: {have}; dataset.channels={self.channels} needs {self.channels} of them")
         if got in WITH_OPACITY and self.channels in (1, 3):

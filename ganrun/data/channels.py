@@ -13,6 +13,11 @@ WITH_OPACITY = (2, 4)
 RED, GREEN, BLUE = 19595, 38470, 7471  # ITU-R BT.601 in 16-bit fixed point, as Pillow has it
 
 
+def becomes(got: int, channels: int) -> bool:
+    """Can images of `got` channels become ones of `channels`?"""
+    return got == channels or {got, channels} <= OF_FILES.keys()
+
+
 def to_channels(images: Tensor, channels: int) -> Tensor:
     """Pixels (num, c, H, W) -> (num, channels, H, W): grey by ITU-R 601 luma, colour by repetition.
 
@@ -27,7 +32,7 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
         return torch.cat([(c * luma).sum(1, keepdim=True).round().to(images.dtype) for c in images.split(1024)])
     if got == 1 and channels == 3:
         return images.expand(-1, channels, -1, -1).contiguous()
-    if not {got, channels} <= OF_FILES.keys():
+    if not becomes(got, channels):
         raise UserError(f"dataset.channels={channels}: images have {got}; valid: {got if got > 4 else '1, 2, 3, 4'}")
     return torch.cat([_rearranged(some, channels) for some in images.split(1024)])
 

@@ -1,14 +1,13 @@
 """Sets decoded from image files, and the treatment of files that cannot be decoded."""
 
 import math
-import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -32,20 +31,17 @@ from ganrun.data.levels import (
     whole_range,
     without_range,
 )
+from ganrun.data.many import THREADS, faults, in_parts, spaced
 from ganrun.data.pixels import DECODER, Decoding
 from ganrun.data.prepared import Prepared
 from ganrun.depth import DTYPES
 from ganrun.depth import rows as rows_of
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.progress import tracked
 
 IN_MEMORY = 2**30  # bytes; sets without a cache up to this size are decoded when opened, and kept
 HEADER = 2**16  # bytes that suffice to recognise most image files
-THREADS = min(4, os.cpu_count() or 1)  # each holds one image at its full size
 ADVICE = "dataset.on_error=skip leaves out what is bad"
-
-Item = TypeVar("Item", str, int)
 
 
 class Unreadable(UserError):
@@ -329,36 +325,3 @@ class DecodedImages(Images):
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
         advice = f"; {ADVICE}" if self.on_error == "refuse" else ""
         return Unreadable(f"dataset {self.name}: cannot read image {self.name_in_messages(name)}: {why}{more}{advice}")
-
-
-def spaced(num: int, limit: int | None) -> list[int]:
-    """At most `limit` evenly spaced indices, so that every class folder keeps its share."""
-    return list(range(num)) if limit is None else torch.linspace(0, num - 1, min(limit, num)).long().tolist()
-
-
-def faults(
-    items: Sequence[Item], check: Callable[[Item], None], *, what: str, max_pixels: int | None = None
-) -> dict[Item, str]:
-    """The items for which `check` raises an exception, with the reason, in order; several are checked at once.
-
-    what: heading of the progress shown.
-    """
-
-    def fault(item: Item) -> str | None:
-        try:
-            check(item)
-        except Exception as error:  # of any kind, as in DecodedImages
-            return reason(error)
-        return None
-
-    found: dict[Item, str] = {}
-    with quiet(max_pixels), ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes outside the interpreter's lock
-        for some in in_parts(items, what):
-            found |= {item: why for item, why in zip(some, pool.map(fault, some), strict=True) if why is not None}
-    return found
-
-
-def in_parts(items: Sequence[Item], what: str) -> Iterator[Sequence[Item]]:
-    """A few items at a time, so that an interrupt need not wait for all. what: heading of the progress shown."""
-    parts = (items[start : start + 256] for start in range(0, len(items), 256))
-    return tracked(parts, len(items), what, size=len)

@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from ganrun.depth import bits, largest
 
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of SplitMix64
+MID_GREY = {torch.uint8: 128, torch.uint16: -(2**15)}  # 32768 as `bits` are signed
 
 
 def luma(images: Tensor) -> Tensor:
@@ -57,10 +58,8 @@ def with_hole(images: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     for axis, side in enumerate(size):
         away = torch.arange(images.shape[2 + axis], device=images.device) - corner[:, axis : axis + 1]
         inside.append((away >= 0) & (away < side))  # (num, H), (num, W)
-    hole = torch.full_like(images[:1, :1, :1, :1], (largest(images) + 1) // 2)
-    return torch.where(inside[0][:, None, :, None] & inside[1][:, None, None, :], bits(hole), bits(images)).view(
-        images.dtype
-    )
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return bits(images).masked_fill(hole, MID_GREY[images.dtype]).view(images.dtype)
 
 
 def with_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 
 from ganrun.data.arrays import ArrayFile, arrays, row_of
 from ganrun.data.base import Data
-from ganrun.data.decoded import ADVICE, spaced
+from ganrun.data.decoded import ADVICE
 from ganrun.data.files import printable, source
 from ganrun.data.images import ImageFolder
 from ganrun.data.labels import wrapping
+from ganrun.data.many import spaced
 from ganrun.data.pixels import Half
 from ganrun.data.sides import Subset, TwoSided
 from ganrun.errors import UserError

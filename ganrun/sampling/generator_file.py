@@ -94,7 +94,9 @@ def assemble(
     made.load_state_dict(tensors)
     made.eval().requires_grad_(False)
     if noise:
-        made.sample(1)  # finds mismatched parts here, not at their first use
+        channels = made.sample(1).shape[1]  # finds mismatched parts here, not at their first use
+        if made.shown and max(made.shown) >= channels:
+            raise UserError(f"{where}: shown={made.shown}; the generator makes {channels} channels, counted from 0")
     return made
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganrun.classes import listed
 from ganrun.data.base import Data
-from ganrun.data.channels import to_channels
+from ganrun.data.channels import becomes, to_channels
 from ganrun.data.images import ImageArray, ImageFolder
 from ganrun.depth import to_numbers, to_pixels
 from ganrun.errors import UserError
@@ -30,6 +30,7 @@ class Source(ABC):
     about:       for the protocol
     like:        the side of the data that they should resemble
     paired:      do they come with their targets?
+    copyable:    could what they are made from stand in their place?
     """
 
     num: int
@@ -37,6 +38,7 @@ class Source(ABC):
     about: dict[str, Any]
     like = "real"
     paired = False
+    copyable = False
 
     @abstractmethod
     def fakes(self, seed: int, labels: Tensor | None) -> Iterator[Batch]:
@@ -60,6 +62,7 @@ class TranslatorSource(Source):
                 f"from: {self.direction} translates {self.takes} to {self.like} images, {wanted} channels; dataset "
                 f"{data.name} has {have}"
             )
+        self.copyable = becomes(*got)
 
     def fakes(self, seed, labels):
         for batch in self.data.shuffled(self.num, self.batch_size):

@@ -32,10 +32,15 @@ def beside_neighbours(samples: Tensor, data: Data, neighbours: int) -> tuple[Ten
     queries = to_pixels(samples, depth=data.depth)
     distances, indices = torch.empty(len(samples), 0), torch.empty(len(samples), 0, dtype=torch.int64)
     for part in torch.arange(len(data)).split(READ):
-        pixels = data.read(part)["real"].flatten(1)
-        found, where = nearest(queries.flatten(1), pixels, min(neighbours, len(part)))
+        pixels = countable(data.read(part)["real"]).flatten(1)
+        found, where = nearest(countable(queries).flatten(1), pixels, min(neighbours, len(part)))
         distances, indices = torch.cat([distances, found], 1), torch.cat([indices, part[where]], 1)
         distances, order = distances.sort(dim=1, stable=True)
         distances, indices = distances[:, :neighbours], indices.gather(1, order)[:, :neighbours]
     real = data.read(indices.flatten())["real"].reshape(len(samples), neighbours, *data.shape)
     return torch.cat([queries[:, None], real], 1), distances
+
+
+def countable(pixels: Tensor) -> Tensor:
+    """The pixels in a type that torch selects and adds up on every device."""
+    return pixels if pixels.dtype == torch.uint8 else pixels.int()
