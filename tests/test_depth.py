@@ -206,6 +206,13 @@ def test_twelve_bits_in_sixteen_are_stretched_without_loss(tmp_path):
     assert (made == np.rint(values * (65535 / 4095))).all() and len(np.unique(made)) == 4096
 
 
+def test_a_dark_set_is_refused_where_its_values_would_be_lost(tmp_path):
+    path = written(tmp_path, "folder", {"a.png": deep_png(deep(1) // 64 + 5, MARK)})
+    with pytest.raises(UserError, match=r"they would be black or flat; give dataset\.range="):
+        opened(path, 1, depth=8)
+    assert any("they are dark or flat unless you give dataset.range=" in note for note in opened(path, 1).notes)
+
+
 def test_sixteen_bits_shrink_in_float():
     values = torch.tensor([[1000, 1001], [65_535, 65_534]]).to(torch.uint16).reshape(1, 1, 2, 2)
     assert fit_images(values, (1, 1), "resize").item() == round((1000 + 1001 + 65_535 + 65_534) / 4)
@@ -586,7 +593,7 @@ def test_five_channels_do_not_fit_into_a_png(sets):
 
 def test_a_translator_keeps_sixteen_bits(sets):
     options = ["model=pix2pix", "dataset=image-folder", "dataset.path=grey16", "dataset.channels=1", "dataset.depth=16",
-               "dataset.resolution=8", "dataset.fit=resize", "pairs=invert", "steps=2", "run_dir=runs/invert",
+               "dataset.resolution=32", "dataset.fit=resize", "pairs=invert", "steps=2", "run_dir=runs/invert",
                "generator.width=4", "discriminator.width=4", "evaluate.num_samples=4", "num_samples=4"]  # fmt: skip
     ganrun(*options, cwd=sets)
     ganrun("translate", "from=runs/invert", "input=grey16", "out=translated", cwd=sets)
@@ -596,4 +603,4 @@ def test_a_translator_keeps_sixteen_bits(sets):
     translator = package.load_generator(sets / "runs" / "invert" / "generator.safetensors")
     expected = to_pixels(translator.translate(source / 32767.5 - 1), depth=16)[0, 0].numpy()
     assert (made == expected).all()
-    ganrun("evaluate", "from=runs/invert", "metric=[psnr,l1]", "num=4", cwd=sets)
+    ganrun("evaluate", "from=runs/invert", "metric=[psnr,l1]", "num_samples=4", cwd=sets)

@@ -63,11 +63,11 @@ class DecodedImages(Images):
                 mapped from then on. None = off: sets of at most 1 GiB are decoded whenever they are opened, unless
                 there are workers, each of which would keep its own copy; otherwise each image is decoded when it is
                 read. The same happens, with a warning, if the default folder cannot be written
-    range:      [low, high], the stored values that become black and white; values outside are clipped, with a note;
-                opacity has a range of its own.
+    range:      [low, high], the stored values that become black and white; values outside are clipped, with a note.
                 None = all that the pixels' depth can hold, 0..255 or 0..65535; pixels of more than 8 bits that use less
-                than 1/8 of it are refused, and floats, signed and wider integers have no range of their own.
-                "auto" = lowest to highest value of 1,024 evenly spaced images
+                than 1/8 of it are refused (noted with depth=16, which loses nothing), and floats, signed and wider
+                integers have no range of their own. "auto" = lowest to highest value of 1,024 evenly spaced images.
+                Opacity in files has a range of its own
     frames:     of files with several frames or pages, see formats.chosen
     max_pixels: of one file; None = 2^28. No more files are decoded at the same time than half of the memory holds
     """

@@ -107,7 +107,8 @@ def used(depth: Depth, seen: Seen) -> float:
 def check(found: dict[Depth, Seen], total: int, bits: int = 8) -> list[str]:
     """Notes about the ranges found in a set without dataset.range, of which `bits` are kept.
 
-    Raises UserError if pixels of more than 8 bits use so little of their range that they would come out black or flat.
+    Raises UserError if pixels of more than 8 bits use so little of their range that 8 bits would be black or flat; 16
+    bits would only be dark.
     """
     notes = []
     for depth, seen in ((depth, seen) for depth, seen in found.items() if depth is not BITS):
@@ -117,7 +118,7 @@ def check(found: dict[Depth, Seen], total: int, bits: int = 8) -> list[str]:
             notes += [f"{pixels}{kept(depth, bits)}"] if (depth is not EIGHT or bits > 8) else []
         elif depth is COLOUR:
             raise UserError(f"{pixels}: they would be black or flat; save the files in 8 bits")
-        elif depth is not EIGHT:
+        elif depth is not EIGHT and bits == 8:
             raise UserError(f"{pixels}: they would be black or flat; give {advice(seen)}")
         else:
             notes.append(f"{pixels}: they are dark or flat unless you give {advice(seen)}")
