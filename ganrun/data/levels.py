@@ -61,7 +61,7 @@ def to_levels(
     low, high = span or depth.full
     if depth is COLOUR and span:
         why = "16-bit colour is read in 8 bits, so dataset.range cannot choose among its values"
-        raise ValueError(f"{why}; dataset.depth=16 keeps 16")
+        raise ValueError(f"{why}; dataset.depth=16 keeps 16" if bits == 8 else why)
     top, kind = 2**bits - 1, np.uint8 if bits == 8 else np.uint16
     if (low, high) == (0, top) and values.dtype == kind:
         return values, 0
