@@ -49,7 +49,8 @@ def opened(content: bytes, max_pixels: int | None = None) -> Image.Image:
         raise ValueError(too_many(image.width * image.height, max_pixels))
     samples = image.tag_v2.get(IFD_SAMPLES, 1) if image.format == "TIFF" else 1
     if samples > len(image.getbands()):
-        raise ValueError(f"{samples} channels, of which Pillow reads {len(image.getbands())}; save it as grey or RGB, or as an .npy")
+        read = f"{samples} channels, of which Pillow reads {len(image.getbands())}"
+        raise ValueError(f"{read}; save it as grey or RGB, or as an .npy")
     return image
 
 
