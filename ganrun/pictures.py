@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ganrun.depth import to_pixels
+
 log = logging.getLogger("ganrun")
 GAP = 2  # pixels between images
 WIDEST = 4096  # pixels of a grid with a column for each class
@@ -19,12 +21,23 @@ OPACITY = {"real": 0.3, "generated": 0.5}  # of the points in a scatter plot
 
 
 def to_uint8(images: Tensor, value_range: Sequence[float] = (-1, 1)) -> Tensor:
-    """Images of any shape -> the nearest 8-bit values: `value_range` becomes 0 to 255, values outside are clamped.
+    """Images of any shape -> the nearest 8-bit values, as pictures have them; see depth.to_pixels."""
+    return to_pixels(images, value_range)
 
-    Rounds, since truncation would darken generated images by half a level.
+
+def visible(images: Tensor, shown: Sequence[int] | None = None) -> Tensor:
+    """Images (num, C, H, W) in [0, 1] of any channels -> grey or RGB, (num, 1, H, W) or (num, 3, H, W).
+
+    shown: the channels to show, one as grey or three as RGB. None = grey and RGB as they are; of 2 or 4 channels the
+    last one is opacity, and the others are laid over white; of more, the first three.
     """
-    low, high = value_range
-    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
+    num = images.shape[1]
+    if shown is not None:
+        return images[:, list(shown)]
+    if num in (2, 4):
+        opacity = images[:, -1:].clamp(0, 1)
+        return images[:, :-1] * opacity + (1 - opacity)
+    return images[:, :3]
 
 
 def scale_of(height: int) -> int:
@@ -42,9 +55,14 @@ def most_classes(num: int, size: Sequence[int]) -> int:
     return min(max(10, 2 * round(num**0.5)), max(8, fitting))
 
 
-def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Image.Image:
-    """(num, C, H, W) in [0, 1], row by row -> a picture; `names` head the columns. Small images are enlarged."""
-    pixels = to_uint8(images, (0, 1)).permute(0, 2, 3, 1).cpu().numpy()  # (num, H, W, C)
+def grid(
+    images: Tensor, *, columns: int, names: list[str] | None = None, shown: Sequence[int] | None = None
+) -> Image.Image:
+    """(num, C, H, W) in [0, 1], row by row -> a picture; `names` head the columns. Small images are enlarged.
+
+    shown: channels, see `visible`.
+    """
+    pixels = to_uint8(visible(images, shown), (0, 1)).permute(0, 2, 3, 1).cpu().numpy()  # (num, H, W, C)
     scale = scale_of(pixels.shape[1])
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     if pixels.shape[-1] == 1:
@@ -69,11 +87,11 @@ def grid(images: Tensor, *, columns: int, names: list[str] | None = None) -> Ima
 def side_by_side(images: Sequence[Tensor], names: list[str]) -> Image.Image:
     """Several images (num, C, H, W) in [0, 1] of each example next to each other, in groups; `names` head them.
 
-    Grey and colour may be mixed. The number of groups in a row makes the page about square.
+    Images of different channels may be mixed, see `visible`. The number of groups in a row makes the page about square.
     """
     num, height, width = len(images[0]), *images[0].shape[-2:]
     groups = max(1, round((num * height / (len(images) * width)) ** 0.5))
-    colour = [each.expand(-1, 3, -1, -1) for each in images]
+    colour = [visible(each).expand(-1, 3, -1, -1) for each in images]
     return grid(torch.stack(colour, 1).flatten(0, 1), columns=len(images) * groups, names=names * groups)
 
 

@@ -32,6 +32,7 @@ def pixels(data: ImageFolder) -> np.ndarray:
     return data.read(torch.arange(len(data)))["real"].permute(0, 2, 3, 1).numpy()
 
 
+OPACITY = "images (6, 5, 7, 4): opacity is laid over white; dataset.channels=4 keeps it"
 FILES = {  # file -> its images (num, H, W, C), what is said
     "npy": (COLOUR, COLOUR, None),
     "as ganrun writes it": ({"arr_0": COLOUR}, COLOUR, None),
@@ -41,8 +42,10 @@ FILES = {  # file -> its images (num, H, W, C), what is said
         {"x": COLOUR.transpose(0, 3, 1, 2)}, COLOUR, "x (6, 3, 5, 7) is read as (num, C, H, W)",
     ),
     "fortran order": (np.asfortranarray(COLOUR), COLOUR, None),
-    "opaque": (np.concatenate([COLOUR, np.full((6, 5, 7, 1), 255, np.uint8)], -1), COLOUR, None),
-    "transparent": (np.concatenate([COLOUR, np.zeros((6, 5, 7, 1), np.uint8)], -1), np.full_like(COLOUR, 255), None),
+    "opaque": (np.concatenate([COLOUR, np.full((6, 5, 7, 1), 255, np.uint8)], -1), COLOUR, OPACITY),
+    "transparent": (
+        np.concatenate([COLOUR, np.zeros((6, 5, 7, 1), np.uint8)], -1), np.full_like(COLOUR, 255), OPACITY,
+    ),
     "the one named so": (
         {"images": COLOUR, "masks": GREY, "ids": LABELS}, COLOUR,
         "images.npz: the images are images; not used: masks uint8 (6, 5, 7), ids int64 (6,)",

@@ -116,8 +116,8 @@ def test_to_channels():
     assert grey.tolist() == [[[[153]]]] and grey.dtype == torch.uint8  # 29.9 + 117.4 + 5.7
     assert to_channels(grey, 3).flatten().tolist() == [153, 153, 153]
     assert to_channels(colour, 3) is colour
-    with pytest.raises(UserError, match=r"channels=3: images have 2"):
-        to_channels(torch.zeros(1, 2, 4, 4, dtype=torch.uint8), 3)
+    with pytest.raises(UserError, match=r"channels=3: images have 5"):
+        to_channels(torch.zeros(1, 5, 4, 4, dtype=torch.uint8), 3)
 
 
 def test_grey_agrees_with_pillow():

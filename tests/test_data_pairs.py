@@ -264,7 +264,7 @@ REFUSED = [
     ({"path": "nowhere"}, r"dataset\.path=nowhere: there is no such folder"),
     ({"side": "left"}, r"dataset\.side=left: it is for images side by side; expected dataset\.source=null"),
     ({"side": "top"}, r"dataset\.side=top; valid: left, right"),
-    ({"source_channels": 2}, r"dataset\.source_channels=2; valid: 1"),
+    ({"source_channels": 7}, r"dataset\.source_channels=7; valid: 1"),
     ({"source_range": [5, 1]}, r"dataset\.source_range=\[5"),
     ({"on_error": "stop"}, r"dataset\.on_error=stop"),
 ]

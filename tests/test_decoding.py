@@ -122,7 +122,11 @@ def test_what_range_may_be(tmp_path, wrong):
 def test_a_range_is_said(tmp_path):
     full, dark = STORED["16-bit png"][0], STORED["8-bit"][0]
     said = {
-        "deep": ({"a.png": full}, {}, ["16-bit pixels lie in 0..65535 of 0..65535 (1 of 1 images looked at)"]),
+        "deep": (
+            {"a.png": full}, {},
+            ["16-bit pixels lie in 0..65535 of 0..65535 (1 of 1 images looked at): read in 8 bits; dataset.depth=16 "
+             "keeps 16"],
+        ),
         "dark": (
             {"a.png": dark, "b.png": dark}, {},
             ["8-bit pixels lie in 0..20 of 0..255 (2 of 2 images looked at): they are dark or flat unless you give "
@@ -131,13 +135,14 @@ def test_a_range_is_said(tmp_path):
         "auto": ({"a.png": dark}, {"range": "auto"}, ["dataset.range=[0,20] for pixels of 8-bit 0..20"]),
         "clipped": (
             {"a.png": dark, "b.png": full}, {"range": [0, 10]},
-            ["dataset.range=[0,10] for pixels of 8-bit 0..20, 16-bit 0..65535",
+            ["dataset.range=[0,10] for pixels of 8-bit 0..20, 16-bit 0..65535: read in 8 bits; dataset.depth=16 keeps "
+             "16",
              "93 values outside dataset.range=[0,10] are clipped, in 2 images"],
         ),
         "in colour": (
             {"a.png": deep_colour(65535)}, {"channels": 3},
             ["16-bit colour, read in 8 bits, pixels lie in 0..255 of 0..255 (1 of 1 images looked at)",
-             "16-bit colour is read in 8 bits (1 files, such as a.png)"],
+             "16-bit colour is read in 8 bits; dataset.depth=16 keeps 16 (1 files, such as a.png)"],
         ),
     }  # fmt: skip
     for kind, (files, settings, notes) in said.items():

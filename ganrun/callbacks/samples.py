@@ -13,10 +13,11 @@ from ganrun.attributes import as_seen, asked, headings
 from ganrun.classes import by_number, spaced
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
+from ganrun.depth import largest
 from ganrun.files.run_dir import RunDir
 from ganrun.files.storage import replacing
 from ganrun.game import Batch
-from ganrun.pictures import heads, most_classes, side_by_side
+from ganrun.pictures import heads, most_classes, side_by_side, visible
 
 POINTS = 2000  # generated vectors in a scatter plot
 CHUNK = 64  # examples a pass
@@ -82,7 +83,11 @@ class Samples(pl.Callback):
         self._given = self._given or list(self.datamodule.examples(num, CHUNK))
         shown = list(pl_module.look(num, "samples", self._given, chunk=CHUNK))
         images = [torch.cat([self.data.as_stored(part[key].cpu()) for part in shown]) for key in panels]
-        return side_by_side([each.float() / 255 for each in images], list(panels.values()))
+        return side_by_side([self._visible(each) for each in images], list(panels.values()))
+
+    def _visible(self, pixels: Tensor) -> Tensor:
+        shown = self.data.shown if pixels.shape[1] == self.data.shape[0] else None  # a source may have other channels
+        return visible(pixels.float() / largest(pixels), shown)
 
 
 def classes_in_grid(data: Data, num: int) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ganrun.data.base import as_labels
+from ganrun.data.channels import WITH_OPACITY, becomes, laid_over
 from ganrun.data.files import Listing, printable, reason
 from ganrun.data.memory import physical_memory
 from ganrun.errors import UserError
@@ -18,7 +19,7 @@ ENDINGS = (".npy", ".npz")
 IMAGES = ("images", "arr_0")  # names of the image array if there are several arrays
 LABELS = ("labels", "label", "y")
 CLASSES = "classes"  # name of the array of class names
-CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
+CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity; others only if dataset.channels names their number
 LAYOUTS = "expected (num, H, W), (num, H, W, C) or (num, C, H, W) with 1, 3 or 4 channels"
 SHARE = 0.5  # of the memory that an .npz may take; an .npy is mapped
 
@@ -38,15 +39,16 @@ class ArrayFile:
     """The images of an .npy or .npz file, numbered; the counterpart of files.Folder.
 
     The images are the array called `images` or `arr_0`, or the only array of three or four dimensions: (num, H, W),
-    (num, H, W, C), or (num, C, H, W) if nothing else fits. Labels are integers (num,) called `labels`, `label` or `y`;
+    (num, H, W, C), or (num, C, H, W) if nothing else fits. C is 1, 3 or 4, or `channels`, those that are asked for.
+    Labels are integers (num,) called `labels`, `label` or `y`;
     class names are strings called `classes`. Without names, the labels' numbers are the names. Arrays of Python objects
     are refused: loading them could run code. An .npy is mapped; an .npz is loaded when an image is first read.
 
     Raises UserError.
     """
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path).expanduser()
+    def __init__(self, path: Path | str, channels: int = 3):
+        self.path, self.channels = Path(path).expanduser(), channels
         self.notes: list[str] = []
         self._pixels: np.ndarray | None = None
         self._headers = self._read(self._find_headers)
@@ -118,14 +120,25 @@ class ArrayFile:
     def _is_channels_first(self, shape: tuple[int, ...]) -> bool:
         if 0 in shape:
             raise UserError(f"{self.path}: {self._name} is {self._headers[self._name]}: there are no images in it")
-        if len(shape) == 4 and shape[3] in CHANNELS:
-            return False
-        if len(shape) == 4 and shape[1] in CHANNELS:
-            self.notes.append(f"{self._name} {shape} is read as (num, C, H, W)")
-            return True
+        for valid in [CHANNELS] if self.channels in CHANNELS else [(self.channels,), CHANNELS]:
+            if len(shape) == 4 and (shape[3] in valid or shape[1] in valid):
+                first = shape[3] not in valid
+                self._check_channels(shape[1 if first else 3])
+                self.notes += [f"{self._name} {shape} is read as (num, C, H, W)"] if first else []
+                return first
         if len(shape) != 3 or shape[2] in CHANNELS:  # (H, W, C): one image
-            raise UserError(f"{self.path}: {self._name} is {self._headers[self._name]}; {LAYOUTS}")
+            other = f"; dataset.channels={min(shape[1], shape[3])} reads as many" if len(shape) == 4 else ""
+            raise UserError(f"{self.path}: {self._name} is {self._headers[self._name]}; {LAYOUTS}{other}")
+        self._check_channels(1)
         return False
+
+    def _check_channels(self, got: int) -> None:
+        """Raises UserError for channels that do not become as many as are asked for."""
+        if not becomes(got, self.channels):
+            have = f"{self._name} is {self._headers[self._name]}, with {got} channels"
+            raise UserError(f"{self.path}: {have}; dataset.channels={self.channels} needs {self.channels} of them")
+        if got in WITH_OPACITY and self.channels in (1, 3):
+            self.notes.append(f"{self._name} {self._headers[self._name].shape}: {laid_over(self.channels)}")
 
     def _load(self) -> np.ndarray:
         if self._pixels is None:
@@ -168,12 +181,12 @@ class ArrayFile:
             raise UserError(f"{self.path}: cannot be read as {self.path.suffix}: {why}") from error
 
 
-def arrays(path: str) -> tuple[ArrayFile, Listing] | None:
-    """The images of an .npy or .npz file; None for any other file. Raises UserError."""
+def arrays(path: str, channels: int = 3) -> tuple[ArrayFile, Listing] | None:
+    """The images of an .npy or .npz file; None for any other file. channels: asked for. Raises UserError."""
     place = Path(path).expanduser()
     if place.suffix not in ENDINGS or not place.is_file():
         return None
-    found = ArrayFile(place)
+    found = ArrayFile(place, channels)
     return found, found.find()
 
 

@@ -14,9 +14,10 @@ from ganrun.attributes import Attribute
 from ganrun.data.identity import Fingerprint, digest_of, identity_of
 from ganrun.data.memory import free_memory, physical_memory
 from ganrun.data.pixels import Fit
+from ganrun.depth import bits, rows, to_pixels
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.pictures import grid, to_uint8
+from ganrun.pictures import grid
 from ganrun.seeding import derive, rng_for, uniform_at
 
 LARGEST_SIDE = 2**14  # pixels
@@ -34,6 +35,8 @@ class Data(ABC):
     num_workers: processes that read batches ahead, for sets that are not in memory; 0 = the training process itself
     num_classes: the number that the config promises; None = as found in the data
     paired:      do the source and the real image of a sample belong together?
+    depth:       bits of a stored pixel, 8 or 16
+    shown:       the channels that pictures show, see pictures.visible; None = by their number
 
     Example:
         data = Digits(name="digits", resolution=16, channels=1)
@@ -41,6 +44,8 @@ class Data(ABC):
     """
 
     paired = False
+    depth = 8
+    shown = None
     name: str
     limit: int | None = None
     num_workers: int = 0
@@ -86,11 +91,12 @@ class Data(ABC):
         """The number of samples, after `limit`."""
 
     def read(self, indices: Tensor) -> Batch:
-        """real (batch, *shape), uint8 for images; label (batch,) int64 if there are classes; attributes (batch, F) as
-        networks see them if there are any.
+        """real (batch, *shape), uint8 or uint16 for images; label (batch,) int64 if there are classes; attributes
+        (batch, F) as networks see them if there are any.
         """
         return {
-            key: samples[indices.to(samples.device, non_blocking=samples.is_cuda)] for key, samples in self.held.items()
+            key: rows(samples, indices.to(samples.device, non_blocking=samples.is_cuda))
+            for key, samples in self.held.items()
         }
 
     @property
@@ -140,7 +146,7 @@ class Data(ABC):
         return batch | {key: self.to_range(batch[key]) for key in self.parts}
 
     def as_stored(self, samples: Tensor) -> Tensor:
-        """A network's samples in the form that this set stores: images in 8 bits, as a user gets them."""
+        """A network's samples in the form that this set stores: images in 8 or 16 bits, as a user gets them."""
         return samples.float()
 
     def shuffled(self, num: int, chunk: int = 1024) -> Iterator[Batch]:
@@ -170,6 +176,7 @@ class Data(ABC):
         same data, whether prepared, decoded in memory or streamed, copied or packed; other pixels never are.
         """
         about = {"num": len(self), "shape": list(self.shape), "classes": list(self.classes)}
+        about |= {} if self.depth == 8 else {"depth": self.depth}
         labels, values = self.class_labels, self.attribute_values
         about |= {"samples": self.digest(), "labels": None if labels is None else digest_of([labels])}
         if values is None:
@@ -201,11 +208,12 @@ class Images(Data):
     """Images fitted to a resolution.
 
     resolution:  side in pixels, or [H, W]
-    channels:    1 (grey) or 3 (RGB)
+    channels:    1 (grey) or 3 (RGB); of files also 2 and 4, with opacity, and of arrays any number
     fit:         see fit_images
     flip:        True = mirror each image left to right with probability 1/2
     random_crop: pixels of reflected margin, from which a random window of the image's size is taken; 0 = off
     value_range: [-1, 1] or [0, 1]
+    shown:       the channels that pictures show, one as grey or three as RGB; None = see pictures.visible
     """
 
     resolution: int | Sequence[int]
@@ -214,6 +222,7 @@ class Images(Data):
     flip: bool = False
     random_crop: int = 0
     value_range: Sequence[float] = (-1, 1)
+    shown: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         self.size = (self.resolution,) * 2 if isinstance(self.resolution, int) else tuple(self.resolution)
@@ -221,8 +230,8 @@ class Images(Data):
             raise UserError(
                 f"dataset.resolution={self.resolution}; expected pixels as N or [H,W], up to {LARGEST_SIDE}"
             )
-        if self.channels not in (1, 3):
-            raise UserError(f"dataset.channels={self.channels}; valid: 1 (grey), 3 (RGB)")
+        self.check_channels()
+        self.check_shown()
         if self.fit not in get_args(Fit):
             raise UserError(f"dataset.fit={self.fit}; valid: {', '.join(get_args(Fit))}")
         if tuple(self.value_range) not in ((-1, 1), (0, 1)):
@@ -230,6 +239,16 @@ class Images(Data):
         if not 0 <= self.random_crop < min(self.size):
             raise UserError(f"dataset.random_crop={self.random_crop}; expected 0 (off) to {min(self.size) - 1} pixels")
         super().__post_init__()
+
+    def check_channels(self) -> None:
+        """Raises UserError for a number of channels that these images cannot have."""
+        if self.channels not in (1, 3):
+            raise UserError(f"dataset.channels={self.channels}; valid: 1 (grey), 3 (RGB)")
+
+    def check_shown(self) -> None:
+        last, shown = self.channels - 1, self.shown
+        if shown is not None and (len(shown) not in (1, 3) or not all(0 <= channel <= last for channel in shown)):
+            raise UserError(f"dataset.shown={list(shown)}; expected one or three of the channels 0 to {last}, or null")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -251,20 +270,23 @@ class Images(Data):
 
     def augment(self, batch: Batch) -> Batch:
         real, others = batch["real"], {key: value for key, value in batch.items() if key not in ("flip", "corner")}
+        real, dtype = bits(real), real.dtype
         if "flip" in batch:
             real = torch.where(batch["flip"][:, None, None, None], real.flip(-1), real)
-        return others | {"real": window(real, batch["corner"]) if "corner" in batch else real}
+        real = window(real, batch["corner"]) if "corner" in batch else real
+        return others | {"real": real.view(dtype)}
 
     def to_range(self, real: Tensor) -> Tensor:
         low, high = self.value_range
-        return (real * ((high - low) / 255)).add_(low)
+        scale = (high - low) / (2**self.depth - 1)
+        return ((real if self.depth == 8 else real.float()) * scale).add_(low)
 
     def as_stored(self, samples):
-        return to_uint8(samples, self.value_range)
+        return to_pixels(samples, self.value_range, self.depth)
 
     def picture(self, fake, real, *, columns, names=None):
         low, high = self.value_range
-        return grid((fake.float() - low) / (high - low), columns=columns, names=names)
+        return grid((fake.float() - low) / (high - low), columns=columns, names=names, shown=self.shown)
 
 
 def window(images: Tensor, corner: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class BetweenClasses(TwoSided):
 
     def __init__(self, base: Data, a: int, b: int, classes: Classes):
         self.base, self.chosen, self._classes = base, {"a": base.classes[a], "b": base.classes[b]}, classes
-        self.value_range = base.value_range
+        self.value_range, self.depth, self.shown = base.value_range, base.depth, base.shown
         sides = {"source": ("a", a), "real": ("b", b)}
         self._sides = {key: self._side(self.chosen[its], number) for key, (its, number) in sides.items()}
         super().__init__(name=base.name, num_workers=base.num_workers)

@@ -1,14 +1,13 @@
 """Sets decoded from image files, and the treatment of files that cannot be decoded."""
 
 import math
-import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -17,22 +16,33 @@ from torch import Tensor
 
 from ganrun.attributes import KEY, as_seen
 from ganrun.data.base import Images
+from ganrun.data.channels import NAMES, OF_FILES
 from ganrun.data.files import LARGEST, printable, reason
 from ganrun.data.formats import FRAMES, Frames, quiet
 from ganrun.data.identity import digest_of
-from ganrun.data.levels import LOOKED_AT, Depth, Seen, check, checked_range, ranges, typed, whole_range, without_range
+from ganrun.data.levels import (
+    LOOKED_AT,
+    Depth,
+    Seen,
+    check,
+    checked_range,
+    kept,
+    ranges,
+    typed,
+    whole_range,
+    without_range,
+)
+from ganrun.data.many import THREADS, faults, in_parts, spaced
 from ganrun.data.pixels import DECODER, Decoding
 from ganrun.data.prepared import Prepared
+from ganrun.depth import DTYPES
+from ganrun.depth import rows as rows_of
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.progress import tracked
 
 IN_MEMORY = 2**30  # bytes; sets without a cache up to this size are decoded when opened, and kept
 HEADER = 2**16  # bytes that suffice to recognise most image files
-THREADS = min(4, os.cpu_count() or 1)  # each holds one image at its full size
 ADVICE = "dataset.on_error=skip leaves out what is bad"
-
-Item = TypeVar("Item", str, int)
 
 
 class Unreadable(UserError):
@@ -44,8 +54,9 @@ class Unreadable(UserError):
 
 @dataclass(kw_only=True)
 class DecodedImages(Images):
-    """Images decoded from files. `limit` takes evenly spaced files. Transparent pixels are laid over white.
+    """Images decoded from files. `limit` takes evenly spaced files. With 1 or 3 channels they are laid over white.
 
+    depth:      bits of a pixel that are kept: 8, or 16 from the file to the network; 8-bit files are scaled to 16
     on_error:   refuse = Unreadable is raised for the first file that cannot be read: when the set is opened, if the
                 header shows it or if all files are decoded then; otherwise when the file is read. skip = every file is
                 decoded once and the bad ones are left out, see `skipped`
@@ -55,13 +66,15 @@ class DecodedImages(Images):
                 read. The same happens, with a warning, if the default folder cannot be written
     range:      [low, high], the stored values that become black and white; values outside are clipped, with a note.
                 None = all that the pixels' depth can hold, 0..255 or 0..65535; pixels of more than 8 bits that use less
-                than 1/8 of it are refused, and floats, signed and wider integers have no range of their own.
-                "auto" = lowest to highest value of 1,024 evenly spaced images
+                than 1/8 of it are refused (noted with depth=16, which loses nothing), and floats, signed and wider
+                integers have no range of their own. "auto" = lowest to highest value of 1,024 evenly spaced images.
+                Opacity in files has a range of its own
     frames:     of files with several frames or pages, see formats.chosen
     max_pixels: of one file; None = 2^28. No more files are decoded at the same time than half of the memory holds
     """
 
     on_error: Literal["refuse", "skip"] = "refuse"
+    depth: int = 8
     cache: str | None = None
     range: Sequence[float] | str | None = None
     frames: Frames = "refuse"
@@ -74,15 +87,18 @@ class DecodedImages(Images):
                 raise UserError(f"dataset.{key}={getattr(self, key)}; valid: {', '.join(valid)}")
         if self.max_pixels is not None and self.max_pixels < 1:
             raise UserError(f"dataset.max_pixels={self.max_pixels}; expected at least 1, or null")
+        if self.depth not in DTYPES:
+            raise UserError(f"dataset.depth={self.depth}; valid: {', '.join(map(str, DTYPES))}")
         span = checked_range(self.range)
         settings = {"fit": self.fit, "frames": self.frames, "max_pixels": self.max_pixels, "half": self.half}
+        settings |= {"depth": self.depth}
         self._decoding = Decoding(self.size, self.channels, span=None if span == "auto" else span, **settings)
         self._remarks: list[str] = []  # notes on how the files are decoded
         self._said: list[tuple[str, str]] = []  # remarks about how a file is read, and the file
         self._clipped: list[int] = []  # number of clipped values, for each file that has any
         self._digest: str | None = None
         names, known = self.find()
-        place = Prepared(self.cache, self._about(names), self.shape) if self.cache else None
+        place = Prepared(self.cache, self._about(names), self.shape, self.depth) if self.cache else None
         ready = place.load() if place else None
         if place and not ready and not place.can_be_made():
             place = None
@@ -106,6 +122,8 @@ class DecodedImages(Images):
         yield from map(str, (self.limit, self.range, self.frames, self.max_pixels))
         if self.half:
             yield self.half
+        if self.depth != 8:
+            yield f"depth {self.depth}"
         for name in names:
             yield name
             yield self.stamp(name)
@@ -158,16 +176,16 @@ class DecodedImages(Images):
         if place:
             pixels, self._digest = place.finish(room, rows, bad, self._remarks)
             return pixels
-        return room if room is None or len(rows) == len(room) else room[rows]
+        return room if room is None or len(rows) == len(room) else rows_of(room, rows)
 
     def _room(self, num: int, place: Prepared | None) -> Tensor | None:
         """Memory or a file for `num` decoded images, (num, C, H, W); None if there is neither."""
-        size = num * math.prod(self.shape)
+        size = num * math.prod(self.shape) * (self.depth // 8)
         if place:
             print(f"dataset {self.name}: preparing {num:,} images once, {size / 2**20:,.1f} MiB in {place.pixels}")
             return place.allocate(num)
         if self.num_workers == 0 and size <= IN_MEMORY:
-            return torch.empty(num, *self.shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+            return torch.empty(num, *self.shape, dtype=DTYPES[self.depth]).contiguous(memory_format=torch.channels_last)
         return None
 
     def _fill(self, room: Tensor | None, names: list[str]) -> dict[str, str]:
@@ -182,6 +200,10 @@ class DecodedImages(Images):
 
         found = faults(range(len(names)), keep, what=f"{self.name}: decoding", max_pixels=self.max_pixels)
         return {names[i]: why for i, why in found.items()}
+
+    def check_channels(self) -> None:
+        if self.channels not in OF_FILES:
+            raise UserError(f"dataset.channels={self.channels}; valid: {NAMES}; an .npy or .npz may have any number")
 
     @abstractmethod
     def find(self) -> tuple[list[str], dict[str, str]]:
@@ -224,7 +246,7 @@ class DecodedImages(Images):
             for some in in_parts(self._names, f"{self.name}: looking at"):
                 yield torch.stack(list(pool.map(self._read, some)))
 
-    def shown(self, name: str) -> str:
+    def name_in_messages(self, name: str) -> str:
         """A file's name in messages."""
         return printable(name)
 
@@ -270,11 +292,14 @@ class DecodedImages(Images):
             self._leave_out(bad)
         try:
             if self.range is None:
-                self._remarks += check({depth: seen for depth, seen in found.items() if depth.full}, len(names))
+                self._remarks += check(
+                    {depth: seen for depth, seen in found.items() if depth.full}, len(names), self.depth
+                )
             elif found:
                 span = whole_range(found) if self.range == "auto" else self._decoding.span
                 self._decoding = replace(self._decoding, span=span)
-                self._remarks.append(f"{typed(span)} for pixels of {ranges(found)}")
+                said = next(filter(None, (kept(depth, self.depth) for depth in found)), "")
+                self._remarks.append(f"{typed(span)} for pixels of {ranges(found)}{said}")
         except UserError as error:
             raise UserError(f"dataset {self.name}: {error}") from error
 
@@ -294,7 +319,7 @@ class DecodedImages(Images):
         """Turns remarks about single files into notes."""
         for text in sorted({text for text, _ in self._said}):
             names = [name for said, name in self._said if said == text]
-            self._remarks.append(f"{text} ({len(names):,} files, such as {self.shown(min(names))})")
+            self._remarks.append(f"{text} ({len(names):,} files, such as {self.name_in_messages(min(names))})")
         if self._clipped:
             self._remarks.append(
                 f"{sum(self._clipped):,} values outside {typed(self._decoding.span)} are clipped, in "
@@ -305,43 +330,10 @@ class DecodedImages(Images):
     def _leave_out(self, bad: dict[str, str]) -> None:
         if bad and self.on_error == "refuse":
             raise self._unreadable(bad)
-        self.skipped += [(self.shown(name), why) for name, why in sorted(bad.items())]
+        self.skipped += [(self.name_in_messages(name), why) for name, why in sorted(bad.items())]
 
     def _unreadable(self, bad: dict[str, str]) -> Unreadable:
         name, why = min(bad.items())
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
         advice = f"; {ADVICE}" if self.on_error == "refuse" else ""
-        return Unreadable(f"dataset {self.name}: cannot read image {self.shown(name)}: {why}{more}{advice}")
-
-
-def spaced(num: int, limit: int | None) -> list[int]:
-    """At most `limit` evenly spaced indices, so that every class folder keeps its share."""
-    return list(range(num)) if limit is None else torch.linspace(0, num - 1, min(limit, num)).long().tolist()
-
-
-def faults(
-    items: Sequence[Item], check: Callable[[Item], None], *, what: str, max_pixels: int | None = None
-) -> dict[Item, str]:
-    """The items for which `check` raises an exception, with the reason, in order; several are checked at once.
-
-    what: heading of the progress shown.
-    """
-
-    def fault(item: Item) -> str | None:
-        try:
-            check(item)
-        except Exception as error:  # of any kind, as in DecodedImages
-            return reason(error)
-        return None
-
-    found: dict[Item, str] = {}
-    with quiet(max_pixels), ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes outside the interpreter's lock
-        for some in in_parts(items, what):
-            found |= {item: why for item, why in zip(some, pool.map(fault, some), strict=True) if why is not None}
-    return found
-
-
-def in_parts(items: Sequence[Item], what: str) -> Iterator[Sequence[Item]]:
-    """A few items at a time, so that an interrupt need not wait for all. what: heading of the progress shown."""
-    parts = (items[start : start + 256] for start in range(0, len(items), 256))
-    return tracked(parts, len(items), what, size=len)
+        return Unreadable(f"dataset {self.name}: cannot read image {self.name_in_messages(name)}: {why}{more}{advice}")

@@ -45,7 +45,7 @@ class Derivation(ABC):
 
     @abstractmethod
     def derive(self, real: Tensor, drawn: Batch) -> Tensor:
-        """uint8 (batch, C, H, W) -> uint8 (batch, source_channels, H, W)."""
+        """Pixels (batch, C, H, W) -> (batch, source_channels, H, W), of the same depth."""
 
     def draw(self, positions: np.ndarray, seed: int, shape: tuple[int, int, int]) -> Batch:
         """The random choices, (batch, ...), which depend only on seed and position. shape: of a real image."""
@@ -77,7 +77,7 @@ class Derived(TwoSided):
 
     def __init__(self, base: Data, derivation: Derivation):
         self.base, self.derivation = base, derivation
-        self.value_range = base.value_range
+        self.value_range, self.depth, self.shown = base.value_range, base.depth, base.shown
         self._sides = {"source": DerivedSource(base, derivation), "real": base}
         super().__init__(name=base.name, limit=base.limit, num_workers=base.num_workers)
 

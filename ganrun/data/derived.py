@@ -7,6 +7,7 @@ import torch
 
 from ganrun.data.derivation import Derivation, check_channels
 from ganrun.data.filters import bicubic, luma, shrunk, sobel, with_hole, with_noise
+from ganrun.depth import largest
 from ganrun.errors import UserError
 from ganrun.seeding import derive, uniform_at
 
@@ -21,6 +22,7 @@ class Colorize(Derivation):
         check_channels(self.source_channels, 1, self.name)
         if shape[0] == 1:
             raise UserError("pairs=colorize: the data set is grey; expected colours (dataset.channels=3)")
+        check_luma(self.name, shape[0])
 
     def derive(self, real, drawn):
         return luma(real)
@@ -34,6 +36,7 @@ class Edges(Derivation):
 
     def check(self, shape):
         check_channels(self.source_channels, 1, self.name)
+        check_luma(self.name, shape[0])
 
     def derive(self, real, drawn):
         return sobel(real)
@@ -41,7 +44,7 @@ class Edges(Derivation):
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResolution(Derivation):
-    """The image shrunk by area to 1 / factor of its sides, in 8 bits, and enlarged again bicubically: the baseline."""
+    """The image shrunk by area to 1 / factor of its sides, rounded, and enlarged again bicubically: the baseline."""
 
     name = "super-resolution"
     factor: int = 2
@@ -102,7 +105,7 @@ class Denoise(Derivation):
         return {"noise": torch.from_numpy((uniform_at(positions, derive(seed, "noise")) * 2**53).astype(np.int64))}
 
     def derive(self, real, drawn):
-        return with_noise(real, drawn["noise"], self.std * 255)
+        return with_noise(real, drawn["noise"], self.std * largest(real))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,4 +115,10 @@ class Invert(Derivation):
     name = "invert"
 
     def derive(self, real, drawn):
-        return 255 - real
+        return (largest(real) - (real if real.dtype == torch.uint8 else real.int())).to(real.dtype)
+
+
+def check_luma(name: str, channels: int) -> None:
+    """Raises UserError for images that have no luma."""
+    if channels not in (1, 3):
+        raise UserError(f"pairs={name} needs images of 1 or 3 channels; dataset.channels={channels}")

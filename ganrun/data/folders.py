@@ -11,10 +11,11 @@ import torch
 
 from ganrun.data.arrays import ArrayFile, arrays, row_of
 from ganrun.data.base import Data
-from ganrun.data.decoded import ADVICE, spaced
+from ganrun.data.decoded import ADVICE
 from ganrun.data.files import printable, source
 from ganrun.data.images import ImageFolder
 from ganrun.data.labels import wrapping
+from ganrun.data.many import spaced
 from ganrun.data.pixels import Half
 from ganrun.data.sides import Subset, TwoSided
 from ganrun.errors import UserError
@@ -54,7 +55,7 @@ class TwoFolders(TwoSided, ImageFolder):
 
     path:            the real images
     source:          the images that are translated to them
-    source_channels: 1 (grey) or 3 (RGB); None = as the real images
+    source_channels: as `channels`, of the source; None = as the real images
     source_range:    as `range`, which is for the real images alone
     """
 
@@ -68,12 +69,15 @@ class TwoFolders(TwoSided, ImageFolder):
         own |= {"num_classes": None, "num_attributes": None}
         if key == "source":
             own |= {"name": f"{self.name}, source", "path": self.source, "range": self.source_range}
-            own |= {"channels": self.source_channels or self.channels, "labels": None}
-            own |= {"columns": None, "ranges": None}
+            own |= {"channels": self._channels_of(key), "shown": None}
+            own |= {"labels": None, "columns": None, "ranges": None}
         try:
             return kind(**own | settings)
         except UserError as error:
             raise type(error)(self._told(str(error), key)) from error
+
+    def _channels_of(self, key: str) -> int:
+        return (self.source_channels or self.channels) if key == "source" else self.channels
 
     def _told(self, text: str, key: str) -> str:
         """A message of one side, with its keys as the user knows them."""
@@ -164,7 +168,7 @@ class PairedImages(TwoFolders):
         """The image files of one side, readable or not, each with its name without the ending."""
         path = self.source if key == "source" else self.path
         try:
-            read, listing = arrays(path) or source(path)
+            read, listing = arrays(path, self._channels_of(key)) or source(path)
         except UserError as error:
             raise UserError(self._told(str(error), key)) from error
         if isinstance(read, ArrayFile):

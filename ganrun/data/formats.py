@@ -40,7 +40,7 @@ def opened(content: bytes, max_pixels: int | None = None) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=[*COMMON, *(id for id in Image.ID if id not in NOT_OPENED)])
     except UnidentifiedImageError as error:
-        tiff = "a TIFF of a depth or number of channels that Pillow cannot read; save it as grey or RGB of 8 bits"
+        tiff = "a TIFF of a depth or number of channels that Pillow cannot read; save it as a PNG, or as an .npy"
         raise ValueError(tiff if content.startswith(TIFF) else "not an image that Pillow can read") from error
     except Image.DecompressionBombError as error:  # twice the limit that `quiet` sets
         (pixels,) = re.findall(r"\((\d+) pixels\)", str(error)) or [0]
@@ -49,7 +49,8 @@ def opened(content: bytes, max_pixels: int | None = None) -> Image.Image:
         raise ValueError(too_many(image.width * image.height, max_pixels))
     samples = image.tag_v2.get(IFD_SAMPLES, 1) if image.format == "TIFF" else 1
     if samples > len(image.getbands()):
-        raise ValueError(f"{samples} channels, of which Pillow reads {len(image.getbands())}; save it as grey or RGB")
+        read = f"{samples} channels, of which Pillow reads {len(image.getbands())}"
+        raise ValueError(f"{read}; save it as grey or RGB, or as an .npy")
     return image
 
 

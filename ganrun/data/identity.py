@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 # num, shape, classes, and digests of samples and labels (None = unlabelled); attributes, if there are any, as networks
-# see them, and the digest of their values; source and paired of two-sided data
+# see them, and the digest of their values; source and paired of two-sided data; depth of pixels of more than 8 bits
 Fingerprint = dict[str, Any]
 
 
@@ -28,11 +28,7 @@ def identity_of(fingerprint: Fingerprint) -> str:
 
 def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
     """What differs between two fingerprints, in words; empty if nothing does."""
-    said = []
-    if got["num"] != had["num"]:
-        said.append(f"{got['num']:,} samples, it had {had['num']:,}")
-    if got["shape"] != had["shape"]:
-        said.append(f"samples of shape {got['shape']}, they had {had['shape']}")
+    said = _form_changes(got, had)
     alike = not said  # otherwise the digests differ anyway
     if got["classes"] != had["classes"]:
         said += _class_changes(got["classes"], had["classes"])
@@ -45,6 +41,18 @@ def changes(got: Fingerprint, had: Fingerprint) -> list[str]:
     if alike and got["samples"] != had["samples"]:
         said.append("other contents: an edited file, or another version of what decodes it")
     return said + _source_changes(got.get("source"), had.get("source"), alike=not said)
+
+
+def _form_changes(got: Fingerprint, had: Fingerprint) -> list[str]:
+    """Differences in the number and the form of samples, in words."""
+    said = []
+    if got["num"] != had["num"]:
+        said.append(f"{got['num']:,} samples, it had {had['num']:,}")
+    if got["shape"] != had["shape"]:
+        said.append(f"samples of shape {got['shape']}, they had {had['shape']}")
+    if got.get("depth", 8) != had.get("depth", 8):
+        said.append(f"pixels of {got.get('depth', 8)} bits, they had {had.get('depth', 8)}")
+    return said
 
 
 def _as_words(attributes: list[tuple[str, float, float]] | None) -> str:

@@ -12,19 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganrun.data.arrays import ArrayFile, arrays
+from ganrun.data.arrays import ENDINGS, ArrayFile, arrays
 from ganrun.data.base import Images, as_labels, limited
+from ganrun.data.channels import to_channels
 from ganrun.data.decoded import ADVICE, DecodedImages
 from ganrun.data.files import LARGEST, Listing, is_image, printable, reason, source
 from ganrun.data.labels import FILE, OTHERWISE, by_file, by_folder, check_splits, first_folder, read_labels, wrapping
-from ganrun.data.pixels import fit_images, to_channels
+from ganrun.data.pixels import fit_images
 from ganrun.data.tabled import Tabled
+from ganrun.depth import to_depth
 from ganrun.errors import UserError
 
 
 @dataclass(kw_only=True)
 class ImagesInMemory(Images):
-    """A set held as one uint8 tensor in channels_last: a batch is one indexing operation and needs no workers."""
+    """A set held as one tensor of pixels in channels_last: a batch is one indexing operation and needs no workers."""
 
     def open(self) -> None:
         images, labels, self.classes = self.load()
@@ -35,7 +37,7 @@ class ImagesInMemory(Images):
 
     @abstractmethod
     def load(self) -> tuple[Tensor, Tensor | None, list[str]]:
-        """uint8 (num, C, h, w), labels (num,) or None, class names."""
+        """uint8 or uint16 (num, C, h, w), labels (num,) or None, class names."""
 
     def __len__(self) -> int:
         return len(self.held["real"])
@@ -57,11 +59,15 @@ class Digits(ImagesInMemory):
 class ImageArray(ImagesInMemory):
     """The array arr_0, uint8 (num, H, W, C), of the .npz file `path`, and its integer `labels` if there are any.
 
-    names: of the classes, unless the file has its own array `classes`.
+    names: of the classes, unless the file has its own array `classes`. depth: 16 = uint16; uint8 is scaled to it.
     """
 
     path: str
+    depth: int = 8
     names: Sequence[str] = ()
+
+    def check_channels(self) -> None:
+        """Any number may be right."""
 
     def load(self):
         try:
@@ -71,9 +77,12 @@ class ImageArray(ImagesInMemory):
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             reason = "it holds objects, not arrays" if "allow_pickle" in str(error) else error
             raise UserError(f"path={self.path}: cannot be read as an .npz with arr_0: {reason}") from error
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise UserError(f"path={self.path}: arr_0 is {images.dtype} {images.shape}; expected uint8 (num, H, W, C)")
-        images = torch.from_numpy(images).permute(0, 3, 1, 2)
+        kinds = ("uint8",) if self.depth == 8 else ("uint16", "uint8")
+        if images.dtype.name not in kinds or images.ndim != 4:
+            wanted = f"{' or '.join(kinds)} (num, H, W, C)"
+            raise UserError(f"path={self.path}: arr_0 is {images.dtype} {images.shape}; expected {wanted}")
+        images = to_depth(torch.from_numpy(images.astype(images.dtype.newbyteorder("="))), self.depth)
+        images = images.permute(0, 3, 1, 2)
         if labels is None:
             return images, None, []
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
@@ -120,11 +129,15 @@ class ImageFolder(DecodedImages):
             if self.held:
                 self._source.release()
 
+    def check_channels(self) -> None:
+        if not (self.path and Path(self.path).suffix in ENDINGS and self.channels >= 1):
+            super().check_channels()
+
     def find(self):
         if not self.path:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images, .npy or .npz>")
         wants_file = self.labels_from == "auto" and not self._table
-        self._source, found = arrays(self.path) or source(self.path, FILE if wants_file else "")
+        self._source, found = arrays(self.path, self.channels) or source(self.path, FILE if wants_file else "")
         self._in_folders = [name for name in [*found.files, *found.faults] if "/" in name and is_image(name)]
         self._top = wrapping(found.files or self._in_folders)
         self._file = self._find_file(found)
@@ -244,5 +257,5 @@ class ImageFolder(DecodedImages):
     def stamp(self, name):
         return self._source.stamp(name)
 
-    def shown(self, name):
+    def name_in_messages(self, name):
         return printable(name.removeprefix(self._top))

@@ -1,4 +1,4 @@
-"""From pixel values of any depth to 8 bits: which values become 0 and 255, and whether a set uses its range."""
+"""From pixel values of any depth to 8 or 16 bits: which values become black and white, and is the range used?"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ TWELVE = Depth("12-bit", (0, 4095))
 COLOUR = Depth("16-bit colour, read in 8 bits,", (0, 255))
 INTEGERS = Depth("integer", None)
 FLOATS = Depth("float", None)
+DEEPER = (SIXTEEN, TWELVE, INTEGERS, FLOATS)  # than 8 bits, and read whole
 
 
 def depth_of(values: np.ndarray) -> Depth:
@@ -48,8 +49,10 @@ def depth_of(values: np.ndarray) -> Depth:
     return SIXTEEN if values.size and values.min() >= 0 and values.max() <= SIXTEEN.full[1] else INTEGERS
 
 
-def to_eight_bits(values: np.ndarray, depth: Depth, span: tuple[float, float] | None) -> tuple[np.ndarray, int]:
-    """Values scaled so that span[0] becomes 0 and span[1] 255, and the number of values outside, which are clipped.
+def to_levels(
+    values: np.ndarray, depth: Depth, span: tuple[float, float] | None, bits: int = 8
+) -> tuple[np.ndarray, int]:
+    """Values scaled so that span[0] becomes 0 and span[1] 255, or 65535 for 16 `bits`; how many were clipped.
 
     span: None = the depth's own range. Raises ValueError if there is none.
     """
@@ -57,14 +60,16 @@ def to_eight_bits(values: np.ndarray, depth: Depth, span: tuple[float, float] | 
         raise ValueError(without_range(depth, Seen(values.min().item(), values.max().item())))
     low, high = span or depth.full
     if depth is COLOUR and span:
-        raise ValueError("16-bit colour is read in 8 bits, so dataset.range cannot choose among its values")
-    if (low, high) == EIGHT.full and values.dtype == np.uint8:
+        why = "16-bit colour is read in 8 bits, so dataset.range cannot choose among its values"
+        raise ValueError(f"{why}; dataset.depth=16 keeps 16" if bits == 8 else why)
+    top, kind = 2**bits - 1, np.uint8 if bits == 8 else np.uint16
+    if (low, high) == (0, top) and values.dtype == kind:
         return values, 0
     clipped = int(np.count_nonzero((values < low) | (values > high)))
-    scaled = values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64)
+    scaled = values.astype(np.float32 if values.dtype.itemsize < 4 and bits == 8 else np.float64)
     scaled -= low  # in place: images may be large
-    scaled *= 255 / (high - low)
-    return np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8), clipped
+    scaled *= top / (high - low)
+    return np.rint(scaled, out=scaled).clip(0, top, out=scaled).astype(kind), clipped
 
 
 def text(span: Iterable[float]) -> str:
@@ -99,24 +104,32 @@ def used(depth: Depth, seen: Seen) -> float:
     return (seen.high - seen.low) / (depth.full[1] - depth.full[0])
 
 
-def check(found: dict[Depth, Seen], total: int) -> list[str]:
-    """Notes about the ranges found in a set without dataset.range.
+def check(found: dict[Depth, Seen], total: int, bits: int = 8) -> list[str]:
+    """Notes about the ranges found in a set without dataset.range, of which `bits` are kept.
 
-    Raises UserError if pixels of more than 8 bits use so little of their range that they would come out black or flat.
+    Raises UserError if pixels of more than 8 bits use so little of their range that 8 bits would be black or flat; 16
+    bits would only be dark.
     """
     notes = []
     for depth, seen in ((depth, seen) for depth, seen in found.items() if depth is not BITS):
         pixels = f"{depth.name} pixels lie in {text((seen.low, seen.high))} of {text(depth.full)}"
         pixels += f" ({seen.num:,} of {total:,} images looked at)"
         if used(depth, seen) >= LEAST_USED:
-            notes += [pixels] if depth is not EIGHT else []
+            notes += [f"{pixels}{kept(depth, bits)}"] if (depth is not EIGHT or bits > 8) else []
         elif depth is COLOUR:
             raise UserError(f"{pixels}: they would be black or flat; save the files in 8 bits")
-        elif depth is not EIGHT:
+        elif depth is not EIGHT and bits == 8:
             raise UserError(f"{pixels}: they would be black or flat; give {advice(seen)}")
         else:
             notes.append(f"{pixels}: they are dark or flat unless you give {advice(seen)}")
     return notes
+
+
+def kept(depth: Depth, bits: int) -> str:
+    """What becomes of pixels when `bits` are kept; "" if nothing is lost or added."""
+    if bits == 16:
+        return ": scaled to 16 bits" if depth is EIGHT else ""
+    return ": read in 8 bits; dataset.depth=16 keeps 16" if depth in DEEPER else ""
 
 
 def without_range(depth: Depth, seen: Seen) -> str:

@@ -1,4 +1,4 @@
-"""Decoded sets as files of uint8 pixels: built once, mapped into memory, compared with checksums when opened."""
+"""Decoded sets as files of pixels: built once, mapped into memory, compared with checksums when opened."""
 
 import hashlib
 import json
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ganrun.data.identity import digest_of
+from ganrun.depth import bits
 from ganrun.errors import UserError
 from ganrun.files.storage import PARTIAL, mark_used, replacing
 
@@ -33,7 +34,7 @@ ROWS = 1024  # rows moved at once
 class Ready:
     """A prepared set.
 
-    pixels: uint8 (num, C, H, W) in channels_last, mapped
+    pixels: uint8 or uint16 (num, C, H, W) in channels_last, mapped
     bad:    files left out, with the reason
     digest: of the pixels
     notes:  about how the files were decoded
@@ -48,10 +49,10 @@ class Ready:
 class Prepared:
     """The place of one decoded set in `folder`; its name is derived from `about`, everything that decides its pixels.
 
-    Raises UserError if it cannot be written.
+    depth: bits of a pixel. Raises UserError if it cannot be written.
     """
 
-    def __init__(self, folder: str, about: Iterable[str], shape: tuple[int, int, int]):
+    def __init__(self, folder: str, about: Iterable[str], shape: tuple[int, int, int], depth: int = 8):
         self.folder = Path(folder).expanduser()
         name = hashlib.blake2b(digest_size=16)
         for text in (str(FORMAT), *about):
@@ -61,6 +62,8 @@ class Prepared:
         self.partial = self.folder / f"{self.pixels.stem}-{os.getpid()}{PARTIAL}"
         channels, height, width = shape
         self.row = (height, width, channels)
+        self.kind = np.dtype(np.uint8 if depth == 8 else np.uint16)
+        self.row_bytes = prod(self.row) * self.kind.itemsize
 
     def can_be_made(self) -> bool:
         """False, with a warning, if this is the default folder and it cannot be written."""
@@ -127,7 +130,7 @@ class Prepared:
     def allocate(self, num: int) -> Tensor:
         """Room for `num` images, (num, C, H, W), in a file beside the final one."""
         with self._writing(), self.partial.open("wb") as file:
-            reserve(file, num * prod(self.row))
+            reserve(file, num * self.row_bytes)
         return as_images(self._map(self.partial, num, "r+"))
 
     def finish(self, room: Tensor, rows: Sequence[int], bad: dict[str, str], notes: list[str]) -> tuple[Tensor, str]:
@@ -138,9 +141,9 @@ class Prepared:
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
             if list(some) != list(range(start, start + len(some))):
-                room[start : start + len(some)] = room[list(some)]
-        size = len(rows) * prod(self.row)
-        mapped = room.permute(0, 2, 3, 1).numpy().reshape(-1)[:size]
+                bits(room)[start : start + len(some)] = bits(room)[list(some)]
+        size = len(rows) * self.row_bytes
+        mapped = room.permute(0, 2, 3, 1).numpy().reshape(-1)[: size // self.kind.itemsize]
         digest = digest_of(room[: len(rows)].split(ROWS))
         header = {"num": len(rows), "bad": bad, "digest": digest, "notes": notes, "checksums": checksums(mapped)}
         with self._writing():
@@ -153,9 +156,9 @@ class Prepared:
         return as_images(self._map(self.pixels, len(rows), "r")), digest
 
     def _map(self, path: Path, num: int, mode: Any) -> np.ndarray:
-        if path.stat().st_size != num * prod(self.row):
-            raise ValueError(f"{path.stat().st_size:,} bytes; expected {num * prod(self.row):,}")
-        return np.memmap(path, np.uint8, mode, shape=(num, *self.row))
+        if path.stat().st_size != num * self.row_bytes:
+            raise ValueError(f"{path.stat().st_size:,} bytes; expected {num * self.row_bytes:,}")
+        return np.memmap(path, self.kind, mode, shape=(num, *self.row))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -184,14 +187,14 @@ def as_images(mapped: np.ndarray) -> Tensor:
 
 
 def checksums(mapped: np.ndarray) -> list[int]:
-    """The checksum of each block."""
-    flat = mapped.reshape(-1)
+    """The checksum of each block of bytes."""
+    flat = mapped.reshape(-1).view(np.uint8)
     return [zlib.crc32(flat[start : start + BLOCK]) for start in range(0, flat.size, BLOCK)]
 
 
 def mismatch(mapped: np.ndarray, expected: list[int]) -> bool:
     """Does any checked block differ from its checksum?"""
-    flat = mapped.reshape(-1)
+    flat = mapped.reshape(-1).view(np.uint8)
     if len(expected) != ceil(flat.size / BLOCK):
         return True
     looked_at = range(0, len(expected), ceil(max(1, flat.size) / CHECKED))

@@ -73,7 +73,7 @@ class View(Over):
 
     def __init__(self, base: Data, name: str):
         self.base = base
-        self.value_range = base.value_range
+        self.value_range, self.depth, self.shown = base.value_range, base.depth, base.shown
         super().__init__(name=name, num_workers=base.num_workers)
 
     def open(self) -> None:

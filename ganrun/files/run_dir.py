@@ -14,7 +14,8 @@ from ganrun.files.storage import replacing
 # What `ganrun resume=...` may change; a trailing dot means everything below.
 RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.", "precision",
              "tf32", "compile", "deterministic", "debug", "data_dir", "cache_dir", "dataset.path", "dataset.source",
-             "dataset.labels", "dataset.cache", "dataset.num_workers", "on_collapse", "collapse.patience",
+             "dataset.labels", "dataset.cache", "dataset.num_workers", "dataset.shown", "on_collapse",
+             "collapse.patience",
              "collapse.rollbacks")  # fmt: skip
 FORMAT = 2  # of run directories; 1 had no protocols
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm")  # exceptions: they change the draws

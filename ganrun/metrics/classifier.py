@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ganrun.data.base import Data
+from ganrun.depth import to_numbers
 from ganrun.errors import UserError
 from ganrun.files.checkpoint import FORMAT, damage, load_checkpoint, save_checkpoint
 from ganrun.files.storage import locked, make_cache, mark_used
-from ganrun.metrics.features import NetworkFeatures, as_numbers, fit_weights, hash_of, in_fp32
+from ganrun.metrics.features import NetworkFeatures, fit_weights, hash_of, in_fp32
 from ganrun.progress import tracked
 from ganrun.seeding import derive, rng_for
 
@@ -58,7 +59,7 @@ class Classifier(NetworkFeatures):
         return network, about | {"resizer": "none"}
 
     def look(self, samples):
-        features = self._network[:-1](as_numbers(samples))
+        features = self._network[:-1](to_numbers(samples))
         return features, self._network[-1](features)
 
 
@@ -124,4 +125,4 @@ def accuracy(network: nn.Module, data: Data, indices: Tensor, device: torch.devi
 
 
 def numbers(batch: dict[str, Any], device: torch.device) -> Tensor:
-    return as_numbers(batch["real"].to(device))
+    return to_numbers(batch["real"].to(device))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.data.base import Data
+from ganrun.depth import to_numbers
 from ganrun.errors import UserError, first_line
 
 
@@ -24,10 +25,13 @@ class Seen(NamedTuple):
 
 
 class Features(ABC):
-    """Maps samples as stored, uint8 images (num, C, H, W) or points (num, D), to the numbers that are compared."""
+    """Maps samples as stored, images (num, C, H, W) of 8 or 16 bits or points (num, D), to the numbers compared."""
 
     costly = True  # are statistics of the data set worth a file?
     classifies = 0  # number of classes of its logits; 0 = no logits
+
+    def check(self, data: Data) -> None:  # noqa: B027, most can see anything
+        """Raises UserError for data that it cannot see, before anything is loaded or trained."""
 
     @abstractmethod
     def prepare(self, data: Data, device: torch.device) -> None:
@@ -53,11 +57,11 @@ class Values(Features):
         self._device = device
 
     def see(self, samples):
-        return Seen(as_numbers(samples.to(self._device)).flatten(1))
+        return Seen(to_numbers(samples.to(self._device)).flatten(1))
 
 
 class Stored(Features):
-    """The samples as they are stored: uint8 images (num, C, H, W), or points (num, D)."""
+    """The samples as they are stored: images (num, C, H, W), or points (num, D)."""
 
     costly = False
     protocol = {"features": "pixels"}  # noqa: RUF012 - read only
@@ -105,9 +109,14 @@ class NetworkFeatures(Features):
         return self._about
 
 
-def as_numbers(samples: Tensor) -> Tensor:
-    """uint8 images -> float32 in [-1, 1]; points as they are."""
-    return samples.float() / 127.5 - 1 if samples.dtype == torch.uint8 else samples.float()
+def check_channels(data: Data, valid: tuple[int, ...], key: str) -> None:
+    """Raises UserError for images of other channels than the `valid` ones. key: the option that needs them."""
+    if len(data.shape) == 3 and data.shape[0] not in valid:
+        needs = " or ".join(map(str, valid))
+        raise UserError(
+            f"{key} needs images of {needs} channels, but dataset {data.name} has {data.shape[0]}; "
+            "metric/features=none takes any number, classifier too"
+        )
 
 
 @contextmanager

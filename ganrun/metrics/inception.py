@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.hub import download_url_to_file
 
+from ganrun.depth import to_depth
 from ganrun.errors import UserError
 from ganrun.files.storage import make_cache, mark_used
-from ganrun.metrics.features import NetworkFeatures, load_weights
+from ganrun.metrics.features import NetworkFeatures, check_channels, load_weights
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d"  # start of the file's hash
@@ -23,6 +24,7 @@ SHA256 = "6726825d"  # start of the file's hash
 class Inception(NetworkFeatures):
     """2048 features before the last layer, 1008 logits without its bias; grey images are repeated in 3 channels.
 
+    It is defined on 8-bit images, so 16 bits are rounded to 8.
     weights: a .pth of that network, None = downloaded once to the folder `cache`, where its hash is checked.
     """
 
@@ -33,19 +35,23 @@ class Inception(NetworkFeatures):
         self.weights = weights
         self.cache = cache
 
+    def check(self, data):
+        check_channels(data, (1, 3), "metric/features=inception")
+
     def load(self, data, device):
         if len(data.shape) != 3:
             raise UserError(f"metric/features=inception: {data.name} are no images; use metric/features=none")
         path = Path(self.weights).expanduser() if self.weights else downloaded(Path(self.cache).expanduser())
         network = inception(load_weights(path, "metric.features.weights"))
-        return network, {
+        rounded = {} if data.depth == 8 else {"pixels": "rounded to 8 bit"}
+        return network, rounded | {
             "features": "inception",
             "weights": sha256(path)[:16],
             "resizer": "bilinear as TensorFlow 1, to 299",
         }
 
     def look(self, samples):
-        features, logits = self._network(samples.expand(-1, 3, -1, -1))
+        features, logits = self._network(to_depth(samples, 8).expand(-1, 3, -1, -1))
         return features, logits
 
 

@@ -59,6 +59,7 @@ class Metric(ABC):
     def prepare(self, setting: Setting) -> None:
         """Loads or trains what it needs. Raises UserError for what it cannot score."""
         self.check(setting)
+        self.features.check(setting.data)
         self.features.prepare(setting.data, setting.device)
 
     @abstractmethod

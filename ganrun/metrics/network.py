@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
+from ganrun.depth import largest
 from ganrun.errors import UserError, one_of
-from ganrun.metrics.features import NetworkFeatures, fit_weights, hash_of, load_weights
+from ganrun.metrics.features import NetworkFeatures, check_channels, fit_weights, hash_of, load_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of pixels in [0, 1]
 
@@ -42,6 +43,10 @@ class Network(NetworkFeatures):
         self.resolution = resolution
         self.mean, self.std = (torch.tensor(list(v)).view(-1, 1, 1) for v in (mean or [0.0], std or [1.0]))
 
+    def check(self, data):
+        if len(self.mean) > 1:
+            check_channels(data, (1, len(self.mean)), f"metric.features: {self.name}")
+
     def load(self, data, device):
         if len(data.shape) != 3:
             raise UserError(f"metric.features: {data.name} are no images; metric/features=none compares values")
@@ -57,7 +62,8 @@ class Network(NetworkFeatures):
         return self._network(self.resized(samples)).flatten(1).float(), None
 
     def resized(self, samples: torch.Tensor) -> torch.Tensor:
-        x = (samples / 255).expand(-1, max(samples.shape[1], len(self.mean)), -1, -1)
+        pixels = samples if samples.dtype == torch.uint8 else samples.float()
+        x = (pixels / largest(samples)).expand(-1, max(samples.shape[1], len(self.mean)), -1, -1)
         if self.resolution:
             x = interpolate(x, size=(self.resolution,) * 2, mode="bilinear", antialias=True)
         return (x - self.mean.to(x.device)) / self.std.to(x.device)

@@ -1,4 +1,4 @@
-"""Scores that compare each output with its own true counterpart, both as 8-bit images, in fp64."""
+"""Scores that compare each output with its own true counterpart, both as stored images, in fp64."""
 
 import math
 from abc import abstractmethod
@@ -43,6 +43,11 @@ def ssim(target: Tensor, fake: Tensor) -> Tensor:
     return local[..., margin:-margin, margin:-margin].mean((1, 2, 3))
 
 
+def in_levels(pixels: Tensor) -> Tensor:
+    """Pixels from 0 to 255: 16 bits become fractions of these levels."""
+    return pixels.double() / 257 if pixels.dtype == torch.uint16 else pixels
+
+
 class EachPair(Summary):
     """A number for each pair, in fp64. metric: its `compare` computes the number."""
 
@@ -59,7 +64,7 @@ class EachPair(Summary):
             raise ValueError(f"{self.name}: fake {[*seen.features.shape]}, but target {[*target.shape]}")
         chunk = max(1, CHUNK // target[0].numel()) if len(target) else 1
         for one, other in zip(target.split(chunk), seen.features.split(chunk), strict=True):
-            self._parts.append(self._compare(one, other).double().cpu())
+            self._parts.append(self._compare(in_levels(one), in_levels(other)).double().cpu())
 
     @property
     def values(self) -> Tensor:
@@ -95,7 +100,7 @@ class Paired(Metric):
 
     @abstractmethod
     def compare(self, target: Tensor, fake: Tensor) -> Tensor:
-        """uint8 images (num, C, H, W) each -> (num,)"""
+        """Images (num, C, H, W) of 0 to 255 each -> (num,)"""
 
     def summary(self):
         return EachPair(self)

@@ -20,6 +20,7 @@ def short(protocol: Mapping[str, Any]) -> str:
     weights = f" {protocol['weights'][:8]}" if protocol.get("weights") else ""
     reals = f", {protocol['num_real']:,} real ({protocol['split']})" if protocol.get("num_real") else ""
     pairs = f", each against its {protocol['against']} ({protocol['split']})" if protocol.get("against") else ""
-    bits = ", 8 bit" if protocol.get("values") == "8 bit" else ""
+    values = protocol.get("values", "")
+    bits = f", {values}" if values.endswith(" bit") else ""
     drawn = "".join(f", {key} {protocol[key]}" for key in ("truncation", "standing") if protocol.get(key))
     return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{drawn}{reals}{pairs}{bits}"

@@ -80,6 +80,7 @@ class Scorer:
         self._device = device if device.type == "cuda" else torch.device("cpu")
         for metric in self.metrics.values():
             metric.check(self._setting(metric))
+            metric.features.check(self.data)
 
     def _setting(self, metric: Metric) -> Setting:
         num, classes = self.reals_for(metric), self.conditional and self.key == "label"
@@ -204,6 +205,6 @@ class Scorer:
             "split": self.split,
             "num_real": min(num_real, limit) if metric.needs_real else 0,
             "num_fake": min(self.num_fake, limit),
-            "values": "8 bit" if len(self.data.shape) == 3 else "float",
+            "values": f"{self.data.depth} bit" if len(self.data.shape) == 3 else "float",
         }
         return about | {"labels": "as in the data" if self.conditional else "none"}

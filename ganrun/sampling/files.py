@@ -1,4 +1,4 @@
-"""Samples as files: a folder or .zip of PNGs, which `image-folder` reads back, or arrays in an .npz."""
+"""Samples as files: a folder or .zip of PNGs, or arrays in an .npz or .npy, all of which `image-folder` reads back."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ganrun.attributes import Attribute, in_units
+from ganrun.depth import to_pixels
 from ganrun.errors import UserError
 from ganrun.files.storage import replacing, writing
-from ganrun.pictures import to_uint8
+from ganrun.sampling.deep_png import deep_png
 
 Batches = Iterable[tuple[Tensor, Tensor | None]]  # samples (batch, ...) in order, and their labels (batch, ...)
 TABLE = "labels.csv"  # of attributes, beside PNGs
@@ -26,12 +28,23 @@ MARK = ("Software", "ganrun")  # in each PNG, to recognise ganrun's own files la
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]+')  # in a file's name, on one system or another
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.I)  # device names on Windows
 LONGEST = 100  # bytes of a folder's name
+CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # that a PNG can have, and Pillow's names
+
+
+def check_channels(out: Path, channels: int) -> None:
+    """Raises UserError for images that no PNG can hold."""
+    if channels not in CHANNELS:
+        raise UserError(
+            f"out={out}: the images have {channels} channels, a PNG at most 4; valid: .npz, .npy, .png (grid)"
+        )
 
 
 def write_folder(
-    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = ()
+    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = (), depth: int = 8
 ) -> None:
     """PNGs 00000.png, ... in `out`, in a folder for each class; or with labels.csv, if labels are attributes.
+
+    depth: bits of a pixel.
 
     Removes PNGs of an earlier call that are not written again, and its labels.csv, and no other file. Raises
     CannotWrite, and UserError for a labels.csv of another origin.
@@ -39,7 +52,7 @@ def write_folder(
     if attributes and (out / TABLE).exists() and not is_own_table(out / TABLE):
         raise UserError(f"out={out}: there is a {TABLE} that ganrun did not write; name another place")
     written = set()
-    for name, content in pngs(batches, num=num, classes=classes, attributes=attributes):
+    for name, content in pngs(batches, num=num, classes=classes, attributes=attributes, depth=depth):
         path = out / name
         with writing(path):
             out.mkdir(exist_ok=True)
@@ -75,32 +88,25 @@ def is_own_table(path: Path) -> bool:
 
 
 def write_zip(
-    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = ()
+    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = (), depth: int = 8
 ) -> None:
     """The same files in a .zip, stored without further compression, since PNGs are compressed. Raises CannotWrite."""
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in pngs(batches, num=num, classes=classes, attributes=attributes):
+        for name, content in pngs(batches, num=num, classes=classes, attributes=attributes, depth=depth):
             archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that the same samples make the same bytes
 
 
 def write_npz(
-    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = ()
+    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = (), depth: int = 8
 ) -> None:
-    """arr_0: uint8 (num, H, W, C), as evaluators read them, or float32 (num, D) for vectors; labels and class names; or
-    attributes (num, F) in their own units, and attribute_names.
+    """arr_0: uint8 or uint16 (num, H, W, C), or float32 (num, D) for vectors; labels and class names; or attributes
+    (num, F) in their own units, and attribute_names.
 
     Written batch by batch. Raises CannotWrite.
     """
-    labels = []
     with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-            for i, (samples, label) in enumerate(batches):
-                rows = channels_last(samples) if samples.dim() == 4 else samples.float().numpy()
-                if i == 0:
-                    head = {"descr": rows.dtype.str, "fortran_order": False, "shape": (num, *rows.shape[1:])}
-                    np.lib.format.write_array_header_2_0(member, head)
-                member.write(np.ascontiguousarray(rows).tobytes())
-                labels += [] if label is None else [label.numpy()]
+            labels = write_rows(member, batches, num, depth)
         extra = {"labels": np.concatenate(labels), "classes": np.array(classes)} if labels else {}
         if attributes:
             values = in_units(torch.from_numpy(extra["labels"]), attributes).numpy()
@@ -110,8 +116,29 @@ def write_npz(
                 np.lib.format.write_array(member, values, allow_pickle=False)
 
 
+def write_npy(
+    out: Path, batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = (), depth: int = 8
+) -> None:
+    """The array arr_0 of `write_npz` alone. Raises CannotWrite."""
+    with replacing(out) as file:
+        write_rows(file, batches, num, depth)
+
+
+def write_rows(file: IO[bytes], batches: Batches, num: int, depth: int) -> list[np.ndarray]:
+    """Writes an .npy of all samples, batch by batch; returns their labels, in parts."""
+    labels = []
+    for i, (samples, label) in enumerate(batches):
+        rows = channels_last(samples, depth) if samples.dim() == 4 else samples.float().numpy()
+        if i == 0:
+            head = {"descr": rows.dtype.str, "fortran_order": False, "shape": (num, *rows.shape[1:])}
+            np.lib.format.write_array_header_2_0(file, head)
+        file.write(np.ascontiguousarray(rows).tobytes())
+        labels += [] if label is None else [label.numpy()]
+    return labels
+
+
 def pngs(
-    batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute]
+    batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute] = (), depth: int = 8
 ) -> Iterator[tuple[str, bytes]]:
     """File names, numbered like the samples, and file contents; at last the table of attributes, if there are any."""
     folders, digits, i = folder_names(classes), max(5, len(str(num - 1))), 0
@@ -120,7 +147,7 @@ def pngs(
     lines.writerow(["file", *(one.name for one in attributes)])
     for samples, labels in batches:
         values = in_units(labels, attributes).tolist() if attributes else []
-        for row, pixels in enumerate(channels_last(samples)):
+        for row, pixels in enumerate(channels_last(samples, depth)):
             folder = f"{folders[labels[row]]}/" if classes and labels is not None else ""
             name = f"{folder}{i:0{digits}}.png"
             yield name, png(pixels)
@@ -131,13 +158,15 @@ def pngs(
         yield TABLE, table.getvalue().encode()
 
 
-def channels_last(images: Tensor) -> np.ndarray:
-    """(num, C, H, W) in [-1, 1] -> uint8 (num, H, W, C)"""
-    return to_uint8(images).permute(0, 2, 3, 1).numpy()
+def channels_last(images: Tensor, depth: int = 8) -> np.ndarray:
+    """(num, C, H, W) in [-1, 1] -> uint8 or uint16 (num, H, W, C)"""
+    return to_pixels(images, depth=depth).permute(0, 2, 3, 1).numpy()
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """uint8 (H, W, C), grey or RGB."""
+    """uint8 or uint16 (H, W, C), grey or RGB, both with or without opacity."""
+    if pixels.dtype == np.uint16:
+        return deep_png(pixels, MARK)
     info, buffer = PngInfo(), io.BytesIO()
     info.add_text(*MARK)
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", pnginfo=info)

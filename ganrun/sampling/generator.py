@@ -21,9 +21,12 @@ Label = int | str | Sequence[int | str] | Tensor  # a class's index or name; one
 class SamplingGenerator(nn.Module):
     """A generator with its noise.
 
-    value_range: of the generator's output, None for vectors. classes: their names, empty if there are none.
-    attributes: labels that are numbers, empty if there are none. trained: on which data, for how many steps, averaged
-    or not, as far as that is known.
+    value_range: of the generator's output, None for vectors
+    classes:     their names, empty if there are none
+    attributes:  labels that are numbers, empty if there are none
+    depth:       bits of the pixels that it was trained on, and that its images are written with
+    shown:       channels for pictures, see pictures.visible
+    trained:     on which data, for how many steps, averaged or not, as far as that is known
 
     Example:
         sampling = SamplingGenerator(generator, Normal(z_dim=100), value_range=(-1, 1), classes=[])
@@ -31,10 +34,18 @@ class SamplingGenerator(nn.Module):
     """
 
     def __init__(
-        self, generator: nn.Module, noise: Noise, *, value_range: Sequence[float] | None, classes: list[str],
+        self,
+        generator: nn.Module,
+        noise: Noise,
+        *,
+        value_range: Sequence[float] | None,
+        classes: list[str],
         attributes: Sequence[Attribute] = (),
-    ):  # fmt: skip
+        depth: int = 8,
+        shown: Sequence[int] | None = None,
+    ):
         super().__init__()
+        self.depth, self.shown = depth, shown
         self.generator = generator
         self.noise = noise
         self.value_range = value_range

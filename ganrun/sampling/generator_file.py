@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ganrun.attributes import of_plain
 from ganrun.config.trust import GENERATOR_ROOMS, package_names, shown, trusted_class
+from ganrun.depth import DTYPES
 from ganrun.errors import UserError, first_line
 from ganrun.files.storage import replacing
 from ganrun.sampling.generator import SamplingGenerator
@@ -35,6 +36,8 @@ def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any
     value_range: of the output, None for vectors
     classes:     their names, empty if unconditional
     attributes:  labels that are numbers, with what networks see of them; may be missing
+    depth:       bits of a pixel, if not 8
+    shown:       channels for pictures, if not chosen by their number
     trained:     on which data, for how many steps, averaged or not
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -79,16 +82,24 @@ def assemble(
     check_header(header)
     if noise:
         made = SamplingGenerator(
-            networks["generator"], noise, value_range=header["value_range"], classes=header["classes"],
+            networks["generator"],
+            noise,
+            value_range=header["value_range"],
+            classes=header["classes"],
             attributes=of_plain(header.get("attributes", [])),
-        )  # fmt: skip
+            depth=header.get("depth", 8),
+            shown=header.get("shown"),
+        )
     else:
-        made = Translator(networks, **{key: header[key] for key in ("value_range", "channels", "between")})
+        about = {key: header[key] for key in ("value_range", "channels", "between")}
+        made = Translator(networks, **about, depth=header.get("depth", 8))
     made.trained = dict(header.get("trained", {}))
     made.load_state_dict(tensors)
     made.eval().requires_grad_(False)
     if noise:
-        made.sample(1)  # finds mismatched parts here, not at their first use
+        channels = made.sample(1).shape[1]  # finds mismatched parts here, not at their first use
+        if made.shown and max(made.shown) >= channels:
+            raise UserError(f"{where}: shown={made.shown}; the generator makes {channels} channels, counted from 0")
     return made
 
 
@@ -105,13 +116,19 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check_header(header: dict[str, Any]) -> None:
-    """Raises UserError for classes or a value range that cannot be used."""
+    """Raises UserError for classes, a value range, a depth or channels that cannot be used."""
     classes, value_range = header["classes"], header["value_range"]
     if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise UserError(f"classes={shown(classes)} in a generator's .yaml; expected a list of names as text")
     numbers = isinstance(value_range, list) and all(isinstance(bound, int | float) for bound in value_range)
     if value_range is not None and not (numbers and len(value_range) == 2 and value_range[0] < value_range[1]):
         raise UserError(f"value_range={shown(value_range)} in a generator's .yaml; expected two numbers, or null")
+    depth, channels = header.get("depth", 8), header.get("shown")
+    if depth not in DTYPES:
+        raise UserError(f"depth={shown(depth)} in a generator's .yaml; expected 8 or 16")
+    chosen = isinstance(channels, list) and len(channels) in (1, 3) and all(isinstance(c, int) for c in channels)
+    if channels is not None and not (chosen and min(channels) >= 0):
+        raise UserError(f"shown={shown(channels)} in a generator's .yaml; expected one or three channels, or null")
 
 
 def _build(config: dict[str, Any], allowed: Iterable[str], key: str) -> Any:

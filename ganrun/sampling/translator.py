@@ -10,7 +10,7 @@ from ganrun.errors import UserError, one_of
 
 
 class Channels(NamedTuple):
-    """Channels of the images that a network takes and gives: 1 = grey, 3 = RGB."""
+    """Channels of the images that a network takes and gives: 1 = grey, 3 = RGB; 2 and 4 with opacity."""
 
     source: int
     output: int
@@ -23,6 +23,7 @@ class Translator(nn.Module):
     value_range: of the images that they take and give
     channels:    of the images that each direction takes and gives
     between:     for each direction, the keys of its input and its output in the training data
+    depth:       bits of the pixels that it was trained on, and that its images are read and written with
     trained:     on which data, for how many steps, averaged or not, as far as that is known
 
     Example:
@@ -32,12 +33,12 @@ class Translator(nn.Module):
 
     def __init__(
         self, networks: Mapping[str, nn.Module], *, value_range: Sequence[float],
-        channels: Mapping[str, Sequence[int]], between: Mapping[str, Sequence[str]],
+        channels: Mapping[str, Sequence[int]], between: Mapping[str, Sequence[str]], depth: int = 8,
     ):  # fmt: skip
         super().__init__()
         for name, network in networks.items():
             self.add_module(name, network)
-        self.value_range = value_range
+        self.value_range, self.depth = value_range, depth
         self.between = {name: tuple(between[name]) for name in networks}
         self.channels = {name: Channels(*channels[name]) for name in networks}
         self.trained: dict[str, Any] = {}

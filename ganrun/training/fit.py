@@ -134,6 +134,8 @@ class Fit:
             "value_range": None if data.value_range is None else list(data.value_range),
             "classes": data.classes if key and key != ATTRIBUTES else [],
             **({"attributes": [one.plain for one in data.attributes]} if key == ATTRIBUTES else {}),
+            **({} if data.depth == 8 else {"depth": data.depth}),
+            **({} if data.shown is None else {"shown": list(data.shown)}),
             **({"channels": channels, "between": between} if between else {}),
             "averages": {name: averaged[id(network)] for name, network in recipe.exports().items()},
         }

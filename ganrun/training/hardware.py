@@ -19,14 +19,15 @@ BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # Linux's names for x86 and AR
 def precision_of(cfg: DictConfig) -> str:
     """The value of `precision` on this machine: 32-true or bf16-mixed. Raises UserError for anything else.
 
-    auto keeps vectors in fp32: bf16 has steps of 1/64 near 2, and their networks are too small to gain from it.
+    auto keeps vectors in fp32: bf16 has steps of 1/64 near 2, and their networks are too small to gain from it. It does
+    so with 16-bit pixels, since bf16 has 8 bits of precision.
     """
     if cfg.precision not in PRECISIONS:
         raise UserError(f"precision={cfg.precision}; {one_of(PRECISIONS, str(cfg.precision))}")
     if cfg.precision != "auto":
         return cfg.precision
-    is_image = cfg.dataset.get("resolution") is not None
-    return "bf16-mixed" if is_image and multiplies_bf16(device_type(cfg.trainer.accelerator)) else "32-true"
+    can_gain = cfg.dataset.get("resolution") is not None and cfg.dataset.get("depth", 8) == 8
+    return "bf16-mixed" if can_gain and multiplies_bf16(device_type(cfg.trainer.accelerator)) else "32-true"
 
 
 def device_type(accelerator: str) -> str:

@@ -16,6 +16,7 @@ from ganrun.signals import Signals, requeue
 from ganrun.training.build import Parts, build
 from ganrun.training.failing import died, failing
 from ganrun.training.fit import Fit
+from ganrun.training.hardware import precision_of
 from ganrun.training.norm import norm_notes
 from ganrun.training.processes import further_processes
 from ganrun.training.report import console, result_table, summary
@@ -107,6 +108,8 @@ def rewind(run: RunDir, start: Start) -> None:
 def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str], probe: pl.Trainer) -> None:
     screen = console()
     to_know, to_warn_of = norm_notes(parts)
+    if parts.data.depth > 8 and precision_of(parts.cfg) == "bf16-mixed":
+        to_warn_of.append("precision=bf16-mixed rounds what networks make to 8 bits in training; 32-true keeps 16")
     for note in [*notes, *to_warn_of, *([start.note] if start and start.note else [])]:
         log.warning(note)
         screen.print(f"warning: {note}", style="yellow")

@@ -229,7 +229,7 @@ def floors(cfg: DictConfig, scorer: Scorer, source: Source, other: Data | None) 
             print(f"no floor: {other.name} has {len(other):,} samples, fewer than the {source.num:,} that are scored")
         else:
             found |= scorer.score(DatasetSource(other, scorer.data, source.num).fakes(0, None), alone)
-    if source.paired and len(alone) < len(scorer.metrics):
+    if source.paired and source.copyable and len(alone) < len(scorer.metrics):
         found |= scorer.score(source.copies(), scorer.metrics.keys() - set(alone))
     return found
 

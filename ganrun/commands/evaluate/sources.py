@@ -12,11 +12,11 @@ from torch import Tensor
 from ganrun.attributes import KEY, as_seen, in_units
 from ganrun.classes import listed
 from ganrun.data.base import Data
+from ganrun.data.channels import becomes, to_channels
 from ganrun.data.images import ImageArray, ImageFolder
-from ganrun.data.pixels import to_channels
+from ganrun.depth import to_numbers, to_pixels
 from ganrun.errors import UserError
 from ganrun.game import Batch
-from ganrun.pictures import to_uint8
 from ganrun.sampling.files import folder_names
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
@@ -32,6 +32,7 @@ class Source(ABC):
     about:       for the protocol
     like:        the side of the data that they should resemble
     paired:      do they come with their targets?
+    copyable:    could what they are made from stand in their place?
     """
 
     num: int
@@ -40,6 +41,7 @@ class Source(ABC):
     about: dict[str, Any]
     like = "real"
     paired = False
+    copyable = False
 
     @abstractmethod
     def fakes(self, seed: int, labels: Tensor | None) -> Iterator[Batch]:
@@ -65,11 +67,12 @@ class TranslatorSource(Source):
                 f"from: {self.direction} translates {self.takes} to {self.like} images, {wanted} channels; dataset "
                 f"{data.name} has {have}"
             )
+        self.copyable = becomes(*got)
 
     def fakes(self, seed, labels):
         for batch in self.data.shuffled(self.num, self.batch_size):
-            made = self.sampling.translate(batch[self.takes].float() / 127.5 - 1, self.direction)
-            yield {"fake": to_uint8(made), "target": batch[self.like]}
+            made = self.sampling.translate(to_numbers(batch[self.takes]), self.direction)
+            yield {"fake": to_pixels(made, depth=self.data.depth), "target": batch[self.like]}
 
     def copies(self) -> Iterator[Batch]:
         """The sources themselves in place of their translations: the scores that a translator must beat."""
@@ -89,7 +92,7 @@ class GeneratorSource(Source):
     def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int, standing: int | None = None):
         self.sampling, self.num, self.batch_size, self.standing = sampling, num, batch_size, standing
         self.conditional, self.attributes = bool(sampling.classes or sampling.attributes), data.attributes
-        self.key = KEY if sampling.attributes else "label"
+        self.key, self.depth = KEY if sampling.attributes else "label", data.depth
         if standing is not None:
             sampling.check_stands(standing)
         if (sampling.value_range is None) != (len(data.shape) == 1):
@@ -118,7 +121,7 @@ class GeneratorSource(Source):
             self.sampling.stand(self.standing, truncation=self.truncation)
         draws = {"truncation": self.truncation, "batch_size": self.batch_size}
         for samples, label in self.sampling.batches(self.num, seed, labels, **draws):
-            fake = samples if self.sampling.value_range is None else to_uint8(samples)
+            fake = samples if self.sampling.value_range is None else to_pixels(samples, depth=self.depth)
             yield {"fake": fake} | ({} if label is None else {self.key: label})
 
 
@@ -152,6 +155,7 @@ def images_at(path: str, data: Data) -> Data:
         raise UserError(f"from=images: dataset {data.name} are no images")
     channels, *size = data.shape
     about = {"name": f"images of {path}", "path": path, "resolution": size, "channels": channels, "fit": "exact"}
+    about |= {"depth": data.depth}
     if Path(path).suffix == ".npz":
         return refusing("path", ImageArray)(**about, names=data.classes)
     try:

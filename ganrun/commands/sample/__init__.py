@@ -1,7 +1,7 @@
 """Draw from a trained generator: image files, arrays, a grid, an interpolation, nearest training images.
 
   ganrun sample from=<run>                                      one picture, samples.png
-  ganrun sample from=<run> num=50000 out=samples.npz            arrays for an evaluator
+  ganrun sample from=<run> num=50000 out=samples.npz            arrays for an evaluator; also .npy
   ganrun sample from=<run> num=1000 out=samples                 PNGs, in class folders if conditional; also out=x.zip
   ganrun sample from=<run>/best.safetensors label=3 truncation=0.7 standing=16
   ganrun sample from=<run> label="age=31,smiling=1"             of attributes; one without a value: a column for each

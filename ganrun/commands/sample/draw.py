@@ -10,11 +10,12 @@ from torch import Tensor
 from ganrun.attributes import headings, in_turn, in_units
 from ganrun.classes import by_number, spaced
 from ganrun.commands.sample.request import FOLDER, Request, check_vectors
+from ganrun.depth import largest
 from ganrun.errors import NotFinite, UserError, is_out_of_memory
 from ganrun.files.storage import replacing
 from ganrun.pictures import grid, heads, most_classes, scatter
 from ganrun.progress import tracked
-from ganrun.sampling.files import write_folder, write_npz, write_zip
+from ganrun.sampling.files import check_channels, write_folder, write_npy, write_npz, write_zip
 from ganrun.sampling.films import write_gif, write_mp4
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.interpolation import walk
@@ -65,10 +66,16 @@ def load(request: Request) -> SamplingGenerator:
 
 def files(request: Request, sampling: SamplingGenerator) -> None:
     """A folder, .zip or .npz, batch by batch."""
-    write = {FOLDER: write_folder, ".zip": write_zip, ".npz": write_npz}[request.kind]
+    write = {FOLDER: write_folder, ".zip": write_zip, ".npz": write_npz, ".npy": write_npy}[request.kind]
     num = request.num or (POINTS if sampling.value_range is None else IMAGES)
     made = batches(request, sampling, num, sampling.turn(request.label))
-    write(request.out, made, num=num, classes=sampling.classes, attributes=sampling.attributes)
+    if sampling.value_range is not None and request.kind in (FOLDER, ".zip"):
+        check_channels(request.out, sampling.sample(1).shape[1])
+    labelled = sampling.classes or sampling.attributes
+    if request.kind == ".npy" and labelled:
+        print("note: an .npy holds no labels; an .npz does", file=sys.stderr)
+    held = {"classes": sampling.classes, "attributes": sampling.attributes, "depth": sampling.depth}
+    write(request.out, made, num=num, **held)
 
 
 def picture(request: Request, sampling: SamplingGenerator) -> None:
@@ -85,7 +92,7 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
         columns, names = max(1, round(num**0.5)), None
     check_room(num)
     made = samples(request, sampling, num, turn)
-    save(grid(made / 2 + 0.5, columns=columns, names=names), request)
+    save(grid(made / 2 + 0.5, columns=columns, names=names, shown=sampling.shown), request)
 
 
 def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
@@ -132,9 +139,9 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
     if still:
         every = torch.stack(list(finite), 1)  # (walks, frames, C, H, W)
         rows = every.unfold(1, frames + 1, frames).movedim(-1, 2)  # a key ends one row and begins the next
-        save(grid(rows.flatten(0, 2) / 2 + 0.5, columns=frames + 1), request)
+        save(grid(rows.flatten(0, 2) / 2 + 0.5, columns=frames + 1, shown=sampling.shown), request)
         return
-    pictures = (grid(images / 2 + 0.5, columns=columns) for images in finite)
+    pictures = (grid(images / 2 + 0.5, columns=columns, shown=sampling.shown) for images in finite)
     write = {".gif": write_gif, ".mp4": write_mp4}[request.kind]
     frame = tracked(pictures, request.interpolate * frames, "drawing", "frames")
     write(request.out, frame, fps=request.fps or FPS)
@@ -151,7 +158,8 @@ def neighbours(request: Request, sampling: SamplingGenerator) -> None:
     data = data_of(request.run, trust=request.trust, data_dir=request.data_dir)
     rows, _ = beside_neighbours(made, data, request.neighbours)
     names = ["sample", "nearest", *(f"{i}." for i in range(2, request.neighbours + 1))]
-    save(grid(rows.flatten(0, 1) / 255, columns=1 + request.neighbours, names=names), request)
+    pixels = rows.flatten(0, 1)
+    save(grid(pixels / largest(pixels), columns=1 + request.neighbours, names=names, shown=sampling.shown), request)
 
 
 def check_room(images: int) -> None:

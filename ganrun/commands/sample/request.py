@@ -40,7 +40,7 @@ MAXIMUM = {
 }
 FOLDER = ""  # in place of a suffix
 SUFFIXES = {  # possible outputs for samples, an interpolation, neighbours
-    "num": (FOLDER, ".zip", ".npz", ".png"),
+    "num": (FOLDER, ".zip", ".npz", ".npy", ".png"),
     "interpolate": (".gif", ".mp4", ".png"),
     "neighbours": (".png",),
 }
@@ -254,5 +254,5 @@ def check_vectors(request: Request) -> None:
     for key in ("interpolate", "neighbours"):
         if getattr(request, key) is not None:
             raise UserError(f"{key}={getattr(request, key)}: it needs images, but this generator makes vectors")
-    if request.kind not in (".png", ".npz"):
-        raise UserError(f"out={request.out}: this generator makes vectors; valid: .png (scatter plot), .npz")
+    if request.kind not in (".png", ".npz", ".npy"):
+        raise UserError(f"out={request.out}: this generator makes vectors; valid: .png (scatter plot), .npz, .npy")

@@ -11,11 +11,13 @@ from ganrun.commands.sample.request import Translation
 from ganrun.data.files import Folder, Listing, Zip, file_fault, printable, source
 from ganrun.data.formats import is_deep_colour, opened, orientation, quiet
 from ganrun.data.levels import Seen, check
-from ganrun.data.pixels import SIDEWAYS, Decoding, is_deep
+from ganrun.data.modes import is_deep
+from ganrun.data.pixels import SIDEWAYS, Decoding
+from ganrun.depth import to_numbers
 from ganrun.errors import UserError, is_out_of_memory, reason_of
 from ganrun.files.storage import replacing, writing
 from ganrun.progress import tracked
-from ganrun.sampling.files import channels_last, png
+from ganrun.sampling.files import CHANNELS, channels_last, png
 from ganrun.sampling.translator import Translator
 from ganrun.training.hardware import device_named
 from ganrun.training.of_checkpoint import open_generator
@@ -24,7 +26,7 @@ from ganrun.training.of_checkpoint import open_generator
 def translate(request: Translation) -> dict[str, str]:
     """Writes a PNG for each image; returns the reason for each one that failed. Raises UserError, CannotWrite."""
     translator = load(request)
-    translator.direction(request.direction)
+    check_channels(translator, request)
     found, listing = find(request)
     places = {name: request.out for name in listing.files} if request.out.suffix else {}
     places = places or outputs(request.out, listing.files)
@@ -37,7 +39,7 @@ def translate(request: Translation) -> dict[str, str]:
             except Exception as error:  # decoders raise many kinds, and so do networks given odd sizes
                 faults[name] = why(error)
                 continue
-            write(made, place)
+            write(made, place, translator.depth)
             written += 1
     faults = {printable(name): reason for name, reason in faults.items()}
     if not written:
@@ -100,11 +102,21 @@ def outputs(folder: Path, names: list[str]) -> dict[str, Path]:
 def translated(translator: Translator, content: bytes, request: Translation) -> Tensor:
     """An image file's content -> (1, C, H, W) in [-1, 1]. Raises whatever decoders and networks do."""
     channels = translator.channels[translator.direction(request.direction)].source
-    image = decoded(content, channels, request.max_pixels)
-    made = translator.translate(image[None] / 127.5 - 1, request.direction, pad=request.pad)
+    image = decoded(content, channels, request.max_pixels, translator.depth)
+    made = translator.translate(to_numbers(image[None]), request.direction, pad=request.pad)
     if not made.isfinite().all():  # 8 bits would hide it
         raise UserError("the network makes NaN or infinity of it")
     return made
+
+
+def check_channels(translator: Translator, request: Translation) -> None:
+    """Raises UserError for images that are no image files."""
+    takes, gives = translator.channels[translator.direction(request.direction)]
+    if max(takes, gives) > max(CHANNELS):
+        raise UserError(
+            f"from={request.file}: it translates images of {takes} to {gives} channels, image files have at most 4; "
+            "ganrun.load_generator(...).translate takes arrays"
+        )
 
 
 def why(error: Exception) -> str:
@@ -117,25 +129,25 @@ def why(error: Exception) -> str:
     return re.sub(r"; give dataset\.range=.*", "; save it in 8 bits", reason)
 
 
-def decoded(content: bytes, channels: int, max_pixels: int | None) -> Tensor:
-    """(channels, H, W) with values 0 to 255, upright, in the image's own size.
+def decoded(content: bytes, channels: int, max_pixels: int | None, bits: int = 8) -> Tensor:
+    """Pixels (channels, H, W) of so many bits, upright, in the image's own size.
 
     Raises whatever Pillow does on a damaged file, ValueError for an image that would come out black.
     """
     with opened(content, max_pixels) as image:
         size = image.size if orientation(image) in SIDEWAYS else image.size[::-1]
         deep = is_deep(image) or is_deep_colour(image)
-    decoding = Decoding(size, channels, fit="exact", max_pixels=max_pixels)
+    decoding = Decoding(size, channels, fit="exact", max_pixels=max_pixels, depth=bits)
     if deep:
         depth, low, high = decoding.look(content)
         if depth.full:  # for other depths, decoding reports that they have no range
             check({depth: Seen(low, high, num=1)}, 1)
-    return decoding.decode(content)[0].float()
+    return decoding.decode(content)[0]
 
 
-def write(made: Tensor, place: Path) -> None:
+def write(made: Tensor, place: Path, depth: int) -> None:
     """Writes a PNG. Raises CannotWrite."""
     with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
     with replacing(place, sync=False) as file:
-        file.write(png(channels_last(made)[0]))
+        file.write(png(channels_last(made, depth)[0]))
