@@ -27,10 +27,11 @@ def sbatch(script: str) -> None:
     copy = HERE / f"{job}.submitted"
     copy.write_text(Path(script).read_text())
     array = re.search(r"#SBATCH --array=0-(\d+)", copy.read_text())
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # sbatch ends, and with it what it prints to
     for task in range(int(array[1]) + 1):
         (HERE / f"{job}_{task}.state").write_text("PENDING")
         words = [sys.executable, __file__, "task", str(job), str(task), str(copy)]
-        subprocess.Popen(words, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.Popen(words, start_new_session=True, stdin=subprocess.DEVNULL, **quiet)
     print(f"Submitted batch job {job}")
 
 
