@@ -45,8 +45,8 @@ def attention_index(side: int | str | None, height: int, sides: Sequence[int], w
     """
     if side is None:
         return None
-    if (height // 2 if side == "half" else side) not in sides:
+    pixels = height // 2 if side == "half" else side
+    if pixels not in sides:
         valid = ", ".join(map(str, dict.fromkeys(sides)))
         raise UserError(f"{which}.attention={side}: no block puts out that height; valid: {valid}, half, null")
-    side = height // 2 if side == "half" else side
-    return list(sides).index(side)
+    return list(sides).index(pixels)

@@ -94,7 +94,7 @@ class Generator(nn.Module):
         blocks = base_blocks + halvings
         widths = [width * 2 ** (blocks - 1 - i) for i in range(blocks)]
         self.num_classes = num_classes
-        self.appended = num_classes if condition == "concatenate" else 0
+        self.appended = appended_classes(condition, num_classes)
         features = num_classes - self.appended
         self.stem = Conditioned(
             nn.Linear(z_dim + self.appended, widths[0] * base[0] * base[1]),

@@ -58,7 +58,7 @@ class Generator(nn.Module):
         doublings, base = pyramid(resolution, "deep-conv")
         widths = [width * 2 ** (doublings - i) for i in range(doublings + 1)]
         self.num_classes = num_classes
-        self.appended = num_classes if condition == "concatenate" else 0
+        self.appended = appended_classes(condition, num_classes)
         features = num_classes - self.appended
         self.stem = nn.Sequential(
             nn.Linear(z_dim + self.appended, widths[0] * base[0] * base[1]), nn.Unflatten(1, (widths[0], *base))

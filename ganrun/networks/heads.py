@@ -60,5 +60,5 @@ class Head(nn.Linear):
 
 
 def appended_classes(condition: str, num_classes: int) -> int:
-    """Classes that a discriminator's first layer is given beside the image."""
+    """Classes that a network's first layer is given beside the noise or the image."""
     return num_classes if condition == "concatenate" else 0

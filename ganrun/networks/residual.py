@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
-from ganrun.errors import UserError, one_of
-from ganrun.networks.layers import ConditionalBatchNorm, Conditioned, conditional_norm, norm_layers
+from ganrun.networks.layers import ConditionalBatchNorm, Conditioned, chosen, conditional_norm, norm_layers
 from ganrun.networks.spectral import WEIGHTED
 
 SHARP = sqrt(2)  # Xavier's gain of 3 x 3 convolutions in blocks, before a ReLU
@@ -133,8 +132,7 @@ def initialise(network: nn.Module, init: str) -> None:
           xavier      uniform, by the sum of both fans, sqrt(2) times as wide in blocks: Glorot and Bengio 2010; SNGAN's
           msr         normal, by the inputs alone: He et al. 2015, arXiv 1502.01852
     """
-    if init not in INITS:
-        raise UserError(f"init={init}; {one_of(INITS, init)}")
+    chosen("init", init, INITS)
     blocks = (GeneratorBlock, DeepGeneratorBlock, DiscriminatorBlock, DeepDiscriminatorBlock)
     inside = {id(layer) for block in network.modules() if isinstance(block, blocks) for layer in block.convs}
     for module in network.modules():
@@ -142,10 +140,9 @@ def initialise(network: nn.Module, init: str) -> None:
             INITS[init](module, id(module) in inside)
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
-    for module in network.modules() if init == "xavier" else ():
-        if isinstance(module, ConditionalBatchNorm):  # at first the same for all classes, as in SNGAN's code
-            nn.init.zeros_(module.scale.weight)
-            nn.init.zeros_(module.shift.weight)
+    for norm in (m for m in network.modules() if init == "xavier" and isinstance(m, ConditionalBatchNorm)):
+        nn.init.zeros_(norm.scale.weight)  # at first the same for all classes, as in SNGAN's code
+        nn.init.zeros_(norm.shift.weight)
 
 
 INITS = {

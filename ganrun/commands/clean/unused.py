@@ -80,9 +80,11 @@ def in_cache(folder: Path, what: Iterable[str]) -> Iterator[Unused]:
         each for kind in what if kind in CACHED for path in files if CACHED[kind].fullmatch(path.name)
         for each in about(path, kind)
     ]  # fmt: skip
+    last: dict[str, float] = {}
     for each in found:
-        same = [other.seconds for other in found if other.path.stem == each.path.stem]
-        yield each._replace(seconds=min(same))
+        last[each.path.stem] = min(each.seconds, last.get(each.path.stem, each.seconds))
+    for each in found:
+        yield each._replace(seconds=last[each.path.stem])
 
 
 def about(path: Path, what: str) -> Iterator[Unused]:
