@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ganrun.callbacks.watch import Watch, send
-from ganrun.losses import cross_entropy, logistic, wasserstein
+from ganrun.losses import Hinge, NonSaturating, Wasserstein, cross_entropy, hinge, logistic, wasserstein
 from ganrun.module import GANModule
 from ganrun.optim import total_norm
 from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm
@@ -19,18 +19,26 @@ from ganrun.training.build import Parts
 
 TINY = [f"{net}.{key}" for net in ("generator", "discriminator") for key in ("width=128", "depth=2", "growth=1")]
 LOSSES = {  # the discriminator's and the generator's
-    "non-saturating": (logistic, partial(cross_entropy, target=1.0)),
-    "wgan-gp": (wasserstein, lambda fake: -fake.mean()),
+    NonSaturating: (logistic, partial(cross_entropy, target=1.0)),
+    Wasserstein: (wasserstein, lambda fake: -fake.mean()),
+    Hinge: (hinge, lambda fake: -fake.mean()),
 }
-MODELS = {  # overrides, and steps a round for each loss
-    "dcgan-32": (["model=dcgan", "dataset=digits", "dataset.resolution=32"], (10, 4)),
-    "dcgan-64": (["model=dcgan", "dataset=digits", "dataset.resolution=64", "dataset.channels=3"], (4, 2)),
-    "mlp-ring": (["model=mlp", "dataset=ring", "generator.z_dim=16", *TINY], (300, 60)),
+CIFAR = ["dataset=digits", "dataset.resolution=32", "dataset.channels=3", "optimizer.betas=[0.0,0.9]"]
+HALF = ["generator.width=32", "discriminator.width=32", "schedule.discriminator=5"]  # of SNGAN's width
+MODELS = {  # overrides, and steps a round with each loss
+    "dcgan-32": (["model=dcgan", "dataset=digits", "dataset.resolution=32"], {"non-saturating": 10, "wgan-gp": 4}),
+    "dcgan-64": (
+        ["model=dcgan", "dataset=digits", "dataset.resolution=64", "dataset.channels=3"],
+        {"non-saturating": 4, "wgan-gp": 2},
+    ),
+    "mlp-ring": (["model=mlp", "dataset=ring", "generator.z_dim=16", *TINY], {"non-saturating": 300, "wgan-gp": 60}),
+    "resnet-32": (["model=resnet", *CIFAR, *HALF], {"hinge": 1}),
+    "biggan-32": (["model=biggan", "conditional=projection", *CIFAR, *HALF, "generator.z_dim=80"], {"hinge": 1}),
 }
 ROWS = {
     f"{model}-{loss}": ([*overrides, f"loss={loss}"], steps)
-    for model, (overrides, numbers) in MODELS.items()
-    for loss, steps in zip(LOSSES, numbers, strict=True)
+    for model, (overrides, losses) in MODELS.items()
+    for loss, steps in losses.items()
 }
 
 
@@ -42,9 +50,9 @@ class Loop:
 
     def __init__(self, parts: Parts, device: torch.device):
         cfg, recipe = parts.cfg, parts.module.recipe
-        wgan_gp = "gradient" in cfg.penalty
-        self.discriminator_loss, self.generator_loss = LOSSES["wgan-gp" if wgan_gp else "non-saturating"]
-        self.penalty_weight = cfg.penalty.gradient.weight if wgan_gp else 0.0
+        self.discriminator_loss, self.generator_loss = LOSSES[type(recipe.adversary.loss)]
+        self.penalty_weight = cfg.penalty.gradient.weight if "gradient" in cfg.penalty else 0.0
+        self.label = cfg.conditional.key  # None = both networks are given none
         self.critic_moves, self.batch_size, self.z_dim = cfg.schedule.discriminator, cfg.batch_size, cfg.noise.z_dim
         self.average_weight = 1 - cfg.ema.decay
         self.device = device
@@ -56,19 +64,19 @@ class Loop:
         self.discriminator_adam = adam(self.discriminator.parameters())
         self.reals = self.batches(parts.data)
 
-    def fakes(self) -> Tensor:
-        return self.generator(torch.randn(self.batch_size, self.z_dim, device=self.device))
+    def fakes(self, label: Tensor | None) -> Tensor:
+        return self.generator(torch.randn(self.batch_size, self.z_dim, device=self.device), label)
 
-    def critic(self, x: Tensor) -> Tensor:
-        return self.discriminator(x).logits.float()
+    def critic(self, x: Tensor, label: Tensor | None) -> Tensor:
+        return self.discriminator(x, label).logits.float()
 
-    def against(self, real: Tensor, fake: Tensor) -> Tensor:
+    def against(self, real: Tensor, fake: Tensor, label: Tensor | None) -> Tensor:
         """The discriminator's loss on detached fakes."""
-        loss = self.discriminator_loss(self.critic(real), self.critic(fake))
+        loss = self.discriminator_loss(self.critic(real, label), self.critic(fake, label))
         if not self.penalty_weight:
             return loss
         epsilon = per_sample_uniform(real)
-        gradient = input_gradient(self.critic, epsilon * real + (1 - epsilon) * fake)
+        gradient = input_gradient(partial(self.critic, label=label), epsilon * real + (1 - epsilon) * fake)
         return loss + self.penalty_weight * unit_norm(gradient)
 
     def copy_buffers(self) -> None:
@@ -91,12 +99,12 @@ class Plain(Loop):
         self.bf16 = parts.cfg.precision == "bf16-mixed"
 
     def batches(self, data):
-        stored = data.read(torch.arange(len(data)))["real"].to(self.device)
+        stored = {key: value.to(self.device) for key, value in data.read(torch.arange(len(data))).items()}
         whole = len(data) // self.batch_size * self.batch_size
         while True:
             for indices in torch.randperm(len(data), device=self.device)[:whole].split(self.batch_size):
-                real = data.to_range(stored[indices])
-                yield real.contiguous(memory_format=self.memory_format) if real.dim() == 4 else real
+                real, label = data.to_range(stored["real"][indices]), self.label and stored[self.label][indices]
+                yield real.contiguous(memory_format=self.memory_format) if real.dim() == 4 else real, label
 
     def step(self) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False) if self.bf16 else nullcontext():
@@ -104,11 +112,12 @@ class Plain(Loop):
 
     def play(self) -> None:
         for move in range(1, self.critic_moves + 1):
+            real, label = next(self.reals)
             with torch.set_grad_enabled(move == self.critic_moves):  # the last move's fakes serve the generator too
-                fake = self.fakes()
-            update(self.discriminator_adam, self.against(next(self.reals), fake.detach()))
+                fake = self.fakes(label)
+            update(self.discriminator_adam, self.against(real, fake.detach(), label))
         self.discriminator.requires_grad_(False)
-        update(self.generator_adam, self.generator_loss(self.critic(fake)))
+        update(self.generator_adam, self.generator_loss(self.critic(fake, label)))
         self.discriminator.requires_grad_(True)
         with torch.no_grad():
             torch._foreach_lerp_([*self.average.parameters()], [*self.generator.parameters()], self.average_weight)
@@ -120,24 +129,32 @@ class Peer(Loop):
     fused = False
 
     def batches(self, data):
-        reals = data.read(torch.arange(len(data)))["real"]
-        samples, collate = ([png(real) for real in reals], decode) if reals.dim() == 4 else (list(reals), None)
-        loader = DataLoader(samples, self.batch_size, shuffle=True, drop_last=True, collate_fn=collate)
+        stored = data.read(torch.arange(len(data)))
+        reals, labels = stored["real"], stored.get(self.label, torch.zeros(len(data)))
+        samples = [png(real) for real in reals] if reals.dim() == 4 else list(reals)
+        pairs = list(zip(samples, labels, strict=True))
+        loader = DataLoader(pairs, self.batch_size, shuffle=True, drop_last=True, collate_fn=collate)
         while True:
-            for real in loader:
-                yield real.to(self.device)
+            for real, label in loader:
+                yield real.to(self.device), label.to(self.device) if self.label else None
 
     def step(self) -> None:
         for _ in range(self.critic_moves):
-            loss = self.against(next(self.reals), self.fakes().detach())
+            real, label = next(self.reals)
+            loss = self.against(real, self.fakes(label).detach(), label)
             update(self.discriminator_adam, loss)
             loss.item()
-        loss = self.generator_loss(self.critic(self.fakes()))
+        loss = self.generator_loss(self.critic(self.fakes(label), label))
         update(self.generator_adam, loss)
         loss.item()
         for average, live in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             average.data.mul_(1 - self.average_weight).add_(live.data, alpha=self.average_weight)
         self.copy_buffers()
+
+
+def collate(pairs: list[tuple[bytes | Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    samples, labels = zip(*pairs, strict=True)
+    return decode(samples) if isinstance(samples[0], bytes) else torch.stack(samples), torch.stack(labels)
 
 
 class FiniteCheck:

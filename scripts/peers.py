@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
+from ganrun.losses import Hinge
 from ganrun.training.build import Parts
 
 EPOCH = 50_000  # as long as CIFAR-10's: to start workers anew after every few rounds would be no fair comparison
@@ -44,10 +45,11 @@ ROUNDS = 100_000  # more than any benchmark asks for
 
 
 class Pictures(Dataset):
-    """PNGs in memory, decoded at each access to (-1, 1), label 0; an epoch repeats them up to EPOCH samples."""
+    """PNGs in memory, decoded at each access to (-1, 1); an epoch repeats them up to EPOCH samples."""
 
-    def __init__(self, images: Tensor, turn: Any):
+    def __init__(self, images: Tensor, labels: list[int], turn: Any):
         self.files = [png(image) for image in images]
+        self.labels = labels
         self.turn = turn
         self.transform = Compose([ToTensor(), Normalize((0.5,), (0.5,))])
 
@@ -56,7 +58,8 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         self.wait()
-        return self.transform(Image.open(io.BytesIO(self.files[index % len(self.files)]))), 0
+        index %= len(self.files)
+        return self.transform(Image.open(io.BytesIO(self.files[index]))), self.labels[index]
 
     def wait(self) -> None:
         """Until it is the trainer's turn: workers would decode ahead in the others' time."""
@@ -163,16 +166,20 @@ class OwnTrainer(TakingTurns):
 
     def __init__(self, parts: Parts, device: torch.device):
         self.cfg, self.device = parts.cfg, torch.device(device)
-        real = parts.data.read(torch.arange(len(parts.data)))["real"].cpu()
+        stored = parts.data.read(torch.arange(len(parts.data)))
+        real = stored["real"].cpu()
         if real.dim() != 4:
             raise ValueError(f"{type(self).__name__} trains on images; got samples of shape {tuple(real.shape[1:])}")
         self.channels, self.size = real.shape[1], real.shape[2]
         self.generator = self.copied(parts.module.recipe.generator)
         self.discriminator = self.copied(parts.module.recipe.adversary.discriminator)
         self.penalty_weight = self.cfg.penalty.gradient.weight if "gradient" in self.cfg.penalty else 0.0
+        self.hinge = isinstance(parts.module.recipe.adversary.loss, Hinge)
         self.folder = tempfile.TemporaryDirectory(prefix="ganrun-peer-")
         super().__init__()
-        self.pictures = Pictures(real, self.turn)
+        self.conditional = self.cfg.conditional.key is not None
+        labels = stored[self.cfg.conditional.key].tolist() if self.conditional else [0] * len(real)
+        self.pictures = Pictures(real, labels, self.turn)
 
     def copied(self, network: nn.Module) -> nn.Module:
         return copy.deepcopy(network).to(self.device, memory_format=torch.contiguous_format)
@@ -202,8 +209,9 @@ class Mimicry(OwnTrainer):
 
     def start(self) -> None:
         nets = self.module.nets
-        base = nets.wgan_gp.wgan_gp_base if self.penalty_weight else nets.gan.gan
-        prefix = "WGANGPBase" if self.penalty_weight else "Base"
+        base, prefix = (nets.wgan_gp.wgan_gp_base, "WGANGPBase") if self.penalty_weight else (nets.gan.gan, "Base")
+        if self.conditional:
+            base, prefix = nets.cgan_pd.cgan_pd_base, "CGANPDBase"
         generator = mimicry_generator(getattr(base, f"{prefix}Generator"), self)
         discriminator = mimicry_discriminator(getattr(base, f"{prefix}Discriminator"), self)
         optimizer = self.cfg.optimizer
@@ -223,7 +231,11 @@ class Mimicry(OwnTrainer):
 
     @property
     def loss_type(self) -> str:
-        return "wasserstein" if self.penalty_weight else "ns"
+        return "wasserstein" if self.penalty_weight else "hinge" if self.hinge else "ns"
+
+    @property
+    def classes(self) -> dict[str, int]:
+        return {"num_classes": self.cfg.dataset.num_classes} if self.conditional else {}
 
 
 def mimicry_generator(base: type, trainer: Mimicry) -> nn.Module:
@@ -231,11 +243,12 @@ def mimicry_generator(base: type, trainer: Mimicry) -> nn.Module:
 
     class Generator(base):
         def __init__(self):
-            super().__init__(nz=trainer.cfg.noise.z_dim, ngf=0, bottom_width=0, loss_type=trainer.loss_type)
+            sizes = dict(nz=trainer.cfg.noise.z_dim, ngf=0, bottom_width=0)
+            super().__init__(loss_type=trainer.loss_type, **sizes, **trainer.classes)
             self.network = trainer.generator
 
-        def forward(self, z: Tensor) -> Tensor:
-            return self.network(z)
+        def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+            return self.network(z, label)
 
         def train_step(self, *args: Any, **kwargs: Any) -> Any:
             log = super().train_step(*args, **kwargs)
@@ -252,11 +265,11 @@ def mimicry_discriminator(base: type, trainer: Mimicry) -> nn.Module:
 
     class Discriminator(base):
         def __init__(self):
-            super().__init__(ndf=0, loss_type=trainer.loss_type, **penalty)
+            super().__init__(ndf=0, loss_type=trainer.loss_type, **penalty, **trainer.classes)
             self.network = trainer.discriminator
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.network(x[:, :channels]).logits.unsqueeze(1)
+        def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+            return self.network(x[:, :channels], label).logits.unsqueeze(1)
 
         def compute_gradient_penalty_loss(self, real_images: Tensor, fake_images: Tensor, **kwargs: Any) -> Tensor:
             # Its code is for three channels. Those that are added here have no gradient: the norm stays what it was.
@@ -280,8 +293,8 @@ class StudioGAN(OwnTrainer):
     def start(self) -> None:
         loader, place = self.module.loader, Place(self.device)
         networks = types.ModuleType("models.ganrun")
-        networks.Generator = lambda **_: StudioGenerator(self.generator)
-        networks.Discriminator = lambda **_: StudioDiscriminator(self.discriminator)
+        networks.Generator = lambda **_: StudioGenerator(self.generator, self.conditional)
+        networks.Discriminator = lambda **_: StudioDiscriminator(self.discriminator, self.conditional)
         sys.modules[networks.__name__] = networks  # it imports networks by the name of a config's backbone
         worker = handing_over(loader.WORKER, self.hand_over)
         with mock.patch.multiple(loader, WORKER=worker, Dataset_=lambda **_: self.pictures):
@@ -306,12 +319,14 @@ class StudioGAN(OwnTrainer):
         (beta1, beta2), size = optimizer.betas, dict(g_conv_dim="N/A", d_conv_dim="N/A")
         average = dict(apply_g_ema=True, g_ema_decay=cfg.ema.decay, g_ema_start=0)
         wgan_gp = dict(adv_loss="wasserstein", apply_gp=True, gp_lambda=self.penalty_weight)
+        classes = cfg.dataset.num_classes if self.conditional else 1
+        condition = dict(g_cond_mtd="cBN", d_cond_mtd="PD") if self.conditional else {}
         rates = dict(g_lr=optimizer.lr, d_lr=optimizer.lr, beta1=beta1, beta2=beta2)
         counts = dict(batch_size=cfg.batch_size, d_updates_per_step=cfg.schedule.discriminator, total_steps=ROUNDS)
         return {
-            "DATA": dict(name="ganrun", img_size=self.size, num_classes=1, img_channels=self.channels),
-            "MODEL": dict(backbone="ganrun", z_dim=cfg.noise.z_dim) | size | average,
-            "LOSS": wgan_gp if self.penalty_weight else dict(adv_loss="logistic"),
+            "DATA": dict(name="ganrun", img_size=self.size, num_classes=classes, img_channels=self.channels),
+            "MODEL": dict(backbone="ganrun", z_dim=cfg.noise.z_dim) | size | average | condition,
+            "LOSS": wgan_gp if self.penalty_weight else dict(adv_loss="hinge" if self.hinge else "logistic"),
             "OPTIMIZATION": rates | counts,
             "PRE": dict(apply_rflip=False),
         }
@@ -343,21 +358,21 @@ class Place(str):
 
 
 class StudioGenerator(nn.Module):
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, conditional: bool):
         super().__init__()
-        self.network = network
+        self.network, self.conditional = network, conditional
 
     def forward(self, z: Tensor, label: Tensor, eval: bool = False) -> Tensor:
-        return self.network(z)
+        return self.network(z, label if self.conditional else None)
 
 
 class StudioDiscriminator(nn.Module):
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, conditional: bool):
         super().__init__()
-        self.network = network
+        self.network, self.conditional = network, conditional
 
     def forward(self, x: Tensor, label: Tensor, eval: bool = False, adc_fake: bool = False) -> dict[str, Tensor]:
-        verdict = self.network(x)
+        verdict = self.network(x, label if self.conditional else None)
         return {"h": verdict.features, "adv_output": verdict.logits, "label": label}
 
 

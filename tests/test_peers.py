@@ -18,6 +18,7 @@ from ganrun.training.build import build
 
 CHECKOUTS = ["GANRUN_MIMICRY", "GANRUN_STUDIOGAN"]
 SMALL = ["model=dcgan", "dataset=digits", "dataset.resolution=32", "generator.width=8", "discriminator.width=8"]
+BY_CLASS = ["model=resnet", *SMALL[1:], "conditional=projection"]
 
 
 @pytest.fixture
@@ -88,9 +89,9 @@ def test_a_loop_can_be_closed_before_it_began(peers):
     assert not loop.thread.is_alive() and loop.error is None
 
 
-@pytest.mark.parametrize("loss", ["wgan-gp", "non-saturating"])
+@pytest.mark.parametrize(("loss", "words"), [("wgan-gp", SMALL), ("non-saturating", SMALL), ("hinge", BY_CLASS)])
 @pytest.mark.parametrize("variable", CHECKOUTS)
-def test_one_round_a_step(variable, loss, peers, tmp_path, monkeypatch, capfd):
+def test_one_round_a_step(variable, loss, words, peers, tmp_path, monkeypatch, capfd):
     moves = {}
     step = torch.optim.Adam.step
 
@@ -100,7 +101,7 @@ def test_one_round_a_step(variable, loss, peers, tmp_path, monkeypatch, capfd):
         return step(self, closure)
 
     monkeypatch.setattr(torch.optim.Adam, "step", counted)
-    trainer = made(peers, variable, loss, tmp_path)
+    trainer = made(peers, variable, loss, tmp_path, words=words)
     before = [p.clone() for p in trainer.generator.parameters()]
     for rounds in (1, 2, 3):
         trainer.step()

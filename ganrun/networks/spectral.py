@@ -13,7 +13,26 @@ class _InFloat32(_SpectralNorm):
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
-            return super().forward(weight)
+            return self._compiled(weight) if torch.compiler.is_compiling() else super().forward(weight)
+
+    def _compiled(self, weight: Tensor) -> Tensor:
+        """The same. A compiler drops torch's copies of u and v, which the next pass would change before backward."""
+        matrix = self._reshape_weight_to_matrix(weight)
+        if self.training:
+            self._power_method(matrix, self.n_power_iterations)
+        u, v = copied(self._u, self._v).split([len(self._u), len(self._v)])
+        return weight / torch.vdot(u, torch.mv(matrix, v))
+
+
+@torch.library.custom_op("ganrun::copied", mutates_args=())
+def copied(u: Tensor, v: Tensor) -> Tensor:
+    """(m,), (n,) -> (m + n,): in memory of its own, also where the code is compiled."""
+    return torch.cat([u, v])
+
+
+@copied.register_fake
+def _(u: Tensor, v: Tensor) -> Tensor:
+    return torch.cat([u, v])
 
 
 def spectral_normalise(network: nn.Module, *, eps: float = 1e-6) -> None:
