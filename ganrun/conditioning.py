@@ -72,7 +72,7 @@ class Auxiliary(ClassLoss):
 class TwinAuxiliary(ClassLoss):
     """TAC-GAN, Gong et al. 2019, arXiv 1907.02690, eq. 6: the generator confuses a second classifier, of fakes."""
 
-    head = "classes-twice"
+    head = "two-classifiers"
 
     def discriminator(self, real: Verdict, fake: Verdict, y: Tensor) -> Tensor:
         return cross_entropy(halves(real)[0], y) + cross_entropy(halves(fake)[1], y)
@@ -105,6 +105,7 @@ class AuxiliaryDiscriminative(ClassLoss):
 class DataToData(ClassLoss):
     """ReACGAN's D2D-CE, Kang et al. 2021, arXiv 2111.01118, eq. 10: cosines with the own class against other samples.
 
+    The authors' code takes the largest similarity off the exponents of other samples, but not off the own class's.
     temperature: tau. margin: m_p, above which a sample is near enough to its class; m_n = 1 - m_p.
     """
 

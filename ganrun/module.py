@@ -29,7 +29,7 @@ class GANModule(pl.LightningModule):
     batch_size:  images a move, over all devices
     micro_batch: images a pass on each device; None = all of its rows. A move's gradient is the mean over its passes.
                  Then no generation is shared between moves, and what looks at a whole batch (batch norm, relativistic
-                 averages, minibatch statistics) sees one pass only
+                 averages, minibatch statistics) sees one pass only; spectral norm's power method takes a step a pass
     seed:        with the step it determines everything drawn
     ema:         a callable from networks to an EMA; None = off
     """

@@ -49,12 +49,14 @@ def slurm_variables(rank, port):
     return {name: str(value) for name, value in names.items()}
 
 
-def both(*args, cwd, variables=torchrun_variables, extra=None):
+def both(*args, cwd, variables=torchrun_variables, extra=None, script=None):
     """The two processes that a launcher starts."""
     with socket.socket() as found:
         found.bind(("", 0))
         port = found.getsockname()[1]
-    return [Run(*args, *TWO, cwd=cwd, env={**variables(rank, port), **(extra or {})}) for rank in range(2)]
+    return [
+        Run(*args, *TWO, cwd=cwd, env={**variables(rank, port), **(extra or {})}, script=script) for rank in range(2)
+    ]
 
 
 def both_to_the_end(*args, check=0, **settings):

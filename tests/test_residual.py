@@ -164,6 +164,33 @@ class TestSpectralNorm:
         assert any(name.endswith("scale") for name in normalised)
 
 
+def test_the_shared_embedding_is_not_normalised():
+    """As in BigGAN-PyTorch and StudioGAN."""
+    generator = resnet.Generator(z_dim=4, channels=1, resolution=8, width=4, spectral=True, embedding=3, num_classes=2)
+    assert not hasattr(generator.embed, "parametrizations") and hasattr(generator.stem, "parametrizations")
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 28, 32, 40, 48, 56, 64, 96, [24, 40]], ids=str)
+@pytest.mark.parametrize("plan", ["sngan", "biggan"])
+def test_every_pixel_counts(resolution, plan):
+    """No row is left over when sides are halved."""
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    torch.manual_seed(0)
+    critic = resnet.Discriminator(channels=1, resolution=resolution, width=4, plan=plan, norm="none")
+    x = torch.randn(1, 1, *size, requires_grad=True)
+    critic(x).logits.backward()
+    assert (x.grad != 0).float().mean() == 1
+
+
+def test_pooling_by_the_mean_or_the_sum():
+    torch.manual_seed(0)
+    critic, x = resnet.Discriminator(channels=1, resolution=16, width=4), torch.randn(2, 1, 16, 16)
+    critic.eval()
+    summed = critic(x).features
+    critic.pool = "mean"
+    assert torch.allclose(critic(x).features * 8 * 8, summed, rtol=1e-5)
+
+
 def test_conditional_batch_norm_by_hand():
     torch.manual_seed(0)
     layer, x = ConditionalBatchNorm(3, 2, eps=1e-4), torch.randn(5, 3, 4, 4)
@@ -299,6 +326,7 @@ def test_a_penalty_reaches_every_weight(norm):
         (["generator.norm=layer", "conditional=projection"], "only norm=batch can be given a condition"),
         (["discriminator.downs=9"], "discriminator.downs=9; expected 0 to 3"),
         (["generator.condition=both"], "generator.condition=both; "),
+        (["discriminator.pool=max"], "discriminator.pool=max; did you mean mean?"),
         (["discriminator=patchgan", "conditional=projection"], "this discriminator has no projection of the label"),
     ],
 )

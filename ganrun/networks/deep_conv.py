@@ -83,7 +83,8 @@ class Discriminator(nn.Module):
 
     width:     channels at the image's own size, doubled at each smaller one
     slope:     of LeakyReLU; 0 = ReLU
-    norm:      spectral, batch, layer, instance, instance-plain or none, after each convolution
+    norm:      spectral, batch, layer, instance, instance-plain or none, after each convolution; of batch norm `eps` is
+               added to the variance
     condition: what is done with the label, see heads.py; embedding: its numbers, for the conditions that have one
     init:      normal, orthogonal, xavier or msr
     """
@@ -96,6 +97,7 @@ class Discriminator(nn.Module):
         width: int = 64,
         slope: float = 0.1,
         norm: str = "spectral",
+        eps: float = 1e-5,
         condition: str = "concatenate",
         embedding: int = 512,
         init: str = "orthogonal",
@@ -107,13 +109,14 @@ class Discriminator(nn.Module):
         halvings, _ = pyramid(resolution, "deep-conv")
         self.appended = appended_classes(condition, num_classes)
         widths = [channels + self.appended, *(width * 2**i for i in range(halvings + 1))]
+        normalise = "none" if norm == "spectral" else norm
         layers: list[nn.Module] = []
         for i in range(halvings + 1):
             layers += [nn.Conv2d(widths[i], widths[i + 1], 3, padding=1)]
-            layers += [*norm_layers("none" if norm == "spectral" else norm, widths[i + 1]), activation(slope)]
+            layers += [*norm_layers(normalise, widths[i + 1], eps), activation(slope)]
             if i < halvings:
                 layers += [nn.Conv2d(widths[i + 1], widths[i + 1], 4, 2, 1)]
-                layers += [*norm_layers("none" if norm == "spectral" else norm, widths[i + 1]), activation(slope)]
+                layers += [*norm_layers(normalise, widths[i + 1], eps), activation(slope)]
         self.blocks = nn.Sequential(*layers)
         self.head = Head(widths[-1], condition, num_classes, embedding)
         initialise(self, init)

@@ -1,11 +1,11 @@
 """The last layers of a discriminator, by what it is to do with the label."""
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 from torch.nn.functional import normalize
 
 from ganrun.game import Verdict
 
-BESIDE = {"classes": 1, "classes-twice": 2}  # logits for each class beside that for real
+BESIDE = {"classes": 1, "classes-twice": 2, "two-classifiers": 1}  # a layer's logits for a class, beside that for real
 ALONE = {
     "classes-alone": 0,
     "classes-and-fake": 1,
@@ -22,7 +22,8 @@ class Head(nn.Linear):
     condition: concatenate       the first layer is given the label, or there is none: a logit alone
                projection        adds <embedded label, features> to the logit: Miyato and Koyama 2018, eq. 3
                classes           also a logit for each class
-               classes-twice     ... two for each class: of two classifiers, or of reals and fakes
+               classes-twice     ... two for each class, of reals and of fakes
+               two-classifiers   ... two for each class, from two layers, each with a spectral norm of its own
                classes-and-fake  ... one for each class and one for fakes; the logit is the label's minus that of fakes
                classes-alone     ... one for each class; the logit is their log sum exp: Salimans et al. 2016, section 5
                embedding         also an embedding of length 1, and its cosines with those of the classes
@@ -37,6 +38,8 @@ class Head(nn.Linear):
             self.embed = nn.Embedding(num_classes, features)
         if condition in BESIDE:
             self.classes = nn.Linear(features, BESIDE[condition] * num_classes, bias=False)
+        if condition == "two-classifiers":
+            self.second = nn.Linear(features, num_classes, bias=False)
         if condition == "embedding":
             self.embedding = nn.Linear(features, embedding)
             self.proxies = nn.Embedding(num_classes, embedding)
@@ -56,7 +59,10 @@ class Head(nn.Linear):
         if self.condition == "embedding":
             embedded = normalize(self.embedding(features))
             return Verdict(logits, features, embedded @ normalize(self.proxies.weight).T, embedded)
-        return Verdict(logits, features, self.classes(features) if self.condition in BESIDE else None)
+        classes = self.classes(features) if self.condition in BESIDE else None
+        if self.condition == "two-classifiers":
+            classes = cat([classes, self.second(features)], 1)
+        return Verdict(logits, features, classes)
 
 
 def appended_classes(condition: str, num_classes: int) -> int:

@@ -20,10 +20,12 @@ def chosen(key: str, value: str, valid: Iterable[str]) -> None:
         raise UserError(f"{key}={value}; {one_of(valid, value)}")
 
 
-def norm_layers(name: str, channels: int) -> list[nn.Module]:
-    """A normalisation layer over (batch, channels, H, W), or none."""
+def norm_layers(name: str, channels: int, eps: float = 1e-5) -> list[nn.Module]:
+    """A normalisation layer over (batch, channels, H, W), or none. eps: of batch norm, added to the variance."""
     if name not in NORMS:
         raise UserError(f"norm={name}; {one_of(NORMS, name)}")
+    if name == "batch":
+        return [nn.BatchNorm2d(channels, eps=eps)]
     return [NORMS[name](channels)] if NORMS[name] else []
 
 
@@ -146,7 +148,7 @@ def conditional_norm(name: str, channels: int, features: int, eps: float = 1e-5)
         raise UserError(f"norm={name}: only norm=batch can be given a condition; try generator.condition=concatenate")
     if features:
         return [ConditionalBatchNorm(channels, features, eps=eps)]
-    return [nn.BatchNorm2d(channels, eps=eps)] if name == "batch" else norm_layers(name, channels)
+    return norm_layers(name, channels, eps)
 
 
 class Conditioned(nn.Sequential):

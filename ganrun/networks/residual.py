@@ -70,17 +70,21 @@ class DiscriminatorBlock(nn.Module):
     first:  the block that sees the image: no ReLU before it, and its shortcut shrinks first
     hidden: channels between the convolutions
     norm:   batch, layer, instance or none, before each ReLU and before a shortcut with weights
+    eps:    of batch norm, added to the variance
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, hidden: int, down: bool, first: bool, norm: str):
+    def __init__(
+        self, channels_in: int, channels_out: int, *, hidden: int, down: bool, first: bool, norm: str, eps: float = 1e-5
+    ):
         super().__init__()
         self.norms = nn.ModuleList(
-            nn.Sequential(*norm_layers(*each)) for each in (("none" if first else norm, channels_in), (norm, hidden))
+            nn.Sequential(*norm_layers(*each, eps))
+            for each in (("none" if first else norm, channels_in), (norm, hidden))
         )
         self.convs = nn.ModuleList([conv(channels_in, hidden, 3), conv(hidden, channels_out, 3)])
         learnt = down or channels_in != channels_out
         self.shortcut = (
-            nn.Sequential(*norm_layers(norm, channels_in), conv(channels_in, channels_out, 1)) if learnt else None
+            nn.Sequential(*norm_layers(norm, channels_in, eps), conv(channels_in, channels_out, 1)) if learnt else None
         )
         self.down, self.first = down, first
 
@@ -100,12 +104,14 @@ class DeepDiscriminatorBlock(nn.Module):
     The shortcut keeps the channels of the input and adds those that are missing by a 1 x 1 convolution.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, down: bool, norm: str):
+    def __init__(self, channels_in: int, channels_out: int, *, down: bool, norm: str, eps: float):
         super().__init__()
         inner = channels_out // 4
         shapes = zip((channels_in, inner, inner, inner), (inner, inner, inner, channels_out), (1, 3, 3, 1), strict=True)
         self.convs = nn.ModuleList(conv(*shape) for shape in shapes)
-        self.norms = nn.ModuleList(nn.Sequential(*norm_layers(norm, c)) for c in (channels_in, inner, inner, inner))
+        self.norms = nn.ModuleList(
+            nn.Sequential(*norm_layers(norm, c, eps)) for c in (channels_in, inner, inner, inner)
+        )
         added = channels_out - channels_in
         self.shortcut = conv(channels_in, added, 1) if added else None
         self.down = down

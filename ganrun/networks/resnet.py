@@ -39,7 +39,7 @@ DISCRIMINATOR = {
     "biggan": {1: ((2, 2, 2), 1), 2: ((2, 2, 2), 1), 3: ((2, 2, 2, 2), 2), 4: ((1, 2, 4, 8, 16), 4), **_HIGH},
     "biggan-deep": {1: ((4, 4), 1), 2: ((4, 4, 4), 1), 3: ((4, 4, 4, 4), 2), 4: ((1, 2, 4, 8, 16), 4), **_HIGH},
 }
-PYRAMID = {"generator": (8, 4, 2, 1), "discriminator": ((1, 2, 4, 8, 16), 5)}  # of 48 x 48 and other bases, n = 3
+PYRAMID = {"generator": (8, 4, 2, 1), "discriminator": ((1, 2, 4, 8, 16), 4)}  # of 48 x 48 and other bases, n = 3
 LATENTS = ("first", "chunks", "whole")
 
 
@@ -65,7 +65,7 @@ class Generator(nn.Module):
     widths:    of each resolution from the base up, in multiples of width; None = the plan's
     depth:     0 = SNGAN's blocks; else so many of BigGAN-deep's at each resolution
     norm:      batch, layer, instance, instance-plain or none; of batch norm `eps` is added to the variance
-    spectral:  also divide each weight by its largest singular value
+    spectral:  also divide each weight by its largest singular value, but for the shared embedding
     condition: how the label enters: batch-norm, or concatenate to z
     embedding: numbers that the label becomes for all of batch norm, which share them; 0 = one for each class
     latents:   where z enters: in the first layer, or also in batch norm, as equal chunks or as a whole
@@ -131,7 +131,7 @@ class Generator(nn.Module):
         self.squash = squash(value_range)
         initialise(self, init)
         if spectral:
-            spectral_normalise(self)
+            spectral_normalise(self, without=self.embed)  # as BigGAN-PyTorch and StudioGAN do
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         parts = z.split(self.chunks, 1) if self.chunks else [z] * (len(self.stages) + 1)
@@ -170,7 +170,8 @@ class Discriminator(nn.Module):
     widths:    after each block, in multiples of width, and with `depth` first that before all blocks; None = the plan's
     downs:     how many blocks, the first ones, halve the size; None = the plan's
     hidden:    channels inside a block: out = as many as it puts out ("wide"), in = as many as it takes ("thin")
-    norm:      spectral, batch, layer, instance or none
+    norm:      spectral, batch, layer, instance or none; of batch norm `eps` is added to the variance
+    pool:      over space, before the last layer: sum, as SNGAN; or mean, as WGAN-GP
     condition: what is done with the label, see heads.py
     embedding: numbers of the head's embedding, for the conditions that have one
 
@@ -191,6 +192,8 @@ class Discriminator(nn.Module):
         depth: int = 0,
         hidden: str = "out",
         norm: str = "spectral",
+        eps: float = 1e-5,
+        pool: str = "sum",
         attention: int | str | None = None,
         condition: str = "concatenate",
         embedding: int = 512,
@@ -200,28 +203,30 @@ class Discriminator(nn.Module):
         super().__init__()
         require(1, width=width, embedding=embedding)
         require(0, depth=depth)
-        doublings, (height, _) = pyramid(resolution, "resnet")
+        doublings, (height, breadth) = pyramid(resolution, "resnet")
         chosen("discriminator.hidden", hidden, ("in", "out"))
+        chosen("discriminator.pool", pool, ("sum", "mean"))
         chosen("discriminator.condition", condition, CONDITIONS)
         planned_downs = doublings
         if widths is None:
             widths, planned_downs = planned(DISCRIMINATOR, plan, resolution, "discriminator")
+            planned_downs = min(planned_downs, doublings + (height % 2 == breadth % 2 == 0))  # an odd side has no half
         widths = scaled(width, widths, None, "discriminator")
         most = len(widths) - bool(depth)  # as many as there are blocks
         downs = min(planned_downs, most) if downs is None else downs
         if not 0 <= downs <= most:
             raise UserError(f"discriminator.downs={downs}; expected 0 to {most}, the number of blocks")
         self.appended = appended_classes(condition, num_classes)
-        layers = "none" if norm == "spectral" else norm
+        settings = {"norm": "none" if norm == "spectral" else norm, "eps": eps}
         self.stem = conv(channels + self.appended, widths.pop(0), 3) if depth else None
         sizes = [self.stem.out_channels if depth else channels + self.appended, *widths]
         shapes = [(sizes[i], sizes[i + 1], i < downs) for i in range(len(widths))]
         if depth:
-            blocks = [deep_stage(*shape, depth, layers) for shape in shapes]
+            blocks = [deep_stage(*shape, depth, settings) for shape in shapes]
         else:
-            blocks = [thin_or_wide(*shape, i, hidden, layers) for i, shape in enumerate(shapes)]
+            blocks = [thin_or_wide(*shape, i, hidden, settings) for i, shape in enumerate(shapes)]
         sides = [max(1, height * 2**doublings // 2 ** min(i + 1, downs)) for i in range(len(widths))]
-        self.stages = nn.ModuleList(blocks)
+        self.stages, self.pool = nn.ModuleList(blocks), pool
         self.attention = attention_at(attention, height * 2**doublings, sides, widths, "discriminator")
         self.head = Head(widths[-1], condition, num_classes, embedding)
         initialise(self, init)
@@ -235,7 +240,8 @@ class Discriminator(nn.Module):
             x = blocks(x)
             if str(i) in self.attention:
                 x = self.attention[str(i)](x)
-        return self.head(relu(x).sum((2, 3)), condition)
+        x = relu(x)
+        return self.head(x.sum((2, 3)) if self.pool == "sum" else x.mean((2, 3)), condition)
 
 
 def scaled(width: int, widths: Sequence[float], number: int | None, which: str) -> list[int]:
@@ -255,16 +261,16 @@ def stage(channels_in: int, channels_out: int, depth: int, settings: dict) -> nn
 
 
 def thin_or_wide(
-    channels_in: int, channels_out: int, down: bool, number: int, hidden: str, norm: str
+    channels_in: int, channels_out: int, down: bool, number: int, hidden: str, settings: dict
 ) -> DiscriminatorBlock:
     inner = channels_in if hidden == "in" and number > 0 else channels_out
-    return DiscriminatorBlock(channels_in, channels_out, hidden=inner, down=down, first=number == 0, norm=norm)
+    return DiscriminatorBlock(channels_in, channels_out, hidden=inner, down=down, first=number == 0, **settings)
 
 
-def deep_stage(channels_in: int, channels_out: int, down: bool, depth: int, norm: str) -> nn.Sequential:
+def deep_stage(channels_in: int, channels_out: int, down: bool, depth: int, settings: dict) -> nn.Sequential:
     """`depth` blocks, of which the first changes the channels and the size."""
-    more = [DeepDiscriminatorBlock(channels_out, channels_out, down=False, norm=norm) for _ in range(depth - 1)]
-    return nn.Sequential(DeepDiscriminatorBlock(channels_in, channels_out, down=down, norm=norm), *more)
+    more = [DeepDiscriminatorBlock(channels_out, channels_out, down=False, **settings) for _ in range(depth - 1)]
+    return nn.Sequential(DeepDiscriminatorBlock(channels_in, channels_out, down=down, **settings), *more)
 
 
 def attention_at(

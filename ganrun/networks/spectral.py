@@ -35,12 +35,13 @@ def _(u: Tensor, v: Tensor) -> Tensor:
     return torch.cat([u, v])
 
 
-def spectral_normalise(network: nn.Module, *, eps: float = 1e-6) -> None:
+def spectral_normalise(network: nn.Module, *, without: nn.Module | None = None, eps: float = 1e-6) -> None:
     """Divides the weight of each convolution, linear layer and embedding by an estimate of its largest singular value.
 
-    One step of the power method a forward pass in training, none in eval mode. eps: keeps norms above zero.
+    One step of the power method a forward pass in training, none in eval mode. without: a layer that is left as it is.
+    eps: keeps norms above zero.
     Initialise the weights first: the estimate starts from them.
     """
-    for module in [m for m in network.modules() if isinstance(m, WEIGHTED)]:
+    for module in [m for m in network.modules() if isinstance(m, WEIGHTED) and m is not without]:
         dim = 1 if isinstance(module, nn.ConvTranspose2d) else 0  # of the outputs
         register_parametrization(module, "weight", _InFloat32(module.weight, 1, dim, eps))
