@@ -116,7 +116,7 @@ class Recipe(nn.Module, ABC):
         return batch | self.generate(batch)
 
     def classify(self, real: Tensor) -> Tensor | None:
-        """Real samples -> logits (batch, K) of a discriminator that tells classes, whose own come first; None = none."""
+        """Real samples -> logits (batch, K or more), the K classes first; None = no discriminator tells classes."""
         return None
 
     def with_terms(self, losses: Losses, player: str, judge: Any, batch: Batch, generated: Batch) -> Losses:

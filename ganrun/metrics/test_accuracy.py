@@ -13,7 +13,7 @@ from ganrun.metrics.summaries import Agreement
 
 
 class TestAccuracy(Metric):
-    """Share of the test split's images to whose class the discriminator gives the largest logit: top-1 accuracy, 0 to 1.
+    """Share of the test split's images to whose class the discriminator gives the largest logit, 0 to 1.
 
     The reported measure of semi-supervised learning, as in Salimans et al. 2016, arXiv 1606.03498, table 1 (errors).
     It scores the discriminator's own weights, in eval mode, and makes no fakes.
@@ -54,4 +54,10 @@ class TestAccuracy(Metric):
         test = self._test
         values = f"{test.depth} bit" if len(test.shape) == 3 else "float"
         about = {"dataset": test.name, "data": test.identity, **test.described, "split": "test data"}
-        return {"features": "classes of the discriminator", **about, "num_real": len(test), "num_fake": 0, "values": values}
+        return {
+            "features": "classes of the discriminator",
+            **about,
+            "num_real": len(test),
+            "num_fake": 0,
+            "values": values,
+        }

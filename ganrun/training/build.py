@@ -117,7 +117,9 @@ def with_hidden_labels(cfg: DictConfig, data: Data) -> Data:
     if cfg.conditional.get("labels") is None:
         return data
     if cfg.conditional.key is not None:
-        raise UserError(f"conditional.key={cfg.conditional.key}: few labels are known, so none are given; expected null")
+        raise UserError(
+            f"conditional.key={cfg.conditional.key}: few labels are known, so none are given; expected null"
+        )
     return refusing("labelled", build_node(cfg.conditional, "labels"))(data)
 
 
