@@ -155,15 +155,15 @@ def check_labels(cfg: DictConfig) -> None:
     read = _references(OmegaConf.to_container(cfg, resolve=False))
     if cfg.conditional.key is not None and not any(path.startswith("conditional.") for path in read):
         raise UserError(f"conditional={cfg.conditional.key}: nothing in this experiment takes labels; leave it out")
-    if cfg.conditional.get("terms") and "conditional.terms" not in read:
-        kind = cfg.recipe._target_.rpartition(".")[2]
-        raise UserError(
-            f"conditional: {kind} takes no loss on classes, {', '.join(cfg.conditional.terms)}; leave it out"
-        )
     head = cfg.conditional.get("head", "concatenate")
     if head != "concatenate" and "conditional.head" not in read:
         raise UserError(
             f"conditional: this discriminator has no {head} of the label; try model=resnet or conditional=label"
+        )
+    if cfg.conditional.get("terms") and "conditional.terms" not in read:
+        kind = cfg.recipe._target_.rpartition(".")[2]
+        raise UserError(
+            f"conditional: {kind} takes no loss on classes, {', '.join(cfg.conditional.terms)}; leave it out"
         )
 
 
