@@ -102,6 +102,30 @@ class AuxiliaryDiscriminative(ClassLoss):
         return cross_entropy(fake.classes, y) - cross_entropy(fake.classes, y + fake.classes.shape[1] // 2)
 
 
+class SemiSupervised(Lazy):
+    """Salimans et al. 2016, arXiv 1606.03498, section 5: -E log p(y | x, y < K + 1), of few labelled images.
+
+    The adversarial loss of the head `classes-alone`, where D = Z / (Z + 1) and log Z is the logit, is the unsupervised
+    part. labels_alone: True = there is no such part: the discriminator learns as a classifier of the labelled images.
+    image, label: the keys of labelled images and of their labels.
+    """
+
+    players = ("discriminator",)
+
+    def __init__(
+        self, weight: float | Ramp = 1.0, labels_alone: bool = False, image: str = "labelled", label: str = "label"
+    ):
+        super().__init__(weight)
+        self.replaces = ("adversarial",) if labels_alone else ()
+        self.image, self.label = image, label
+
+    def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
+        if isinstance(judge, dict):
+            raise UserError(f"conditional: its loss needs one discriminator; this recipe has {', '.join(judge)}")
+        labelled = seen(judge(batch[self.image]), "classes-alone")
+        return self.strength * cross_entropy(labelled.classes, batch[self.label])
+
+
 class DataToData(ClassLoss):
     """ReACGAN's D2D-CE, Kang et al. 2021, arXiv 2111.01118, eq. 10: cosines with the own class against other samples.
 

@@ -115,6 +115,10 @@ class Recipe(nn.Module, ABC):
         """What sample grids and scores see."""
         return batch | self.generate(batch)
 
+    def classify(self, real: Tensor) -> Tensor | None:
+        """Real samples -> logits (batch, K or more), the K classes first; None = no discriminator tells classes."""
+        return None
+
     def with_terms(self, losses: Losses, player: str, judge: Any, batch: Batch, generated: Batch) -> Losses:
         """A player's losses plus those of the recipe's `terms` that join it and are due.
 

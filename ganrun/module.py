@@ -283,11 +283,23 @@ class GANModule(pl.LightningModule):
     @torch.no_grad()
     def show(self, batch: Batch, *, averaged: bool = True) -> Batch:
         """What grids and scores see, in eval mode. Changes nothing. averaged: averaged weights, else live ones."""
+        with self._looking(), self.averaged() if averaged else nullcontext():
+            return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
+
+    @torch.no_grad()
+    def classify(self, real: Tensor) -> Tensor | None:
+        """The recipe's `classify` in eval mode; changes nothing."""
+        with self._looking():
+            return self.recipe.classify(real.to(self.device))
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Within it everything is in eval mode and runs eagerly."""
         training = self.training
         self.eval()
         try:
-            with eager(self.recipe), self.averaged() if averaged else nullcontext():
-                return self.recipe.show({key: value.to(self.device) for key, value in batch.items()})
+            with eager(self.recipe):
+                yield
         finally:
             self.train(training)
 

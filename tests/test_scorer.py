@@ -139,7 +139,9 @@ def test_the_best_scores_are_those_of_the_weights_that_are_kept(tmp_path):
     scorer = SimpleNamespace(
         metrics={"a": SimpleNamespace(lower_is_better=True), "b": SimpleNamespace(lower_is_better=False)},
         num_fake=0,
-        score=lambda _: {name: Score(values[now]) for now in [next(steps)] for name, values in course.items()},
+        score=lambda _, classify: {
+            name: Score(values[now]) for now in [next(steps)] for name, values in course.items()
+        },
     )
     trainer = SimpleNamespace(
         max_steps=4, loggers=[], is_global_zero=False, strategy=SimpleNamespace(broadcast=lambda found: found),
@@ -149,7 +151,7 @@ def test_the_best_scores_are_those_of_the_weights_that_are_kept(tmp_path):
         RunDir(tmp_path), scorer, None, every=1, best_by="b", export=None, ends=lambda: False, doubts=lambda: False
     )
     for trainer.global_step in range(1, 5):
-        evaluate.on_train_batch_end(trainer, None, None, None, 0)
+        evaluate.on_train_batch_end(trainer, SimpleNamespace(classify=None), None, None, 0)
     assert saved == [1, 2, 3] and evaluate.waited == 1
     assert evaluate.best == {"step": 3, "a": 2.0, "b": 0.9} and evaluate.last == {"step": 4, "a": 5.0, "b": 0.9}
 

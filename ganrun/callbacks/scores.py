@@ -95,7 +95,7 @@ class Evaluate(pl.Callback):
         if not self.best_by or not due or self.ends():
             return
         self.last = {"step": step}
-        for name, score in self.scorer.score(self._fakes(pl_module)).items():
+        for name, score in self.scorer.score(self._fakes(pl_module), classify=pl_module.classify).items():
             self.last |= {name: score.value} | ({} if score.std is None else {f"{name}-std": score.std})
         for logger in trainer.loggers:
             logger.log_metrics({f"score/{name}": value for name, value in self.last.items() if name != "step"}, step)

@@ -160,6 +160,11 @@ def check_labels(cfg: DictConfig) -> None:
         raise UserError(
             f"conditional: this discriminator has no {head} of the label; try model=resnet or conditional=label"
         )
+    if cfg.conditional.get("terms") and "conditional.terms" not in read:
+        kind = cfg.recipe._target_.rpartition(".")[2]
+        raise UserError(
+            f"conditional: {kind} takes no loss on classes, {', '.join(cfg.conditional.terms)}; leave it out"
+        )
 
 
 def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:

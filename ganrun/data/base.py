@@ -86,6 +86,11 @@ class Data(ABC):
         """For each key in `parts` the one-sided data, in which the samples are called real, as everywhere."""
         return {"real": self}
 
+    @property
+    def streams(self) -> dict[str, "Data"]:
+        """What a round draws, each in an order of its own, by the prefix that its tensors have in the round."""
+        return {"": self}
+
     @abstractmethod
     def __len__(self) -> int:
         """The number of samples, after `limit`."""

@@ -42,9 +42,11 @@ class Rounds(Dataset):
     ):
         if batch_size % world_size:
             raise UserError(f"batch_size={batch_size} is over all devices; it must be a multiple of {world_size}")
-        self.streams = {"": (data, seed)}  # prefix of names -> the data, and the seed of their stream
+        streams = data.streams
         if unpaired and len(data.sides) > 1:
-            self.streams = {f"{key}/": (side, derive(seed, "side", key)) for key, side in data.sides.items()}
+            streams = {f"{key}/": side for key, side in data.sides.items()}
+        seeds = {prefix: derive(seed, "side", prefix[:-1]) if prefix else seed for prefix in streams}
+        self.streams = {prefix: (part, seeds[prefix]) for prefix, part in streams.items()}
         self.only_index = only_index
         sizes = [*[batch_size] * num_batches, *further]
         *starts, self.per_round = accumulate(sizes, initial=0)

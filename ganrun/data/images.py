@@ -4,7 +4,7 @@ import zipfile
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,14 +45,30 @@ class ImagesInMemory(Images):
 
 @dataclass(kw_only=True)
 class Digits(ImagesInMemory):
-    """scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels (Alpaydin and Kaynak 1998); needs no network."""
+    """scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels (Alpaydin and Kaynak 1998); needs no network.
+
+    num_test: the last images are set aside as the test split; 0 = none. tests: True = this is that split.
+    """
+
+    num_test: int = 0
+    tests: bool = False
+
+    def held_out(self):
+        if self.num_test == 0 or self.tests:
+            return None
+        return replace(self, name=f"{self.name}, test split", tests=True, limit=None, num_classes=None)
 
     def load(self):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))
-        return images[:, None], as_labels(digits.target), [str(name) for name in digits.target_names]
+        if not 0 <= self.num_test < len(images):
+            raise UserError(f"dataset.num_test={self.num_test}; expected 0 (off) to {len(images) - 1:,}")
+        first = len(images) - self.num_test
+        part = slice(first, None) if self.tests else slice(first)
+        labels = as_labels(digits.target)[part]
+        return images[part, None], labels, [str(name) for name in digits.target_names]
 
 
 @dataclass(kw_only=True)

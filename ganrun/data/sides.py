@@ -109,7 +109,7 @@ class Subset(View):
         return self._own(self.base.read(self.indices[indices]))
 
     def carried(self, indices: Tensor, only_index: bool) -> Batch:
-        return self.base.carried(self.indices[indices], only_index)
+        return self._own(self.base.carried(self.indices[indices], only_index))
 
     def complete(self, batch: Batch) -> Batch:
         return self._own(self.base.complete(batch))

@@ -22,6 +22,7 @@ class Setting(NamedTuple):
     """What a metric has to score. labels: (num_fake,) labels that the fakes are made for, None = none, or unknown.
 
     conditional: are the fakes made for labels? paired: has each of them a true counterpart, its target?
+    discriminates: is there a discriminator, as in training?
     """
 
     data: Data
@@ -31,6 +32,7 @@ class Setting(NamedTuple):
     device: torch.device = torch.device("cpu")
     labels: Tensor | None = None
     paired: bool = False
+    discriminates: bool = False
 
     def smaller_side(self, max_samples: int | None) -> int:
         """Samples of the smaller side, if at most `max_samples` are used of each."""
@@ -47,6 +49,7 @@ class Metric(ABC):
     lower_is_better = True
     needs_real = True
     needs_pairs = False  # does it compare each fake with its own target?
+    of_discriminator = False  # does it score the discriminator, with no fakes? then `seen` gives what it summarises
     needs_all_reals = False  # False = a score in training, if not told a number, uses as many reals as fakes
     max_samples: int | None = None  # samples of a side that it uses; None = all
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ganrun.seeding import derive, seed_default_generators
 
 log = logging.getLogger("ganrun")
 Key = tuple[Features, str]  # features, and the summary's name
+Classify = Callable[[Tensor], Tensor]  # samples (num, ...) in the value range -> logits (num, K) of classes
 
 
 def key_of(metric: Metric) -> Key:
@@ -43,6 +44,7 @@ class Scorer:
     key:         of these labels in a batch: label, or another for what are no classes
     paired:      do the fakes come with their targets?
     source:      the data that fakes are made from; None = noise
+    discriminates: is there a discriminator, as in training?
     split:       name of the reals in the protocol
     asks:        are the labels chosen here, for a generator?
     shows:       show progress, if nothing else does?
@@ -58,6 +60,7 @@ class Scorer:
     key: str = "label"
     paired: bool = False
     source: Data | None = None
+    discriminates: bool = False
     split: str = "training data"
     asks: bool = True
     shows: bool = False
@@ -85,7 +88,7 @@ class Scorer:
     def _setting(self, metric: Metric) -> Setting:
         num, classes = self.reals_for(metric), self.conditional and self.key == "label"
         labels = self.labels() if classes else None
-        return Setting(self.data, num, self.num_fake, classes, self._device, labels, self.paired)
+        return Setting(self.data, num, self.num_fake, classes, self._device, labels, self.paired, self.discriminates)
 
     def reals_for(self, metric: Metric) -> int:
         """The number of reals that a metric uses."""
@@ -101,9 +104,12 @@ class Scorer:
             self._labels = found[torch.arange(self.num_fake) % len(found)]
         return self._labels
 
-    def score(self, fakes: Iterable[Batch], names: Iterable[str] | None = None) -> dict[str, Score]:
+    def score(
+        self, fakes: Iterable[Batch], names: Iterable[str] | None = None, classify: Classify | None = None
+    ) -> dict[str, Score]:
         """Scores a stream with fake (num, ...) in the form that the data set stores, label (num,) if the fakes are made
         for labels, and target (num, ...), stored like fake, if paired. names: of the metrics to score, None = all.
+        classify: the discriminator's classes, see Recipe.classify, for metrics that score it.
 
         Everything, making the stream included, runs in fp32 or better. Changes only its own memory of the reals.
         """
@@ -112,10 +118,16 @@ class Scorer:
             seed_default_generators(derive("score"))  # for random draws inside networks
             self._see_reals()
             metrics = {name: self.metrics[name] for name in (self.metrics if names is None else names)}
-            fake = self._summarise(fakes, "fake", metrics.values())
-            return {name: self._score(metric, fake) for name, metric in metrics.items()}
+            of_fakes = [metric for metric in metrics.values() if not metric.of_discriminator]
+            fake = self._summarise(fakes, "fake", of_fakes) if of_fakes else {}
+            return {name: self._score(metric, fake, classify) for name, metric in metrics.items()}
 
-    def _score(self, metric: Metric, fake: dict[Key, Summary]) -> Score:
+    def _score(self, metric: Metric, fake: dict[Key, Summary], classify: Classify | None) -> Score:
+        if metric.of_discriminator:
+            summary = metric.summary()
+            for seen in metric.seen(classify):
+                summary.add(seen)
+            return metric.score(None, summary)
         return metric.score(self._real[self._key(metric)] if metric.needs_real else None, fake[key_of(metric)])
 
     def _key(self, metric: Metric) -> tuple[Key, int]:
@@ -192,6 +204,8 @@ class Scorer:
         return {name: self._protocol(metric) for name, metric in self.metrics.items()}
 
     def _protocol(self, metric: Metric) -> dict[str, Any]:
+        if metric.of_discriminator:
+            return {"metric": type(metric).__name__, **metric.protocol}
         num_real = self.reals_for(metric)
         limit = metric.max_samples or max(self.num_fake, num_real)
         about = {

@@ -1,6 +1,7 @@
 """The classic game: a generator maps noise to data, a discriminator tells it from real data."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ganrun.adversary import Adversary
 from ganrun.game import Batch, Losses, Player, Recipe
@@ -41,6 +42,13 @@ class GAN(Recipe):
 
     def generate(self, batch: Batch) -> Batch:
         return {"fake": self.generator(batch["z"], batch.get(self.condition))}
+
+    def classify(self, real: Tensor) -> Tensor | None:
+        """Heads with two logits a class, or one more for fakes, have those of real classes first."""
+        label = None  # any will do, since no class's logit depends on it
+        if self.condition is not None:
+            label = torch.zeros(len(real), dtype=torch.int64, device=real.device)
+        return self.adversary.discriminator(real, label).classes
 
     def _discriminator_losses(self, batch: Batch, generated: Batch) -> Losses:
         judge = self.adversary.judge(batch.get(self.condition))

@@ -112,13 +112,24 @@ def open_data(cfg: DictConfig) -> Data:
     return refusing("pairs", pairs)(data) if pairs else data
 
 
+def with_hidden_labels(cfg: DictConfig, data: Data) -> Data:
+    """The data with those labels hidden that cfg.conditional hides, if any."""
+    if cfg.conditional.get("labels") is None:
+        return data
+    if cfg.conditional.key is not None:
+        raise UserError(
+            f"conditional.key={cfg.conditional.key}: few labels are known, so none are given; expected null"
+        )
+    return refusing("labelled", build_node(cfg.conditional, "labels"))(data)
+
+
 def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     """Opens the data set, then builds the networks for its shape.
 
     before: the parts of an earlier fit of the same config. Its data, which may be on a GPU by now, and its scorer are
     used again, and the dry run is skipped.
     """
-    data = before.data if before else open_data(cfg)
+    data = before.data if before else with_hidden_labels(cfg, open_data(cfg))
     cfg.dataset.num_classes = data.num_classes
     if data.attributes:
         cfg.dataset.num_attributes = len(data.attributes)
@@ -141,6 +152,7 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     if compiled:
         module.compile_networks(**compiled)
     scorer = before.scorer if before else build_scorer(cfg, data, module.recipe)
+    check_classes(scorer, module, datamodule)
     watching = (build_all(pl.Callback, cfg, "callbacks"), build_all((Logger, InRun), cfg, "logger"))
     return Parts(cfg, datamodule, module, scorer, activation_bytes, *watching)
 
@@ -221,8 +233,17 @@ def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
         key=cfg.conditional.key or "label",
         paired=data.paired,
         source=source_side(data, recipe),
+        discriminates=True,
         cache=Path(cfg.cache_dir).expanduser(),
     )
+
+
+def check_classes(scorer: Scorer, module: GANModule, datamodule: GANDataModule) -> None:
+    """Raises UserError for a metric of the discriminator's classes if there are none."""
+    asking = [name for name, metric in scorer.metrics.items() if metric.of_discriminator]
+    if asking and module.classify(datamodule.reals(2)["real"]) is None:
+        heads = "semi-supervised, auxiliary, twin, adc, d2d-ce, 2c or multi-hinge"
+        raise UserError(f"metric={asking[0]}: this discriminator tells no classes; expected conditional={heads}")
 
 
 def source_side(data: Data, recipe: Recipe) -> Data | None:
@@ -329,9 +350,9 @@ def check_sides(recipe: Recipe, data: Data) -> None:
         raise UserError(
             f"recipe: {type(recipe).__name__} takes {', '.join(missing)}, which dataset {data.name} has not; {advice}"
         )
-    if len(data.parts) > 1 and not data.paired and not recipe.unpaired:
+    if len(data.sides) > 1 and not data.paired and not recipe.unpaired:
         raise UserError(
             f"dataset {data.name} has no pairs, which {type(recipe).__name__} learns from; try model=cyclegan"
         )
-    if len(data.parts) > 1 and not recipe.needs:
+    if len(data.sides) > 1 and not recipe.needs:
         raise UserError(f"dataset {data.name} is for translation, but {type(recipe).__name__} makes samples from noise")

@@ -80,8 +80,9 @@ def scores(fit: Ended) -> dict[str, dict[str, Any]]:
     last, best = fit.evaluate.last, fit.evaluate.best
     if best and fit.best_step() != best["step"]:  # its weights are gone, or will be made again, after a resume
         best = {}
-    about = {"ema": fit.module.ema is not None, "seed": fit.module.seed, "versions": versions()}
-    about |= averages_stand(fit.parts.cfg)
+    about = {"seed": fit.module.seed, "versions": versions()}
+    averages = {"ema": fit.module.ema is not None, **averages_stand(fit.parts.cfg)}
+    metrics = fit.parts.scorer.metrics
     return {
         metric: {
             "final": last[metric],
@@ -90,8 +91,8 @@ def scores(fit: Ended) -> dict[str, dict[str, Any]]:
             "best_step": best.get("step"),
             "best_by": fit.evaluate.best_by,
             "every": fit.evaluate.found_every,
-            "better": "lower" if fit.parts.scorer.metrics[metric].lower_is_better else "higher",
-            "protocol": protocol | about,
+            "better": "lower" if metrics[metric].lower_is_better else "higher",
+            "protocol": protocol | about | ({"ema": False} if metrics[metric].of_discriminator else averages),
         }
         for metric, protocol in fit.parts.scorer.protocols.items()
         if last
