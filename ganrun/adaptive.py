@@ -46,7 +46,7 @@ class Adaptive(Timed):
         self.p, self.start, self.target, self.over, self.every = p, start, target, over, every
         if p is None:  # counted in images, since whole numbers are the same in all processes
             self.register_buffer("level", torch.tensor(round(start * over)))
-            self.register_buffer("signs", torch.zeros(2))  # since the last change: their sum, their number
+            self.register_buffer("signs", torch.zeros(2))  # since the last change: sum of means, number of batches
 
     @property
     def adapts(self) -> bool:
@@ -59,11 +59,10 @@ class Adaptive(Timed):
 
     def observe(self, real_logits: Tensor) -> dict[str, Tensor]:
         """Takes note of (batch, *patches) logits, 0 = undecided. Returns what is logged: p, and r of this batch."""
-        signs = real_logits.float().sign()
+        sign = real_logits.float().sign().mean()
         if self.adapts:
-            self.signs += torch.stack([signs.sum(), signs.new_full((), signs.numel())])
-        p = self.probability
-        return {"p": p if self.adapts else signs.new_full((), p), "sign": signs.mean()}
+            self.signs += torch.stack([sign, torch.ones_like(sign)])
+        return {"p": self.probability if self.adapts else torch.full_like(sign, self.probability), "sign": sign}
 
     @torch.no_grad()
     def end_round(self, now: Now) -> None:

@@ -118,5 +118,6 @@ def numbered(places: Tensor, size: int) -> Tensor:
     places = places + (size - 1) / 2
     last = 2 * size + BEYOND - 1
     numbers = 2 * places + CENTRE
-    inside = (numbers >= 0) & (numbers <= last)
-    return torch.where(inside, numbers, 2 * fold(places, size) + CENTRE) * (2 / last) - 1
+    inside = (numbers > -0.5) & (numbers < last + 0.5)  # wider than it is, for the sake of rounding errors
+    numbers = torch.where(inside, numbers, 2 * fold(places, size) + CENTRE)
+    return numbers.clamp(0, last) * (2 / last) - 1
