@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from test_configs import run_steps
+from test_configs import SMALL, composed, run_steps
 from torch import nn
 
 from ganrun.adversary import Adversary
@@ -18,16 +18,20 @@ from ganrun.augment.bands import SYM2, amplified, bank
 from ganrun.augment.diffaugment import DiffAugment
 from ganrun.augment.drawing import Draw
 from ganrun.augment.geometry import quarter_turns, rotation, scaling, translation
-from ganrun.augment.resampling import CENTRE, SYM6, Sample, copied, warped
+from ganrun.augment.resampling import CENTRE, SYM6, Sample, copied, spread, warped
 from ganrun.config.groups import options
 from ganrun.errors import UserError
 from ganrun.losses import NonSaturating
 from ganrun.networks import mlp
 from ganrun.penalties import R1
+from ganrun.training.build import build
+from ganrun.training.norm import norm_notes
 
 ALL = {name: 1.0 for name in ("blit", "geometry", "color", "filter", "noise", "cutout")}
+POLICY = ["color", "translation", "cutout"]
 NONE = dict.fromkeys(ALL, 0.0)
 SHAPES = [(3, 16, 16), (1, 9, 12), (4, 12, 7), (2, 8, 8)]
+TINY_SHAPES = [(1, 1, 1), (1, 2, 1), (3, 2, 3)]
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,13 @@ def test_resampling_under_no_map_is_the_identity(shape):
     torch.testing.assert_close(warped(small, scaling(one(1).float(), 1.0)), small, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("shape", TINY_SHAPES, ids=str)
+def test_even_the_smallest_images_can_be_changed(shape):
+    x = images(50, *shape, dtype=torch.float32)
+    assert ADA(1.0, **ALL)(x).isfinite().all() and DiffAugment(POLICY)(x).isfinite().all()
+    torch.testing.assert_close(warped(x, rotation(one(0.0, 50).float())), x, atol=1e-5, rtol=0)
+
+
 def test_a_ramp_stays_a_ramp():
     ramp = torch.linspace(-1, 1, 33, dtype=torch.float64).expand(2, 1, 33, 33)
     for scale in (0.5, 0.8):  # of the source: the image is enlarged
@@ -125,7 +136,7 @@ def test_a_ramp_stays_a_ramp():
     shifted = warped(ramp, translation(one(1.3), one(0)))[..., 8:-8]
     torch.testing.assert_close(shifted, (ramp + 1.3 / 16)[..., 8:-8], atol=1e-9, rtol=0)
     turned = warped(ramp, rotation(one(math.pi / 2)))  # the source's x is minus the result's y
-    torch.testing.assert_close(turned[..., 5:-5, 5:-5], -ramp.transpose(2, 3)[..., 5:-5, 5:-5], atol=1e-9, rtol=0)
+    torch.testing.assert_close(turned[..., 8:-8, 8:-8], -ramp.transpose(2, 3)[..., 8:-8, 8:-8], atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)], ids=str)
@@ -381,13 +392,16 @@ def test_resampling_is_differentiable_any_number_of_times():
     assert torch.autograd.gradgradcheck(lambda x: Sample.apply(x, grid), (x,))
     theirs = nn.functional.grid_sample(x, grid, align_corners=True)
     assert torch.equal(Sample.apply(x, grid), theirs)
+    torch.testing.assert_close(
+        spread(theirs, grid, x.shape), torch.autograd.grad(theirs, x, theirs, retain_graph=True)[0]
+    )
     (own,) = torch.autograd.grad(Sample.apply(x, grid).square().sum(), x)
     torch.testing.assert_close(own, torch.autograd.grad(theirs.square().sum(), x)[0])
 
 
 def test_values_of_another_range_are_changed_alike():
     x = images(8, 3, 8, 8, dtype=torch.float32)
-    for make in (partial(ADA, 1.0, **ALL), DiffAugment):
+    for make in (partial(ADA, 1.0, **ALL), partial(DiffAugment, POLICY)):
         results = []
         for low, high in ((-1, 1), (0, 1), (0, 255)):
             torch.manual_seed(0)
@@ -469,7 +483,7 @@ def test_diffaugment_has_gradients_twice(channels):
 
     def changed(x):
         torch.manual_seed(0)
-        return DiffAugment()(x)
+        return DiffAugment(POLICY)(x)
 
     assert torch.autograd.gradcheck(changed, (x,), fast_mode=True)
     assert torch.autograd.gradgradcheck(changed, (x,), fast_mode=True)
@@ -515,6 +529,15 @@ def test_every_kind_of_game_trains_through_it(game):
 def test_the_schedule_of_r3gan():
     module = run_steps("augment=[r3gan]", "augment.r3gan.p.over=16", "loss=relativistic-pairing", "steps=2")
     assert module.terms["discriminator/r3gan_p"].item() == pytest.approx(0.55 * (1 - math.cos(math.pi / 4)) / 2)
+
+
+def test_a_hue_that_cannot_act_is_told():
+    for channels, notes in ((1, []), (3, []), (2, ["no hue, which needs 3 channels; the discriminator sees 2"])):
+        augment = ADA()
+        augment(torch.zeros(1, channels, 4, 4))
+        assert augment.notes == notes
+    parts = build(composed(*SMALL, "augment=[ada]", *GAMES["source and target"])[0])
+    assert norm_notes(parts)[0] == ["augment.ada: no hue, which needs 3 channels; the discriminator sees 2"]
 
 
 def test_points_are_refused():

@@ -60,9 +60,16 @@ class ADA(Adaptive):
         if min(multipliers) < 0 or max(multipliers) == 0:
             raise UserError(f"multipliers {', '.join(map(str, multipliers))}; expected at least 0, and one above 0")
         self.value_range = value_range or (-1.0, 1.0)  # points have none, and are refused later
+        self.channels = 0  # of the last images
+
+    @property
+    def notes(self) -> list[str]:
+        """What of it does not act on the images that it has seen."""
+        left_out = self.color and self.channels not in (0, 1, 3)
+        return [f"no hue, which needs 3 channels; the discriminator sees {self.channels}"] if left_out else []
 
     def forward(self, x: Tensor) -> Tensor:
-        p = self.probability
+        p, self.channels = self.probability, x.shape[1]
         return in_unit_range(lambda images: self.changed(images, p), x, self.value_range)
 
     def changed(self, images: Tensor, p: float | Tensor) -> Tensor:
@@ -90,7 +97,11 @@ class ADA(Adaptive):
         if not self.geometry:
             return exact
         further, acts = resample(draw, p * self.geometry, *size)
-        return torch.where(over(acts), warped(images, maps @ further), exact)
+        maps = maps @ further
+        if images.device.type != "cpu":  # where finding the samples would make the host wait
+            return torch.where(over(acts), warped(images, maps), exact)
+        found = acts.nonzero()[:, 0]
+        return exact.index_copy(0, found, warped(images[found], maps[found])) if len(found) else exact
 
 
 def noisy(images: Tensor, draw: Draw, p: float | Tensor) -> Tensor:

@@ -56,9 +56,10 @@ def luma_flip(flips: Tensor, channels: int) -> Tensor:
 def hue(angles: Tensor) -> Tensor:
     """A rotation of RGB about the grey axis, in radians; 2 pi/3 turns red into green, and green into blue."""
     matrices = stretched(colours(3, angles) - along(3, angles), angles.cos())
-    sine = angles.sin()[:, None] / math.sqrt(3)
-    matrices[:, (1, 2, 0), (0, 1, 2)] += sine
-    matrices[:, (0, 1, 2), (1, 2, 0)] -= sine
+    sine = angles.sin() / math.sqrt(3)
+    for one, other in ((0, 1), (1, 2), (2, 0)):
+        matrices[:, other, one] += sine
+        matrices[:, one, other] -= sine
     return matrices
 
 

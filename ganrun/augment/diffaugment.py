@@ -66,7 +66,7 @@ class DiffAugment(nn.Module):
 
     def __init__(
         self,
-        policy: Sequence[str] = ("color", "translation", "cutout"),
+        policy: Sequence[str],
         value_range: Sequence[float] | None = (-1.0, 1.0),
     ):
         super().__init__()

@@ -50,14 +50,14 @@ def halving(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 class Sample(torch.autograd.Function):
     """torch's grid_sample, bilinear, differentiable any number of times in the image; it is linear in it.
 
-    torch before 2.15 cannot differentiate it twice. The grid gets no gradient.
+    torch before 2.15 cannot differentiate it twice. The grid gets no gradient; beyond [-1, 1] it counts as the edge.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, grid: Tensor) -> Tensor:
         ctx.save_for_backward(grid)
         ctx.shape = x.shape
-        return grid_sample(x, grid, align_corners=True)
+        return grid_sample(x, grid, padding_mode="border", align_corners=True)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -70,26 +70,35 @@ class SampleBack(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gradient: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(grid)
+        if gradient.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return spread(gradient, grid, shape)
         like = gradient.new_zeros(1).expand(shape)  # only its shape is read
-        mask = [True, False]  # the image's gradient alone
-        return torch.ops.aten.grid_sampler_2d_backward(gradient.contiguous(), like, grid, 0, 0, True, mask)[0]
+        settings = (0, 1, True, [True, False])  # bilinear, edges, corners; the image's gradient alone
+        return torch.ops.aten.grid_sampler_2d_backward(gradient.contiguous(), like, grid, *settings)[0]
 
     @staticmethod
     def backward(ctx, gradient):
         return Sample.apply(gradient, ctx.saved_tensors[0]), None, None
 
 
-def sources(maps: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the results at columns `x` (w) and rows `y` (h) come from: x and y, each (batch, h, w)."""
-    (ax, bx, cx), (ay, by, cy) = (maps[:, row, :, None, None].unbind(1) for row in range(2))
-    return ax * x + bx * y[:, None] + cx, ay * x + by * y[:, None] + cy
+def spread(gradient: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
+    """The adjoint of Sample by sums that torch can compute in the same order each time."""
+    num, channels, height, width = shape
+    x, y = ((grid[..., axis].clamp(-1, 1) + 1) / 2 * (side - 1) for axis, side in enumerate((width, height)))
+    total = gradient.new_zeros(num, channels, height * width)
+    for column, row in ((c, r) for c in (x.floor(), x.floor() + 1) for r in (y.floor(), y.floor() + 1)):
+        share = (1 - (x - column).abs()) * (1 - (y - row).abs())
+        index = (row.clamp(max=height - 1) * width + column.clamp(max=width - 1)).long().view(num, 1, -1)
+        total = total.scatter_add(2, index.expand(-1, channels, -1), (gradient * share[:, None]).flatten(2))
+    return total.view(shape)
 
 
 def copied(images: Tensor, maps: Tensor) -> Tensor:
     """(batch, C, H, W) under maps that send pixels to pixels, such as flips and shifts by whole pixels: exact."""
     num, channels, height, width = images.shape
-    x, y = (torch.arange(size, device=maps.device, dtype=maps.dtype) - (size - 1) / 2 for size in (width, height))
-    columns, rows = sources(maps, x, y)
+    x, y = (torch.arange(side, device=maps.device, dtype=maps.dtype) - (side - 1) / 2 for side in (width, height))
+    a, b, c = maps[:, :2, :, None, None].permute(2, 1, 0, 3, 4)  # each (2, batch, 1, 1)
+    columns, rows = a * x + b * y[:, None] + c  # each (batch, H, W)
     columns = fold((columns + width / 2).floor(), width)  # the pixel that holds it: + (width - 1)/2 + 1/2
     rows = fold((rows + height / 2).floor(), height)
     index = (rows * width + columns).long().view(num, 1, -1).expand(-1, channels, -1)
@@ -104,20 +113,31 @@ def warped(images: Tensor, maps: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     kind = (images.device, images.dtype)
-    numbers = (torch.arange(2 * size + BEYOND, device=kind[0], dtype=kind[1]) for size in (width, height))
-    x, y = ((k - CENTRE) / 2 - (size - 1) / 2 for k, size in zip(numbers, (width, height), strict=True))
-    columns, rows = sources(maps, x, y)
-    grid = torch.stack([numbered(columns, width), numbered(rows, height)], 3)
     doubled = doubling(height, *kind) @ images @ doubling(width, *kind).T
-    found = Sample.apply(doubled.contiguous(), grid)  # (batch, C, 2H + 10, 2W + 10)
+    found = Sample.apply(doubled.contiguous(), grid_of(maps, height, width))  # (batch, C, 2H + 10, 2W + 10)
     return halving(height, *kind) @ found @ halving(width, *kind).T
 
 
-def numbered(places: Tensor, size: int) -> Tensor:
-    """Places in pixels from the centre of a line of `size` -> those among its doubled samples: first -1, last 1."""
-    places = places + (size - 1) / 2
-    last = 2 * size + BEYOND - 1
-    numbers = 2 * places + CENTRE
-    inside = (numbers > -0.5) & (numbers < last + 0.5)  # wider than it is, for the sake of rounding errors
-    numbers = torch.where(inside, numbers, 2 * fold(places, size) + CENTRE)
-    return numbers.clamp(0, last) * (2 / last) - 1
+def grid_of(maps: Tensor, height: int, width: int) -> Tensor:
+    """Where the doubled samples of a result come from among those of the image, (batch, 2H + 10, 2W + 10, 2).
+
+    In units of grid_sample: -1 is a line's first doubled sample, 1 its last. All that is constant goes into the maps.
+    """
+    sides = (width, height)
+    lasts = [2 * side + BEYOND - 1 for side in sides]
+    x, y = (
+        (torch.arange(last + 1, device=maps.device, dtype=maps.dtype) - CENTRE - side + 1) / 2  # pixels from the centre
+        for last, side in zip(lasts, sides, strict=True)
+    )
+    ends = [
+        (2 * CENTRE / last - 1, 2 * (CENTRE + 2 * (side - 1)) / last - 1)
+        for last, side in zip(lasts, sides, strict=True)
+    ]
+    grid = maps.new_empty(2, len(maps), lasts[1] + 1, lasts[0] + 1)
+    for axis, ((first, end), last) in enumerate(zip(ends, lasts, strict=True)):  # `first`, `end`: the outermost pixels
+        a, b, c = maps[:, axis, :, None, None].mul(4 / last).unbind(1)
+        places = a * x + (b * y[:, None] + c + (first + end) / 2)
+        span = max(end - first, 1e-6)  # of a single pixel 0
+        folded = end - ((places - first).remainder(2 * span) - span).abs()
+        torch.where(places.abs() < 1 + 1 / last, places, folded, out=grid[axis])
+    return grid.permute(1, 2, 3, 0)
