@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ganrun.errors import UserError
 from ganrun.game import Losses, Verdict, at_least_float32
 from ganrun.losses import AdversarialLoss
 
@@ -47,8 +48,10 @@ class Judge:
 class Adversary(nn.Module):
     """Turns a discriminator, a loss, penalties and augmentations into the two players' adversarial losses.
 
-    augment: modules with forward(x) and, if they adapt, observe(real_logits).
+    augment: modules with forward(x).
     presentations: callables (real, fake) -> (real, fake) that choose what the discriminator is shown.
+    Either may have observe(real_logits), which is told them in the discriminator's moves, 0 = undecided, and may return
+    numbers to log.
 
     Example:
         adversary = Adversary(discriminator, Hinge(), penalties={"r1": R1(10.0)})
@@ -70,7 +73,16 @@ class Adversary(nn.Module):
         self.penalties = nn.ModuleDict(penalties or {})
         self.augment = nn.ModuleDict(augment or {})
         self.presentations = nn.ModuleDict(presentations or {})
+        self._check_signs()
         self.latest: Tensor | None = None  # the discriminator's last adversarial loss, watched for a collapse
+
+    def _check_signs(self) -> None:
+        for name, part in [*self.augment.items(), *self.presentations.items()]:
+            if getattr(part, "adapts", False) and self.loss.undecided is None:
+                raise UserError(
+                    f"{name}: p follows the sign of the discriminator's logits, but {type(self.loss).__name__} knows "
+                    f"only their differences; give {name}.p a number or a ramp, or choose another loss"
+                )
 
     def judge(self, condition: Tensor | None = None) -> Judge:
         return Judge(self, condition)
@@ -84,11 +96,17 @@ class Adversary(nn.Module):
         for name, penalty in self.penalties.items():
             if penalty.due:
                 terms[name] = penalty(judge.critic, real, fake)
-        for augment in self.augment.values():
-            if hasattr(augment, "observe"):
-                augment.observe(real_logits.detach())
         stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
-        return Losses(terms, stats)
+        return Losses(terms, stats | self._observed(real_logits.detach()))
+
+    def _observed(self, real_logits: Tensor) -> dict[str, Tensor]:
+        """Tells the real logits to what observes them; returns what that logs, as <name>_<number>."""
+        stats = {}
+        for name, part in [*self.augment.items(), *self.presentations.items()]:
+            if hasattr(part, "observe"):
+                seen = part.observe(real_logits - (self.loss.undecided or 0.0)) or {}
+                stats |= {f"{name}_{number}": value for number, value in seen.items()}
+        return stats
 
     def generator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
         real_logits = judge(real).logits if self.loss.needs_real else None

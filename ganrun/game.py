@@ -82,6 +82,9 @@ class Timed(nn.Module):
 
     now = Now(0, 0, 0)
 
+    def end_round(self, now: Now) -> None:
+        """Called after each round, when buffers are the same in all processes. now: as before the next round."""
+
 
 class Recipe(nn.Module, ABC):
     """Owns the networks of one topology and the rules of its game. A subclass defines `players` and `generate`.

@@ -59,6 +59,7 @@ class AdversarialLoss(ABC):
     """
 
     needs_real = False  # may the generator's loss read D(real)?
+    undecided: float | None = 0.0  # the logit of a discriminator that cannot tell; None = only differences count
 
     def __init__(self, discriminator_factor: float = 1.0):
         if discriminator_factor <= 0:
@@ -104,6 +105,10 @@ class Minimax(NonSaturating):
 class LeastSquares(Smoothed):
     """LSGAN: 1/2 E(D(G(z)) - 1)^2 for the generator."""
 
+    @property
+    def undecided(self) -> float:
+        return (1 - self.smoothing) / 2  # between the targets
+
     def discriminator(self, real, fake):
         return self.discriminator_factor * least_squares(real, fake, self.smoothing)
 
@@ -131,6 +136,8 @@ class Hinge(AdversarialLoss):
 class Wasserstein(AdversarialLoss):
     """WGAN; the critic's Lipschitz bound comes from weight clipping or a gradient penalty, not from here."""
 
+    undecided = None
+
     def discriminator(self, real, fake):
         return self.discriminator_factor * wasserstein(real, fake)
 
@@ -142,6 +149,7 @@ class RelativisticPairing(AdversarialLoss):
     """RpGAN: a real and a fake are judged as a pair."""
 
     needs_real = True
+    undecided = None
 
     def discriminator(self, real, fake):
         return self.discriminator_factor * relativistic_pairing(real, fake)
@@ -154,6 +162,7 @@ class RelativisticAverage(AdversarialLoss):
     """RaGAN: each logit is judged against the other side's mean."""
 
     needs_real = True
+    undecided = None
 
     def discriminator(self, real, fake):
         return self.discriminator_factor * relativistic_average(real, fake)

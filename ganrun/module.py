@@ -121,6 +121,8 @@ class GANModule(pl.LightningModule):
         self._generated = {}  # its graph would live until the next round
         if self.trainer.world_size > 1:
             self._average_buffers()
+        for timed in self._timed:
+            timed.end_round(Now(step + 1, 0, (step + 1) * self.batch_size))
         if self.ema:
             self.ema.update(step, self.batch_size)
 

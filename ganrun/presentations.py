@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ganrun.adaptive import Adaptive
 from ganrun.errors import require
 from ganrun.game import PerRank
 
@@ -41,3 +42,22 @@ class ImagePool(PerRank):
             self.images[place] = torch.where(full & ~swap, earlier, image)
             self.num += ~full
         return real, torch.stack(shown).to(fake.dtype)
+
+
+class PseudoAugmentation(Adaptive):
+    """APA: each real is replaced by a fake with probability p, which adapts: Jiang et al. 2021, arXiv 2111.06849.
+
+    The fake is the one that is shown at the same place of the batch, and so has the real's label. The authors take one
+    of the latest move of the generator, with another label; the expected loss is the same. Images that replace reals
+    count as reals for p too. p, start, target, over, every: see Adaptive.
+
+    Example:
+        deceive = PseudoAugmentation(p=0.2)
+        shown, fake = deceive(real, fake)  # a fifth of `shown` are fakes
+    """
+
+    def forward(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, ...) both -> what is shown as real, and the same fakes."""
+        replaces = torch.rand(len(real), device=real.device) < self.probability
+        shape = (-1, *[1] * (real.dim() - 1))
+        return torch.where(replaces.view(shape), fake.detach().to(real.dtype), real), fake

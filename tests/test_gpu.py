@@ -9,7 +9,10 @@ from conftest import TINY
 from forked import run
 from test_configs import SMALL, composed
 from test_kill import assert_same_run
+from test_module import ADAPTIVE
 
+from ganrun.augment.geometry import rotation, scaling
+from ganrun.augment.resampling import Sample, SampleBack, spread, warped
 from ganrun.files.run_dir import RunDir
 from ganrun.signals import Signals
 from ganrun.training.build import build
@@ -25,6 +28,8 @@ TRANSLATED = ["dataset.resolution=32", "batch_size=4"]
     [
         ["conditional=label", "precision=32-true"],
         ["loss=wgan-gp"],
+        ["augment=[ada,diffaugment]", "augment.ada.p=0.5", "augment.ada.filter=1", "penalty=[r1]"],
+        ["augment=[ada]", "augment.ada.start=0.5", "augment.ada.over=1000", "presentation=[apa]"],
         ["compile=true"],
         ["compile=reduce-overhead"],
         ["model=pix2pix", "pairs=edges", *TRANSLATED],
@@ -53,8 +58,9 @@ def test_out_of_memory_is_one_line(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-def test_the_host_never_waits_off_logging_steps(tmp_path):
-    parts = build(composed(*SMALL, "loss=wgan-gp", "steps=12", "log_every=12", f"run_dir={tmp_path}", "metric=[]")[0])
+@pytest.mark.parametrize("game", [["loss=wgan-gp"], ADAPTIVE], ids=" ".join)
+def test_the_host_never_waits_off_logging_steps(game, tmp_path):
+    parts = build(composed(*SMALL, *game, "steps=12", "log_every=12", f"run_dir={tmp_path}", "metric=[]")[0])
     play = parts.module.training_step
 
     def step(*args):
@@ -68,3 +74,19 @@ def test_the_host_never_waits_off_logging_steps(tmp_path):
             Fit(parts, RunDir(tmp_path), None, signals).run_to_end()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_augmentations_are_the_same_on_the_gpu():
+    x = torch.rand(8, 3, 12, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    maps = rotation(torch.linspace(-3, 3, 8)) @ scaling(torch.linspace(0.5, 1.5, 8), 1.0)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        torch.testing.assert_close(warped(x.cuda(), maps.cuda()).cpu(), warped(x, maps), atol=1e-4, rtol=0)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    grid = (torch.rand(8, 9, 7, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1).double().cuda()
+    wanting = x.double().cuda().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: Sample.apply(x, grid), (wanting,), fast_mode=True)
+    gradient = torch.rand(8, 3, 9, 7, dtype=torch.float64, device="cuda")
+    torch.testing.assert_close(spread(gradient, grid, x.shape), SampleBack.apply(gradient, grid, x.shape))

@@ -72,6 +72,9 @@ def test_passes_a_round(loss):
     assert (counts["generator"] / 2, counts["discriminator"] / 2) == PASSES[loss]
 
 
+ADAPTIVE = ["loss=hinge", "penalty=[r1]", "augment=[ada,diffaugment]", "augment.ada.filter=1", "presentation=[apa]"]
+
+
 class Reads(TorchDispatchMode):
     """Counts what makes the host wait for a number, wherever in training it happens, by step."""
 
@@ -85,7 +88,7 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("settings", [[], ["micro_batch=2"], ["precision=bf16-mixed"]], ids=str)
+@pytest.mark.parametrize("settings", [[], ["micro_batch=2"], ["precision=bf16-mixed"], ADAPTIVE], ids=str)
 def test_nothing_is_read_to_the_host_off_logging_steps(settings, tmp_path, monkeypatch):
     game = ["loss=wgan-gp", "term=[feature-matching]", "augment=[instance-noise]"]
     unread([*game, *settings], tmp_path, monkeypatch)

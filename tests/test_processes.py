@@ -67,6 +67,7 @@ def both_to_the_end(*args, check=0, **settings):
 
 
 CASES = [["loss=non-saturating"], ["loss=hinge"], ["loss=non-saturating", "penalty=[r1]"]]
+CASES += [["augment=[ada]", "augment.ada.every=3", "augment.ada.over=1000000000"]]  # p = 0, its statistic kept
 
 
 @pytest.mark.parametrize("case", CASES, ids=" ".join)

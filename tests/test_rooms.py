@@ -38,12 +38,17 @@ CORE = {  # file -> the modules of ganrun it may import
     "noise.py": {"game", "errors"},
     "penalties.py": {"lazy"},
     "terms.py": {"adversary", "errors", "game", "lazy", "ramps"},
-    "adversary.py": {"game", "losses"},
+    "adversary.py": {"errors", "game", "losses"},
     "recipes/gan.py": {"game", "adversary"},
     "gradients.py": set(),
     "activations.py": set(),
     "module.py": {"game", "schedule", "ema", "gradients", "modules", "noise", "optim", "seeding", "standing"},
+    "adaptive.py": {"errors", "game", "ramps"},
+    "presentations.py": {"adaptive", "errors", "game"},
     "augment/instance_noise.py": {"errors", "game", "ramps"},
+    "augment/drawing.py": {"errors", "game"},
+    "augment/ada.py": {"adaptive", "augment", "errors", "ramps"},
+    "augment/diffaugment.py": {"augment", "errors"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Notes about batch norm in a discriminator whose penalties look at single samples."""
+"""Notes about discriminators: batch norm where penalties look at single samples, and what augmentations leave out."""
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,4 +25,8 @@ def norm_notes(parts: Parts) -> tuple[list[str], list[str]]:
             warnings.append(f"{looks}, which the discriminator's batch norm mixes{advice}")
         elif names and parts.cfg.discriminator.get("norm") == "none":
             notes.append(f"critic.norm=none: {looks}")
+        said = [
+            f"augment.{name}: {note}" for name, part in adversary.augment.items() for note in getattr(part, "notes", ())
+        ]
+        notes += [note for note in said if note not in notes]
     return notes, warnings

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ganrun.adaptive import Adaptive
 from ganrun.data.identity import changes
 from ganrun.errors import UserError
 from ganrun.files.checkpoint import damage, load_checkpoint
@@ -59,7 +60,7 @@ def told(faults: dict[Path, str]) -> str:
 
 
 def init_from(parts: Parts, source: str) -> list[str]:
-    """Starts from another run's weights, averages included; optimizers and step start anew.
+    """Starts from another run's weights, averages included; optimizers, step and adaptive probabilities start anew.
 
     Returns warnings: what did not fit, and how the checkpoint was chosen.
     """
@@ -74,6 +75,9 @@ def init_from(parts: Parts, source: str) -> list[str]:
     left = copy_what_fits(parts.module, state, f"init_from={source}")
     if parts.module.ema and not own:  # that run kept no average: this one starts from its weights
         parts.module.ema.restart()
+    for module in parts.module.modules():
+        if isinstance(module, Adaptive):
+            module.restart()
     return [note for note in (start.note and f"init_from={source}: {start.note}", left) if note]
 
 
