@@ -107,6 +107,19 @@ def test_a_killed_worker_of_ray_loses_nothing(ray_cluster, plain, tmp_path):
     assert_as_plain(plain, tmp_path / "sweep")
 
 
+TAKE_A_TURN = """
+import os, sys, time
+from pathlib import Path
+from ganrun.commands.train.workers import share_gpus
+
+share_gpus(Path("."), ["3", "5"], 1)
+Path("new-" + sys.argv[1]).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+Path("new-" + sys.argv[1]).rename("has-" + sys.argv[1])
+while not Path("over-" + sys.argv[1]).exists():
+    time.sleep(0.01)
+"""
+
+
 class TestGPUs:
     def share(self, tmp_path, monkeypatch, visible, each):
         monkeypatch.setattr(workers, "_shares", shares := [])
@@ -124,22 +137,18 @@ class TestGPUs:
 
     def test_processes_take_turns(self, tmp_path):
         """Five processes on two GPUs, each with one: three and two. A share is free again after a process."""
-        code = (
-            "import os, sys; from pathlib import Path; from ganrun.commands.train.workers import share_gpus;"
-            "share_gpus(Path('.'), ['3', '5'], 1); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()"
-        )
+        (tmp_path / "script.py").write_text(TAKE_A_TURN)
         started = []
-        for _ in range(5):
-            words = [sys.executable, "-c", code]
-            one = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            started.append((one, one.stdout.readline().strip()))
-        assert [share for _, share in started] == ["3", "5", "3", "5", "3"]
-        started[1][0].communicate("\n")
-        one = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert one.stdout.readline().strip() == "5"
-        for each in (one, *(each for each, _ in started)):
-            each.kill()
-            each.communicate()
+        for number in range(6):
+            if number == 5:
+                (tmp_path / "over-1").touch()
+                started[1].wait()
+            started.append(Run(str(number), cwd=tmp_path, script=tmp_path / "script.py"))
+            started[-1].wait_for(tmp_path / f"has-{number}")
+        assert [(tmp_path / f"has-{number}").read_text() for number in range(6)] == ["3", "5", "3", "5", "3", "5"]
+        for each in started:
+            each.process.kill()
+            each.process.join()
 
 
 def test_slurm_is_left_to_end_a_preempted_job_itself(monkeypatch):
