@@ -6,11 +6,17 @@ import signal
 import sys
 import time
 from multiprocessing import forkserver, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import patch
 
+import fresh
+
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["warm", "forked"])  # what it fails to import it leaves out in silence; see main
+CONTEXT.set_forkserver_preload(
+    ["warm", "forked", "fresh"]
+)  # what it fails to import it leaves out in silence; see main
+STARTING = ("trainer", "hydra/launcher=", "resume=")  # words of commands that may start Python; see fresh.py
 
 
 class Run:
@@ -19,10 +25,7 @@ class Run:
     def __init__(self, *args: str, cwd: Path, env: dict[str, str] | None = None, script: Path | None = None):
         self._files = [cwd.with_name(f"{cwd.name}.{time.monotonic_ns()}.{name}") for name in ("out", "err")]
         self.process = CONTEXT.Process(target=main, args=(list(args), cwd, env or {}, self._files, script))
-        here = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-        with patch.dict(os.environ, PYTHONPATH=here):  # where the server looks for its modules; see warm.py
-            forkserver.ensure_running()
-        self.process.start()
+        start(self.process)
         self.group = self.process.pid
 
     def wait(self, timeout: float = 300) -> int:
@@ -57,6 +60,14 @@ class Run:
         return self._files[1].read_text()
 
 
+def start(process: BaseProcess) -> None:
+    """Starts a process of CONTEXT."""
+    here = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    with patch.dict(os.environ, PYTHONPATH=here):  # where the server looks for its modules; see warm.py
+        forkserver.ensure_running()
+    process.start()
+
+
 def run(*args: str, cwd: Path, check: int | None = 0, **settings: object) -> Run:
     """Runs to the end; `check` is the exit code that it must end with. settings: of Run."""
     done = Run(*args, cwd=cwd, **settings)
@@ -74,10 +85,17 @@ def main(args: list[str], cwd: Path, env: dict[str, str], files: list[Path], scr
     os.environ.update(env)
     for number, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    if any(word.startswith(STARTING) for word in args):
+        fresh.install()
+        fresh.to_the_end(work, args, script)
+    sys.exit(work(args, script))
+
+
+def work(args: list[str], script: Path | None) -> int:
     if script:
         sys.argv = [str(script), *args]
         runpy.run_path(str(script), run_name="__main__")
-        return
+        return 0
     from ganrun import cli
 
-    sys.exit(cli.run(args))
+    return cli.run(args)

@@ -10,12 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fresh
+
+SOCKET = "python.socket"
 HERE = Path(os.environ.get("SLURM_STAND_IN", "."))
 
 
 def install(folder: Path) -> dict[str, str]:
-    """The environment in which its commands are found; `folder` is new."""
+    """The environment in which its commands are found; `folder` is new. Steps start as fresh.py says."""
     folder.mkdir()
+    import forked
+
+    forked.start(forked.CONTEXT.Process(target=fresh.serve_others, args=(str(folder / SOCKET),), daemon=True))
     for name in ("sbatch", "srun", "sacct", "scontrol"):
         (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {name} "$@"\n')
         (folder / name).chmod(0o755)
@@ -52,7 +58,7 @@ def task(job: str, number: str, script: str) -> None:
 
 
 def srun(*words: str) -> None:
-    """Becomes the command of the step."""
+    """Runs the command of the step."""
     job, number = os.environ["SLURM_ARRAY_JOB_ID"], os.environ["SLURM_ARRAY_TASK_ID"]
     command = [word for word in words if word != "--unbuffered"]
     for descriptor, flag in ((1, "--output"), (2, "--error")):
@@ -61,7 +67,7 @@ def srun(*words: str) -> None:
         Path(path).parent.mkdir(exist_ok=True)  # a job may start before all of it has been written down
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
         del command[at : at + 2]
-    os.execvp(command[0], command)
+    sys.exit(fresh.run_by(str(HERE / SOCKET), fresh.python_words(command)))
 
 
 def sacct(*words: str) -> None:

@@ -13,12 +13,13 @@ import pytest
 import slurm
 import torch
 from conftest import GANRUN, TINY, ganrun
+from forked import Run
 from test_sweep import assert_same_weights, begun, table
 
 from ganrun.commands.train import workers
 from ganrun.commands.train.workers import share_gpus
 
-ARGS = [*TINY, "dataset.limit=64", "steps=400", "checkpoint.every=20", "sample_every=0", "evaluate.every=0"]
+ARGS = [*TINY, "dataset.limit=64", "steps=200", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
 SEEDS = (1, 2)
 SWEEP = ["-m", "seed=1,2", *ARGS, "run_dir=sweep"]
 
@@ -32,34 +33,13 @@ def plain(tmp_path_factory):
     return path
 
 
-def start(*words, cwd, env=None):
-    """A sweep in a process of its own; what it prints goes to a file."""
-    with (cwd / "printed").open("w") as printed:
-        return subprocess.Popen([GANRUN, *words], cwd=cwd, env=os.environ | (env or {}), stdout=printed, stderr=printed)
-
-
-def finished(going, cwd, code=0, timeout=300):
-    try:
-        assert going.wait(timeout) == code, (cwd / "printed").read_text()
-    finally:
-        going.kill()
-    return (cwd / "printed").read_text()
-
-
-def wait_for(path: Path, going, timeout=200):
-    until = time.monotonic() + timeout
-    while not path.exists():
-        assert going.poll() is None and time.monotonic() < until, (path, going.poll())
-        time.sleep(0.01)
-
-
 def owner(run: Path) -> int:
     """The process that trains a run."""
     return json.loads((run / ".lock").read_text())["pid"]
 
 
-def step(run: Path) -> Path:
-    return run / "checkpoints" / "step-000040.ckpt"
+def saved(run: Path) -> Path:
+    return run / "checkpoints" / "last.ckpt"
 
 
 def assert_as_plain(plain, sweep):
@@ -74,25 +54,28 @@ def test_preempted_and_killed_jobs_of_a_queue_lose_nothing(launcher, killed, pla
     """One is told by SIGUSR2 in the middle of training: it saves and is queued again. Another is killed, and its place
     in the queue is lost; once no job is at work it is started again."""
     env = slurm.install(tmp_path / "slurm") if launcher == "submitit_slurm" else None
-    going = start(*SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path, env=env)
+    going = Run(*SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path, env=env)
     preempted, other = (tmp_path / "sweep" / f"seed={seed}" for seed in SEEDS)
-    wait_for(step(preempted), going)
-    os.kill(owner(preempted), signal.SIGUSR2)
-    if killed:
-        wait_for(step(other), going)
-        os.kill(owner(other), signal.SIGKILL)
-    assert ("a launcher's process died" in finished(going, tmp_path)) == killed
+    hits = {preempted: signal.SIGUSR2} | ({other: signal.SIGKILL} if killed else {})
+    while hits:
+        assert going.process.is_alive(), going.err
+        for run in [run for run in hits if saved(run).exists()]:
+            os.kill(owner(run), hits.pop(run))
+        time.sleep(0.01)
+    assert going.wait() == 0, going.err
+    assert ("a launcher's process died" in going.err) == killed
     log = (preempted / "train.log").read_text()
     assert "stopped by SIGUSR2" in log and log.count("start at step") == 2
     assert_as_plain(plain, tmp_path / "sweep")
 
 
 def test_a_signal_to_the_first_process_stops_jobs_of_a_queue(tmp_path):
-    going = start(*SWEEP, "steps=100000", "hydra/launcher=submitit_local", cwd=tmp_path)
+    going = Run(*SWEEP, "steps=100000", "hydra/launcher=submitit_local", cwd=tmp_path)
     for seed in SEEDS:
-        wait_for(step(tmp_path / "sweep" / f"seed={seed}"), going)
-    going.send_signal(signal.SIGTERM)
-    assert "2 of 2 jobs are left; go on with: ganrun resume=sweep" in finished(going, tmp_path, 143)
+        going.wait_for(saved(tmp_path / "sweep" / f"seed={seed}"))
+    going.send(signal.SIGTERM)
+    assert going.wait() == 143, going.err
+    assert "2 of 2 jobs are left; go on with: ganrun resume=sweep" in going.err
     assert {row["status"] for row in table(tmp_path / "sweep")} == {"stopped by SIGTERM"}
 
 
@@ -115,13 +98,26 @@ def ray_cluster(tmp_path):
 @pytest.mark.soak
 def test_a_killed_worker_of_ray_loses_nothing(ray_cluster, plain, tmp_path):
     address = f"hydra.launcher.ray.init.address={ray_cluster}"
-    going = start(*SWEEP, "hydra/launcher=ray", address, cwd=tmp_path)
-    wait_for(step(tmp_path / "sweep" / "seed=1"), going)
+    going = Run(*SWEEP, "hydra/launcher=ray", address, cwd=tmp_path)
+    going.wait_for(saved(tmp_path / "sweep" / "seed=1"))
     os.kill(owner(tmp_path / "sweep" / "seed=1"), signal.SIGKILL)
-    finished(going, tmp_path)
+    assert going.wait() == 0, going.err
     log = (tmp_path / "sweep" / "seed=1" / "train.log").read_text()
     assert log.count("start at step") == 2
     assert_as_plain(plain, tmp_path / "sweep")
+
+
+TAKE_A_TURN = """
+import os, sys, time
+from pathlib import Path
+from ganrun.commands.train.workers import share_gpus
+
+share_gpus(Path("."), ["3", "5"], 1)
+Path("new-" + sys.argv[1]).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+Path("new-" + sys.argv[1]).rename("has-" + sys.argv[1])
+while not Path("over-" + sys.argv[1]).exists():
+    time.sleep(0.01)
+"""
 
 
 class TestGPUs:
@@ -141,22 +137,18 @@ class TestGPUs:
 
     def test_processes_take_turns(self, tmp_path):
         """Five processes on two GPUs, each with one: three and two. A share is free again after a process."""
-        code = (
-            "import os, sys; from pathlib import Path; from ganrun.commands.train.workers import share_gpus;"
-            "share_gpus(Path('.'), ['3', '5'], 1); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); input()"
-        )
+        (tmp_path / "script.py").write_text(TAKE_A_TURN)
         started = []
-        for _ in range(5):
-            words = [sys.executable, "-c", code]
-            one = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            started.append((one, one.stdout.readline().strip()))
-        assert [share for _, share in started] == ["3", "5", "3", "5", "3"]
-        started[1][0].communicate("\n")
-        one = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert one.stdout.readline().strip() == "5"
-        for each in (one, *(each for each, _ in started)):
-            each.kill()
-            each.communicate()
+        for number in range(6):
+            if number == 5:
+                (tmp_path / "over-1").touch()
+                started[1].wait()
+            started.append(Run(str(number), cwd=tmp_path, script=tmp_path / "script.py"))
+            started[-1].wait_for(tmp_path / f"has-{number}")
+        assert [(tmp_path / f"has-{number}").read_text() for number in range(6)] == ["3", "5", "3", "5", "3", "5"]
+        for each in started:
+            each.process.kill()
+            each.process.join()
 
 
 def test_slurm_is_left_to_end_a_preempted_job_itself(monkeypatch):

@@ -17,6 +17,8 @@ MODELS = {name: [f"model={name}", *SETTINGS.get(name, ["critic.norm=none"])] for
 ALIKE = {"deep-conv": "r1", "resnet": "r2", "sagan": "gradient", "biggan": "r1", "biggan-deep": "dragan"}
 SGD = ["optimizer=sgd", "optimizer.lr=1e-6"]  # Adam makes whole steps of the rounding of gradients that are 0
 MODELS |= {name: [f"model={name}", *SGD] for name in ALIKE}  # with spectral norm
+SMALLER = ["dataset.resolution=8", "generator.attention=8", "discriminator.attention=4"]  # one block of each kind
+MODELS |= {name: [*MODELS[name], *SMALLER] for name in ("sagan", "biggan", "biggan-deep")}
 CASES = [(model, penalty) for model in MODELS.keys() - ALIKE.keys() for penalty in options("penalty")]
 CASES = sorted([*CASES, *ALIKE.items(), ("dcgan", "conditional")])
 

@@ -174,20 +174,17 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run_dir=sweep"]
 
 def side_by_side(tmp_path, *words):
     """A sweep whose two first jobs have begun."""
-    command = [GANRUN, "-m", "seed=1,2,3", *words, *JOBLIB]
-    going = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, text=True)
-    while not all((tmp_path / "sweep" / f"seed={i}" / "checkpoints" / "last.ckpt").exists() for i in (1, 2)):
-        assert going.poll() is None
-        time.sleep(0.01)
+    going = Run("-m", "seed=1,2,3", *words, *JOBLIB, cwd=tmp_path)
+    for seed in (1, 2):
+        going.wait_for(tmp_path / "sweep" / f"seed={seed}" / "checkpoints" / "last.ckpt")
     return going
 
 
 @pytest.mark.parametrize("to", ["the whole group", "the first process alone"])
 def test_signal_stops_jobs_side_by_side(to, tmp_path):
     going = side_by_side(tmp_path, *LONG)
-    (os.killpg if to == "the whole group" else os.kill)(going.pid, signal.SIGTERM)
-    out, _ = going.communicate(timeout=60)
-    assert going.returncode == 143 and out.splitlines()[-1] == "sweep"
+    (going.kill if to == "the whole group" else going.send)(signal.SIGTERM)
+    assert going.wait(timeout=60) == 143 and going.out.splitlines()[-1] == "sweep"
     assert (tmp_path / "sweep" / "results.csv").read_text().count("stopped by SIGTERM") == 2
     assert not (tmp_path / "sweep" / "seed=3" / "checkpoints").exists()
     assert not (tmp_path / "sweep" / ".stop").exists()
@@ -195,12 +192,12 @@ def test_signal_stops_jobs_side_by_side(to, tmp_path):
 
 def test_a_killed_process_of_a_launcher_takes_no_job_with_it(tmp_path):
     """All of the pool's processes end then; the jobs go on from what they have saved."""
-    going = side_by_side(tmp_path, *ARGS, "steps=400", "checkpoint.every=4")
+    args = [*ARGS, "steps=200", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
+    going = side_by_side(tmp_path, *args)
     os.kill(json.loads((tmp_path / "sweep" / "seed=1" / ".lock").read_text())["pid"], signal.SIGKILL)
-    out, _ = going.communicate(timeout=200)
-    assert going.returncode == 0 and out.splitlines()[-1] == "sweep"
+    assert going.wait(timeout=200) == 0 and going.out.splitlines()[-1] == "sweep"
     assert (tmp_path / "sweep" / "results.csv").read_text().count(",finished,") == 3
-    run(*ARGS, "seed=1", "steps=400", "checkpoint.every=4", "run_dir=alone", cwd=tmp_path)
+    run(*args, "seed=1", "run_dir=alone", cwd=tmp_path)
     states = [
         torch.load(tmp_path / path / "checkpoints" / "last.ckpt")["state_dict"] for path in ("alone", "sweep/seed=1")
     ]
@@ -470,18 +467,34 @@ def test_start_from_a_damaged_run_is_told(copied, tmp_path):
     assert "warning: init_from=run: run/checkpoints/last.ckpt: " in " ".join(done.out.split())
 
 
+SINKS = f"""
+import os, runpy, sys
+
+sink = sys.argv.pop(1)
+if sink == "pipe":
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+elif sink == "full":
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+else:
+    os.closerange(0, 3)
+    sys.stdin = sys.stdout = sys.stderr = None  # as Python finds them when it starts
+runpy.run_path({str(GANRUN)!r}, run_name="__main__")
+"""
+
+
 def test_lost_standard_output_does_not_end_a_run(tmp_path):
-    command = " ".join(["exec", str(GANRUN), *ARGS, "steps=2"])
-    sinks = {"pipe": "| true", "full": ">/dev/full", "closed": "<&- >&- 2>&-"}
-    shells = [f"set -o pipefail; ({command} run_dir={name}) {sink}" for name, sink in sinks.items()]
-    running = [subprocess.Popen(["bash", "-c", shell], cwd=tmp_path) for shell in shells]  # all at once
-    assert [each.wait(timeout=300) for each in running] == [0, 0, 0]
-    assert all(result(tmp_path / name)["status"] == "finished" for name in sinks)
+    (tmp_path / "script.py").write_text(SINKS)
+    script = {"cwd": tmp_path, "script": tmp_path / "script.py"}
+    running = {name: Run(name, *ARGS, "steps=2", f"run_dir={name}", **script) for name in ("pipe", "full", "closed")}
+    assert [each.wait() for each in running.values()] == [0, 0, 0]
+    assert all(result(tmp_path / name)["status"] == "finished" for name in running)
 
 
 def test_left_over_variables_of_a_launcher_change_nothing(tmp_path):
-    env = {**os.environ, "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3", "SLURM_PROCID": "3"}
-    subprocess.run([GANRUN, *ARGS, "steps=2"], cwd=tmp_path, env=env, check=True, timeout=300, capture_output=True)
+    env = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3", "SLURM_PROCID": "3"}
+    run(*ARGS, "steps=2", cwd=tmp_path, env=env)
     assert (tmp_path / "run" / "metrics.jsonl").exists() and list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 

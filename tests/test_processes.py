@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
+import fresh
 import pytest
 import torch
 from conftest import GANRUN, TINY, own_loss
@@ -199,9 +199,9 @@ def alive(pid):
 
 def further_process(going):
     """The pid of the second process of a run."""
-    children = subprocess.run(["pgrep", "-P", str(going.process.pid)], capture_output=True, text=True).stdout.split()
-    (found,) = [int(pid) for pid in children if "multiprocessing-fork" in Path(f"/proc/{pid}/cmdline").read_text()]
-    return found
+    words = ["pgrep", "-P", str(going.process.pid), fresh.NAME]
+    (found,) = subprocess.run(words, capture_output=True, text=True).stdout.split()
+    return int(found)
 
 
 def training(path, *args):
@@ -291,11 +291,9 @@ def test_sweep_of_runs_of_two_processes_survives_a_failure(tmp_path):
 
 
 def test_torchrun(tmp_path):
-    torchrun = GANRUN.parent / "torchrun"
-    command = [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python", GANRUN, *ARGS, *TWO]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "run" and done.stdout.count("status ") == 1
+    command = ["--standalone", "--nproc-per-node", "2", "--no-python", str(GANRUN), *ARGS, *TWO]
+    done = run(*command, cwd=tmp_path, script=GANRUN.parent / "torchrun")
+    assert done.out.splitlines()[-1] == "run" and done.out.count("status ") == 1
     shutil.rmtree(tmp_path / "run")
     refused = run("-m", "seed=1,2", *ARGS, cwd=tmp_path, check=2, env=torchrun_variables(0, 1))
     assert "-m under torchrun" in refused.err and not list(tmp_path.iterdir())

@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import GANRUN, ROOT, TINY, ganrun, last_line
+from conftest import ROOT, TINY, ganrun, last_line
 from forked import Run
 from forked import run as run_forked
 from PIL import Image
@@ -201,13 +200,10 @@ def test_resume_refuses_what_it_may_not_change(reference, tmp_path):
 
 def test_sigterm_saves_and_says_how_to_go_on(reference, tmp_path):
     run = tmp_path / "run"
-    process = subprocess.Popen([GANRUN, *RUN, "steps=100000", "run_dir=run"], cwd=tmp_path, stderr=subprocess.PIPE)
-    while not (run / "checkpoints" / "last.ckpt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143 and b"ganrun resume=run" in err
+    going = Run(*RUN, "steps=100000", "run_dir=run", cwd=tmp_path)
+    going.wait_for(run / "checkpoints" / "last.ckpt")
+    going.send(signal.SIGTERM)
+    assert going.wait(timeout=60) == 143 and "ganrun resume=run" in going.err
     stopped = json.loads((run / "result.json").read_text())
     assert stopped["status"] == "stopped by SIGTERM" and stopped["steps"] == state(run)["global_step"]
 
@@ -263,8 +259,8 @@ def test_jobs_of_a_sweep_side_by_side_are_the_same_runs(tmp_path):
     args = ["-m", "loss=hinge,wgan-gp", "dataset.resolution=16,30", *TINY, "dataset.limit=64", "steps=2"]
     ganrun(*args, "run_dir=one", cwd=tmp_path, check=1)
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "run_dir=both"]
-    done = subprocess.run([GANRUN, *args, *joblib], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and last_line(done) == "both", done.stderr
+    done = ganrun(*args, *joblib, cwd=tmp_path, check=1)
+    assert last_line(done) == "both"
     one, both = (table(tmp_path / name) for name in ("one", "both"))
     assert [row["status"] for row in both] == ["finished", "failed"] * 2
     for key in ("status", "sliced-wasserstein", "reason"):

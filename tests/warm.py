@@ -16,8 +16,9 @@ if before:
 ROOMS = ("commands.train", "training.fit", "training.resume", "commands.sample.draw")
 LATE = ("metrics.sliced_wasserstein", "networks.dcgan", "recipes.gan", "data.images")
 FOREIGN = ("sklearn.datasets", "sklearn.preprocessing", "torch.utils.tensorboard", "google.protobuf.message", "runpy")
+LAUNCHERS = ("hydra_plugins.hydra_joblib_launcher._core", "submitit.core._submit")
 
-for name in (*(f"ganrun.{room}" for room in ROOMS + LATE), *FOREIGN):
+for name in (*(f"ganrun.{room}" for room in ROOMS + LATE), *FOREIGN, *LAUNCHERS):
     import_module(name)
 with redirect_stdout(io.StringIO()), suppress(SystemExit):
     cli.run(["--cfg", "job", "seed=1"])  # fills the caches of the parsers
