@@ -435,6 +435,7 @@ def test_penalties_see_the_image_before_the_pipe():
         (lambda: ADA(blit=-1), "expected at least 0"),
         (lambda: ADA(every=0), "every=0; expected at least 1"),
         (lambda: ADA(target=1), "target=1; expected more than -1 and less than 1"),
+        (lambda: ADA(value_range=[1, 1]), r"value_range=\[1, 1\]; expected the lower end first"),
         (lambda: DiffAugment(["colour"]), "policy=colour: there is no such change; did you mean color"),
         (lambda: DiffAugment([]), "expected each of one or more changes once"),
         (lambda: ADA()(torch.zeros(4, 2)), "it changes images, channels x height x width; these samples are 2"),

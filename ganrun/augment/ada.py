@@ -8,7 +8,7 @@ from torch import Tensor
 from ganrun.adaptive import Adaptive
 from ganrun.augment.bands import amplified, gains
 from ganrun.augment.color import color, recoloured
-from ganrun.augment.drawing import Draw, in_unit_range, over
+from ganrun.augment.drawing import Draw, in_unit_range, over, range_of
 from ganrun.augment.geometry import blit, resample
 from ganrun.augment.resampling import copied, warped
 from ganrun.errors import UserError
@@ -59,7 +59,7 @@ class ADA(Adaptive):
         multipliers = (blit, geometry, color, filter, noise, cutout)
         if min(multipliers) < 0 or max(multipliers) == 0:
             raise UserError(f"multipliers {', '.join(map(str, multipliers))}; expected at least 0, and one above 0")
-        self.value_range = value_range or (-1.0, 1.0)  # points have none, and are refused later
+        self.value_range = range_of(value_range)
         self.channels = 0  # of the last images
 
     @property

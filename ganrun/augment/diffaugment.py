@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ganrun.augment.drawing import Draw, in_unit_range, over
+from ganrun.augment.drawing import Draw, in_unit_range, over, range_of
 from ganrun.errors import UserError, one_of
 
 BRIGHTNESS = 0.5  # largest change, where the value range is [-1, 1]
@@ -76,7 +76,7 @@ class DiffAugment(nn.Module):
         if not policy or len(set(policy)) < len(policy):
             raise UserError(f"policy={list(policy)}; expected each of one or more changes once: {', '.join(CHANGES)}")
         self.policy = tuple(policy)
-        self.value_range = value_range or (-1.0, 1.0)  # points have none, and are refused later
+        self.value_range = range_of(value_range)
 
     def forward(self, x: Tensor) -> Tensor:
         return in_unit_range(self.changed, x, self.value_range)

@@ -47,6 +47,14 @@ def over(flags: Tensor) -> Tensor:
     return flags[:, None, None, None]
 
 
+def range_of(value_range: Sequence[float] | None) -> tuple[float, float]:
+    """Its two ends, in order. None, of points, counts as [-1, 1]; points are refused when they come."""
+    low, high = value_range or (-1.0, 1.0)
+    if not low < high:
+        raise UserError(f"value_range={[low, high]}; expected the lower end first")
+    return low, high
+
+
 def in_unit_range(change: Callable[[Tensor], Tensor], images: Tensor, value_range: Sequence[float]) -> Tensor:
     """`change` applied to images brought from their value range to [-1, 1], in fp32 at least, and brought back.
 
