@@ -3,23 +3,31 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
 
-from ganrun.errors import UserError
+from ganrun.errors import UserError, one_of
 from ganrun.game import Now
 from ganrun.ramps import Ramp, at, bounds
 from ganrun.standing import batch_norms
 
+STATISTICS = ("copied", "averaged")
+POWER_STEPS = 15  # as many as torch takes for the weights that spectral norm starts with
+
 
 class EMA(nn.Module):
-    """Averages the parameters of `networks` and copies their buffers.
+    """Averages the parameters of `networks` and copies their buffers. The singular values of spectral norm are always
+    those of the averages.
 
     decay: weight of the old average, after step t at most (1 + t) / (warmup + t), so that early averages are not
     dominated by the initial weights (warmup 1 = off). start: step before which the average is a copy of the networks,
     as in the code of BigGAN (Brock et al. 2019, arXiv 1809.11096); 0 = off. standing: batches over which batch norm's
-    statistics are measured for the averages themselves, whenever these are used; 0 = the copied ones.
+    statistics are measured for the averages themselves, whenever these are used; 0 = off. statistics: batch norm's
+    running ones are copied, or averaged with the same decay, as PyTorch-StudioGAN does.
 
     Example:
         ema = EMA((generator,), decay=0.999)
@@ -34,19 +42,10 @@ class EMA(nn.Module):
         warmup: int = 10,
         start: int = 0,
         standing: int = 0,
+        statistics: str = "copied",
     ):
         super().__init__()
-        low, high = bounds(decay)
-        if not 0 <= low <= high < 1:
-            raise ValueError(f"decay={decay}; expected 0 <= decay < 1; ema=none is off")
-        if warmup < 1:
-            raise ValueError(f"warmup={warmup}; expected at least 1 (1 = off)")
-        if start < 0:
-            raise ValueError(f"start={start}; expected at least 0 steps (0 = off)")
-        if standing < 0:
-            raise ValueError(f"standing={standing}; expected at least 0 batches (0 = off)")
-        if standing and not batch_norms(networks):
-            raise UserError(f"standing={standing}: the generator has no batch norm; expected ema.standing=0")
+        check(networks, decay, warmup, start, standing, statistics)
         self.decay = decay
         self.warmup = warmup
         self.start = start
@@ -54,7 +53,11 @@ class EMA(nn.Module):
         self.stands = False  # do the averages have statistics of their own by now?
         self.average = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
         self._live = tuple(networks)  # a tuple hides them from state_dict: the recipe saves them
-        self._parameters_of = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
+        self._settled = False  # does spectral norm know the averages' singular values?
+        self._averaged = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
+        if statistics == "averaged":
+            for some, nets in zip(self._averaged, (self.average, networks), strict=True):
+                some += [value for layer in batch_norms(nets) for value in (layer.running_mean, layer.running_var)]
 
     def decay_at(self, step: int, batch_size: int) -> float:
         """Weight of the old average after step `step`, with batch_size images a move."""
@@ -66,35 +69,77 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, step: int, batch_size: int) -> None:
         """Averages, once step `step` (counted from 0) has moved the networks with batch_size images a move."""
-        self.stands = False
+        self.forget()
         decay = self.decay_at(step, batch_size)
-        if self._parameters_of[0]:
-            torch._foreach_lerp_(*self._parameters_of, 1 - decay)
-        for average, live in zip(self.average, self._live, strict=True):
-            for kept, buffer in zip(average.buffers(), live.buffers(), strict=True):
+        if self._averaged[0]:
+            torch._foreach_lerp_(*self._averaged, 1 - decay)
+        averaged = {id(value) for value in self._averaged[0]}
+        for kept, buffer in self._pairs("buffers"):
+            if id(kept) not in averaged:
                 kept.copy_(buffer)
 
     def restart(self) -> None:
         """Sets the averages to the current values of the live networks."""
-        self.stands = False
+        self.forget()
         for average, live in zip(self.average, self._live, strict=True):
             average.load_state_dict(live.state_dict())
+
+    def forget(self) -> None:
+        """The averages are others now: what was found out about them no longer holds."""
+        self.stands = self._settled = False
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within it the live networks hold the averages."""
+        if not self._settled:
+            self._settle()
+            self._settled = True
         self._swap()
         try:
             yield
         finally:
             self._swap()
 
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Power steps on the averages, from the singular vectors of the live weights.
+
+        With those vectors alone the singular values would be underestimated, and what is put out would be too large.
+        """
+        for own, live in self._pairs("modules"):
+            for norm, of_live in zip(own, live, strict=True) if isinstance(own, ParametrizationList) else ():
+                if isinstance(norm, _SpectralNorm):
+                    norm._u.copy_(of_live._u)
+                    norm._v.copy_(of_live._v)
+                    norm._power_method(norm._reshape_weight_to_matrix(own.original), POWER_STEPS)
+
     def _swap(self) -> None:
+        for a, b in [*self._pairs("parameters"), *self._pairs("buffers")]:
+            a.data, b.data = b.data, a.data
+
+    def _pairs(self, kind: str) -> Iterator[tuple[Any, Any]]:
+        """The averages' parameters, buffers or modules, each with its live counterpart."""
         for average, live in zip(self.average, self._live, strict=True):
-            pairs = [*zip(average.parameters(), live.parameters(), strict=True)]
-            pairs += [*zip(average.buffers(), live.buffers(), strict=True)]
-            for a, b in pairs:
-                a.data, b.data = b.data, a.data
+            yield from zip(getattr(average, kind)(), getattr(live, kind)(), strict=True)
+
+
+def check(
+    networks: tuple[nn.Module, ...], decay: float | Ramp, warmup: int, start: int, standing: int, statistics: str
+) -> None:
+    """Raises ValueError or UserError for settings of an average that make no sense."""
+    low, high = bounds(decay)
+    if not 0 <= low <= high < 1:
+        raise ValueError(f"decay={decay}; expected 0 <= decay < 1; ema=none is off")
+    if warmup < 1:
+        raise ValueError(f"warmup={warmup}; expected at least 1 (1 = off)")
+    if start < 0:
+        raise ValueError(f"start={start}; expected at least 0 steps (0 = off)")
+    if standing < 0:
+        raise ValueError(f"standing={standing}; expected at least 0 batches (0 = off)")
+    if standing and not batch_norms(networks):
+        raise UserError(f"standing={standing}: the generator has no batch norm; expected ema.standing=0")
+    if statistics not in STATISTICS:
+        raise UserError(f"ema.statistics={statistics}; {one_of(STATISTICS, statistics)}")
 
 
 class HalfLifeEMA(EMA):
@@ -113,8 +158,9 @@ class HalfLifeEMA(EMA):
         rampup: float | None = 0.05,
         start: int = 0,
         standing: int = 0,
+        statistics: str = "copied",
     ):
-        super().__init__(networks, start=start, standing=standing)
+        super().__init__(networks, start=start, standing=standing, statistics=statistics)
         if bounds(half_life)[0] <= 0:
             raise ValueError(f"half_life={half_life}; expected more than 0 images; ema=none is off")
         if rampup is not None and rampup <= 0:

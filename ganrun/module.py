@@ -235,8 +235,8 @@ class GANModule(pl.LightningModule):
                 buffer.copy_(mean.view_as(buffer))
 
     def on_save_checkpoint(self, checkpoint) -> None:
-        """Gathers what each process keeps to itself into the one checkpoint; averages get their standing statistics."""
-        if self.ema and self.ema.standing:
+        """Gathers what each process keeps to itself into the one checkpoint; averages get statistics of their own."""
+        if self.ema:
             with self.averaged():
                 pass
             checkpoint["state_dict"].update(self.ema.state_dict(prefix="ema."))
@@ -251,7 +251,7 @@ class GANModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint) -> None:
         checkpoint["state_dict"].update(checkpoint["per_rank"][self.global_rank])
         if self.ema:
-            self.ema.stands = False
+            self.ema.forget()
         own = self.state_dict()
         checkpoint["state_dict"].update({name: own[name] for name in self._names_of_bystanders()})
 

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from ganrun.ema import EMA
+from ganrun.errors import UserError
+from ganrun.networks.spectral import spectral_normalise
 
 
 def constant(value: float) -> nn.Linear:
@@ -67,6 +69,40 @@ def test_buffers_are_copied():
     assert average.num_batches_tracked == 1
     norm(torch.ones(2, 2))
     assert average.num_batches_tracked == 1  # a copy, not the same tensor
+
+
+def test_statistics_are_averaged_on_demand():
+    norm = nn.BatchNorm1d(1)
+    ema = EMA((norm,), decay=0.75, warmup=1, statistics="averaged")
+    norm(torch.tensor([[1.0], [3.0]]))  # 0.9 of 0 and 1, 0.1 of 2 and 2
+    ema.update(0, 16)
+    (average,) = ema.average
+    assert average.running_mean.item() == pytest.approx(0.25 * 0.2)
+    assert average.running_var.item() == pytest.approx(0.75 * 1 + 0.25 * 1.1)
+    assert average.num_batches_tracked == 1
+    with pytest.raises(UserError, match=r"ema\.statistics=mean; valid: averaged, copied"):
+        EMA((norm,), statistics="mean")
+
+
+def test_averages_are_divided_by_their_own_singular_value():
+    torch.manual_seed(0)
+    network = nn.Linear(6, 4)
+    spectral_normalise(network)
+    ema = EMA((network,), decay=0.5, warmup=1)
+    for step in range(2):  # other weights, whose singular vectors are others
+        nn.init.normal_(network.parametrizations.weight.original)
+        network(torch.ones(1, 6))
+        ema.update(step, 16)
+    network.eval()
+    live = {key: value.clone() for key, value in network.state_dict().items()}
+    seen = []
+    for _ in range(2):  # the second time nothing changes, to the bit
+        with ema.applied():
+            assert torch.linalg.matrix_norm(network.weight, 2).item() == pytest.approx(1, abs=1e-3)
+            seen.append({key: value.clone() for key, value in network.state_dict().items()})
+            ema._settled = False
+    torch.testing.assert_close(*seen, rtol=0, atol=0)
+    torch.testing.assert_close(dict(network.state_dict()), live, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
