@@ -279,6 +279,11 @@ def test_help_names_every_command_group_and_option(capsys):
         assert f"* {configs.defaults()[group]} " in text
 
 
+def test_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "ganrun", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == (f"ganrun {ganrun.__version__}\n", "", 0)
+
+
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
 def test_light_commands_import_no_torch(flags):
     code = (
