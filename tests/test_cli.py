@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import GANRUN, TINY, ganrun
 
-from ganrun import cli
+from ganrun import __version__, cli
 from ganrun.config import choices
 from ganrun.config import groups as configs
 
@@ -281,7 +281,7 @@ def test_help_names_every_command_group_and_option(capsys):
 
 def test_as_a_module():
     done = subprocess.run([sys.executable, "-m", "ganrun", "--version"], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr, done.returncode) == (f"ganrun {ganrun.__version__}\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == (f"ganrun {__version__}\n", "", 0)
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
