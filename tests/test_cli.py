@@ -19,7 +19,9 @@ MISTAKES = {
     "optimizer.betas=0.5,0.9": "optimizer.betas=[0.5,0.9]",
     "loss=WGAN_GP": "did you mean wgan-gp",
     "model=none": "valid: biggan, biggan-deep, cyclegan, dcgan, deep-conv, mlp, pix2pix, resnet, sagan",
-    "conditional=true": "valid: attributes, 2c, adc, auxiliary, d2d-ce, label, multi-hinge, none, projection, twin",
+    "conditional=true": (
+        "valid: attributes, 2c, adc, auxiliary, d2d-ce, label, multi-hinge, none, projection, semi-supervised, twin"
+    ),
     "dataset=no/such/place": "no such option, and no such folder",
     "dataset=/": "dataset=image-folder dataset.path=/",
     "seed =3": "seed=3",

@@ -169,11 +169,12 @@ def test_an_image_damaged_since_ends_training_in_one_line_and_all_workers(tmp_pa
     (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:-2000])  # its header is still whole
     quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
     trainer = pl.Trainer(max_steps=9, accelerator="cpu", use_distributed_sampler=False, **dict.fromkeys(quiet, False))
+    before = multiprocessing.active_children()  # of other tests
     with pytest.raises(UserError) as raised:
         trainer.fit(Idle(), datamodule=GANDataModule(data, batch_size=2, num_batches=1, seed=0))
     assert str(raised.value).startswith("dataset mine: cannot read image 4.png: ")
     assert "\n" not in str(raised.value)
-    assert multiprocessing.active_children() == []  # they ignore the signal that would end them at exit
+    assert set(multiprocessing.active_children()) <= set(before)  # they ignore the signal that would end them at exit
 
 
 def test_a_later_start_goes_on_where_the_first_would_be():

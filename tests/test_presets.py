@@ -86,7 +86,7 @@ def test_optimizers_defaults(option):
 
 def test_everything_elses_defaults():
     cfg = OmegaConf.to_container(composed()[0], resolve=True)
-    average = {"decay": 0.999, "warmup": 10, "start": 0, "standing": 0}
+    average = {"decay": 0.999, "warmup": 10, "start": 0, "standing": 0, "statistics": "copied"}
     assert cfg["ema"] == {"_target_": "ganrun.ema.EMA", "_partial_": True, **average}
     assert cfg["noise"] == {"_target_": "ganrun.noise.Normal", "z_dim": 100}
     order = [("discriminator", 1), ("generator", 1), ("share", True), ("generator_batch", None)]
