@@ -24,7 +24,7 @@ LOSSES = {  # the discriminator's and the generator's
     Hinge: (hinge, lambda fake: -fake.mean()),
 }
 CIFAR = ["dataset=digits", "dataset.resolution=32", "dataset.channels=3", "optimizer.betas=[0.0,0.9]"]
-HALF = ["generator.width=32", "discriminator.width=32", "schedule.discriminator=5"]  # of SNGAN's width
+QUARTER = ["generator.width=16", "discriminator.width=16", "schedule.discriminator=5"]  # of SNGAN's width
 MODELS = {  # overrides, and steps a round with each loss
     "dcgan-32": (["model=dcgan", "dataset=digits", "dataset.resolution=32"], {"non-saturating": 10, "wgan-gp": 4}),
     "dcgan-64": (
@@ -32,8 +32,8 @@ MODELS = {  # overrides, and steps a round with each loss
         {"non-saturating": 4, "wgan-gp": 2},
     ),
     "mlp-ring": (["model=mlp", "dataset=ring", "generator.z_dim=16", *TINY], {"non-saturating": 300, "wgan-gp": 60}),
-    "resnet-32": (["model=resnet", *CIFAR, *HALF], {"hinge": 1}),
-    "biggan-32": (["model=biggan", "conditional=projection", *CIFAR, *HALF, "generator.z_dim=80"], {"hinge": 1}),
+    "resnet-32": (["model=resnet", *CIFAR, *QUARTER], {"hinge": 1}),
+    "biggan-32": (["model=biggan", "conditional=projection", *CIFAR, *QUARTER, "generator.z_dim=80"], {"hinge": 1}),
 }
 ROWS = {
     f"{model}-{loss}": ([*overrides, f"loss={loss}"], steps)
