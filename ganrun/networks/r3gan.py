@@ -4,6 +4,7 @@ A side is base * 2^n with base 4, 5, 6 or 7, as for dcgan: 8, 16, 32, 48, 64, 12
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import sqrt
 
 import torch
@@ -22,7 +23,7 @@ GAIN = sqrt(2 / (1 + SLOPE**2))  # keeps the second moment through LeakyReLU: He
 
 
 class Generator(nn.Module):
-    """z (batch, z_dim), label (batch,) or None -> images (batch, channels, H, W), unbounded unless value_range is given.
+    """z (batch, z_dim), label (batch,) or None -> images (batch, channels, H, W), unbounded if value_range is None.
 
     A label may also be a vector of attributes, (batch, num_classes).
 
@@ -64,8 +65,7 @@ class Generator(nn.Module):
         self.basis = Basis(z_dim + (embedding if num_classes else 0), widths[0], base)
         self.stem = stage(widths[0], **settings)
         self.stages = nn.ModuleList(
-            nn.Sequential(*pointwise(a, b), Upsample(), *stage(b, **settings))
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(*pointwise(a, b), Upsample(), *stage(b, **settings)) for a, b in pairwise(widths)
         )
         self.to_image = nn.Conv2d(widths[-1], channels, 1, bias=False)
         self.squash = squash(value_range)
@@ -116,8 +116,7 @@ class Discriminator(nn.Module):
         self.appended = appended_classes(condition, num_classes)
         self.from_image = nn.Conv2d(channels + self.appended, widths[0], 1, bias=False)
         self.stages = nn.ModuleList(
-            nn.Sequential(*stage(a, **settings), Downsample(), *pointwise(a, b))
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(*stage(a, **settings), Downsample(), *pointwise(a, b)) for a, b in pairwise(widths)
         )
         self.stem = stage(widths[-1], **settings)
         self.basis = nn.Conv2d(widths[-1], widths[-1], base, groups=widths[-1], bias=False)  # one number a channel
