@@ -255,7 +255,7 @@ def test_the_projection_needs_a_label():
                                   "(expansion 2 times 100); try generator.width=112"),
         (["discriminator.widths=[1,1]"], "discriminator.widths=[1, 1]; expected 3 numbers above 0"),
         (["generator.blocks=0"], "blocks=0; expected at least 1"),
-        (["dataset.resolution=20"], "r3gan cannot build it"),
+        (["dataset.resolution=30"], "r3gan cannot build it"),
         (["dataset=ring"], "r3gan builds images, but this dataset has vectors; try model=mlp"),
         (["discriminator.condition=both"], "discriminator.condition=both; "),
     ],
