@@ -274,7 +274,7 @@ def test_the_loss_comes_with_the_networks_unless_another_is_chosen():
 
 
 def test_a_run_and_its_generator(tmp_path):
-    small = ["generator.width=8", "discriminator.width=8", "steps=2", "run_dir=run"]
+    small = ["generator.width=8", "discriminator.width=8", "steps=2", "metric=[]", "run_dir=run"]
     ganrun("experiment=r3gan-digits", *TINY, *small, cwd=tmp_path)
     done = ganrun("sample", "from=run", "num=4", "out=pngs", cwd=tmp_path)
     assert done.returncode == 0 and len(list((tmp_path / "pngs").rglob("*.png"))) == 4

@@ -78,7 +78,7 @@ class Generator(nn.Module):
             x = self.stem(self.basis(z))
         for blocks in self.stages:
             x = blocks(x)
-        return self.squash(self.to_image(x))
+        return self.squash(self.to_image(x).to(z.dtype))  # R2 looks at fakes in full precision
 
 
 class Discriminator(nn.Module):
