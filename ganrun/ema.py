@@ -147,7 +147,7 @@ class HalfLifeEMA(EMA):
 
     rampup: early on, the half-life is at most this share of the images seen so far; None = off. After n images
     the decay is 0.5^(batch_size / min(half_life, rampup n)), as in the code of Karras et al. 2020: arXiv 1912.04958
-    uses 10,000 images, arXiv 2006.06676 also a rampup of 0.05.
+    uses 10,000 images, arXiv 2006.06676 also a rampup of 0.05. R3GAN's half-life is a ramp from 0: a copy at first.
     """
 
     def __init__(
@@ -161,7 +161,8 @@ class HalfLifeEMA(EMA):
         statistics: str = "copied",
     ):
         super().__init__(networks, start=start, standing=standing, statistics=statistics)
-        if bounds(half_life)[0] <= 0:
+        low, high = bounds(half_life)
+        if low < 0 or high == 0:
             raise ValueError(f"half_life={half_life}; expected more than 0 images; ema=none is off")
         if rampup is not None and rampup <= 0:
             raise ValueError(f"rampup={rampup}; expected more than 0 (null = off)")

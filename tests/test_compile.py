@@ -14,11 +14,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:
 TRANSLATION = ["critic.norm=none", "generator.norm=none", "pairs=invert", "discriminator.layers=1", "metric=[]"]
 SETTINGS = {"mlp": ["dataset=ring"], "pix2pix": TRANSLATION, "cyclegan": [*TRANSLATION, "generator.blocks=1"]}
 MODELS = {name: [f"model={name}", *SETTINGS.get(name, ["critic.norm=none"])] for name in options("model")}
-ALIKE = {"deep-conv": "r1", "resnet": "r2", "sagan": "gradient", "biggan": "r1", "biggan-deep": "dragan"}
+ALIKE = {"deep-conv": "r1", "resnet": "r2", "sagan": "gradient", "biggan": "r1", "biggan-deep": "dragan", "r3gan": "r2"}
 SGD = ["optimizer=sgd", "optimizer.lr=1e-6"]  # Adam makes whole steps of the rounding of gradients that are 0
-MODELS |= {name: [f"model={name}", *SGD] for name in ALIKE}  # with spectral norm
+MODELS |= {name: [f"model={name}", *SGD] for name in ALIKE}  # with spectral norm, but for r3gan
 SMALLER = ["dataset.resolution=8", "generator.attention=8", "discriminator.attention=4"]  # one block of each kind
 MODELS |= {name: [*MODELS[name], *SMALLER] for name in ("sagan", "biggan", "biggan-deep")}
+MODELS["r3gan"] += ["dataset.resolution=8", "generator.blocks=1", "discriminator.blocks=1"]
 CASES = [(model, penalty) for model in MODELS.keys() - ALIKE.keys() for penalty in options("penalty")]
 CASES = sorted([*CASES, *ALIKE.items(), ("dcgan", "conditional")])
 

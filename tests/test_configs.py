@@ -61,6 +61,8 @@ def test_experiment_runs(experiment, data_dir):
     words = [f"experiment={experiment}", f"data_dir={data_dir}"]
     if composed(*words)[0].dataset.name == "cifar10":  # which is not on every machine
         words += ["dataset=digits", "dataset.resolution=32", "dataset.channels=3"]
+    if composed(*words)[0].dataset.name == "image-folder":
+        words += ["dataset=digits", "dataset.channels=3"]
     if "labelled" in composed(*words)[0]:
         words += ["labelled=10"]  # there are few images
     run_steps(*words)

@@ -20,7 +20,7 @@ from ganrun.data.identity import changes
 from ganrun.data.images import ImageFolder
 from ganrun.data.sides import Subset
 from ganrun.errors import UserError
-from ganrun.networks import dcgan, mlp, resnet
+from ganrun.networks import dcgan, mlp, r3gan, resnet
 from ganrun.networks.heads import Head
 from ganrun.networks.layers import append_label
 from ganrun.noise import Normal
@@ -346,7 +346,7 @@ def test_projection_is_linear_in_the_vector():
 
 
 NETWORKS = {
-    "dcgan": dcgan, "mlp": mlp, "resnet": resnet,
+    "dcgan": dcgan, "mlp": mlp, "resnet": resnet, "r3gan": r3gan,
 }  # fmt: skip
 
 

@@ -28,11 +28,20 @@ class Head(nn.Linear):
                classes-alone     ... one for each class; the logit is their log sum exp: Salimans et al. 2016, section 5
                embedding         also an embedding of length 1, and its cosines with those of the classes
     embedding: numbers of that embedding
+    bias:      has the logit one? R3GAN's has none
     """
 
-    def __init__(self, features: int, condition: str = "concatenate", num_classes: int = 0, embedding: int = 512):
+    def __init__(
+        self,
+        features: int,
+        condition: str = "concatenate",
+        num_classes: int = 0,
+        embedding: int = 512,
+        *,
+        bias: bool = True,
+    ):
         condition = condition if num_classes else "concatenate"
-        super().__init__(features, num_classes + ALONE[condition] if condition in ALONE else 1)
+        super().__init__(features, num_classes + ALONE[condition] if condition in ALONE else 1, bias=bias)
         self.condition = condition
         if condition == "projection":
             self.embed = nn.Embedding(num_classes, features)
