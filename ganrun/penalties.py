@@ -10,14 +10,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ganrun.game import at_least_float32
 from ganrun.lazy import Lazy
 
 Critic = Callable[[Tensor], Tensor]
 
 
 def input_gradient(critic: Critic, x: Tensor) -> Tensor:
-    """Gradient of each sample's summed logits at `x`, (batch, F), differentiable in the critic's weights."""
-    x = x.detach().requires_grad_()
+    """Gradient of each sample's summed logits at `x`, (batch, F), differentiable in the critic's weights.
+
+    In float32 at least, also at fakes that a generator under autocast made in bfloat16.
+    """
+    x = at_least_float32(x.detach()).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
 

@@ -58,6 +58,14 @@ def points_seen(penalty, real, fake):
     return seen[0]
 
 
+def test_bfloat16_fakes_have_a_gradient_in_float32():
+    fake = torch.randn(4, 5).bfloat16()
+    penalty = R2(weight=1.0)(lambda x: (x.float() ** 3).sum(1), None, fake)
+    assert penalty.dtype == torch.float32
+    expected = 0.5 * (3 * fake.float() ** 2).square().sum(1).mean()
+    torch.testing.assert_close(penalty, expected, rtol=1e-6, atol=0)
+
+
 def test_one_epsilon_a_sample():
     seen = points_seen(GradientPenalty, torch.ones(64, 3, 2, 2), torch.zeros(64, 3, 2, 2)).flatten(1)
     epsilon = seen[:, 0]
