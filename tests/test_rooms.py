@@ -36,7 +36,7 @@ CORE = {  # file -> the modules of ganrun it may import
     "schedule.py": {"errors"},
     "optim.py": {"errors", "game", "ramps"},
     "noise.py": {"game", "errors"},
-    "penalties.py": {"lazy"},
+    "penalties.py": {"game", "lazy"},
     "terms.py": {"adversary", "errors", "game", "lazy", "ramps"},
     "adversary.py": {"errors", "game", "losses"},
     "recipes/gan.py": {"game", "adversary"},
