@@ -54,10 +54,9 @@ class EMA(nn.Module):
         self.average = nn.ModuleList(copy.deepcopy(network) for network in networks).requires_grad_(False)
         self._live = tuple(networks)  # a tuple hides them from state_dict: the recipe saves them
         self._settled = False  # does spectral norm know the averages' singular values?
-        self._averaged = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
-        if statistics == "averaged":
-            for some, nets in zip(self._averaged, (self.average, networks), strict=True):
-                some += [value for layer in batch_norms(nets) for value in (layer.running_mean, layer.running_var)]
+        self._parameters_of = [list(self.average.parameters()), [p for net in networks for p in net.parameters()]]
+        averaged = statistics == "averaged"
+        self._norms_of = [batch_norms(nets) if averaged else [] for nets in (self.average, networks)]
 
     def decay_at(self, step: int, batch_size: int) -> float:
         """Weight of the old average after step `step`, with batch_size images a move."""
@@ -71,9 +70,11 @@ class EMA(nn.Module):
         """Averages, once step `step` (counted from 0) has moved the networks with batch_size images a move."""
         self.forget()
         decay = self.decay_at(step, batch_size)
-        if self._averaged[0]:
-            torch._foreach_lerp_(*self._averaged, 1 - decay)
-        averaged = {id(value) for value in self._averaged[0]}
+        statistics = [[x for norm in norms for x in (norm.running_mean, norm.running_var)] for norms in self._norms_of]
+        for averages_and_live in (self._parameters_of, statistics):
+            if averages_and_live[0]:
+                torch._foreach_lerp_(*averages_and_live, 1 - decay)
+        averaged = {id(x) for x in statistics[0]}  # found anew: buffers are other tensors once a network has moved
         for kept, buffer in self._pairs("buffers"):
             if id(kept) not in averaged:
                 kept.copy_(buffer)

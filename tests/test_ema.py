@@ -71,10 +71,12 @@ def test_buffers_are_copied():
     assert average.num_batches_tracked == 1  # a copy, not the same tensor
 
 
-def test_statistics_are_averaged_on_demand():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_statistics_are_averaged_on_demand(dtype):
     norm = nn.BatchNorm1d(1)
-    ema = EMA((norm,), decay=0.75, warmup=1, statistics="averaged")
-    norm(torch.tensor([[1.0], [3.0]]))  # 0.9 of 0 and 1, 0.1 of 2 and 2
+    ema = EMA((norm,), decay=0.75, warmup=1, statistics="averaged").to(dtype)
+    norm.to(dtype)  # to another type, as to another device, its buffers become other tensors
+    norm(torch.tensor([[1.0], [3.0]], dtype=dtype))  # 0.9 of 0 and 1, 0.1 of 2 and 2
     ema.update(0, 16)
     (average,) = ema.average
     assert average.running_mean.item() == pytest.approx(0.25 * 0.2)
