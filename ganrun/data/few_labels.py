@@ -1,13 +1,11 @@
 """Data of which few labels are known: every sample without its label, beside a stream of labelled samples."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ganrun.data.base import Data
 from ganrun.data.identity import Fingerprint
-from ganrun.data.sides import Over, Subset, of_side
+from ganrun.data.sides import Subset, View, of_side
 from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.seeding import rng_for
@@ -60,7 +58,7 @@ class FewLabels:
         return PartlyLabelled(data, drawn(labels, self.num, self.seed))
 
 
-class PartlyLabelled(Over):
+class PartlyLabelled(View):
     """All samples of `base` without labels, and as many labelled ones, drawn from those at `indices`, in each batch.
 
     Labels that are not known are in no batch. Both kinds are drawn in orders of their own; that of the unlabelled
@@ -68,11 +66,9 @@ class PartlyLabelled(Over):
     """
 
     def __init__(self, base: Data, indices: Tensor):
-        self.base = base
         self.unlabelled = Subset(base, torch.arange(len(base)), base.name, labelled=False)
         self.labelled = Subset(base, indices, f"{base.name}, labelled")
-        self.value_range, self.depth, self.shown = base.value_range, base.depth, base.shown
-        super().__init__(name=base.name, num_workers=base.num_workers)
+        super().__init__(base, base.name)
 
     def open(self) -> None:
         self.classes, self.skipped = list(self.base.classes), list(self.base.skipped)
@@ -81,14 +77,6 @@ class PartlyLabelled(Over):
         share = f"{low} to {high}" if low < high else f"{low}"
         known = f"labels: {len(self.labelled):,} of {len(self.base):,} are known, {share} of each class"
         self.notes = [*self.base.notes, known]
-
-    @property
-    def stores(self) -> Sequence[Data]:
-        return [self.base]
-
-    @property
-    def like(self) -> Data:
-        return self.base
 
     @property
     def sides(self) -> dict[str, Data]:
