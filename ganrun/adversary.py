@@ -77,7 +77,9 @@ class Adversary(nn.Module):
         self.latest: Tensor | None = None  # the discriminator's last adversarial loss, watched for a collapse
 
     def _check_signs(self) -> None:
-        for name, part in [*self.augment.items(), *self.presentations.items()]:
+        parts = {f"augment.{name}": part for name, part in self.augment.items()}
+        parts |= {f"presentation.{name}": part for name, part in self.presentations.items()}
+        for name, part in parts.items():
             if getattr(part, "adapts", False) and self.loss.undecided is None:
                 raise UserError(
                     f"{name}: p follows the sign of the discriminator's logits, but {type(self.loss).__name__} knows "

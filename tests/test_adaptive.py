@@ -104,7 +104,7 @@ def test_refused_where_only_differences_of_logits_count(loss, where):
     with pytest.raises(UserError, match=rf"x: p follows the sign .* but {loss.__name__} knows only their differences"):
         Adversary(critic, loss(), **{where: {"x": Adaptive()}})
     Adversary(critic, loss(), **{where: {"x": Adaptive(p=0.5)}})
-    with pytest.raises(UserError, match=r"give ada\.p a number or a ramp"):
+    with pytest.raises(UserError, match=r"give augment\.ada\.p a number or a ramp"):
         build(composed("loss=wgan-gp", "augment=[ada]")[0])
 
 
