@@ -28,7 +28,16 @@ class Judge:
 
     def critic(self, x: Tensor) -> Tensor:
         """Logits for penalties: through `forward` itself, since a compiled call cannot be differentiated twice."""
+        if x.is_leaf and x.requires_grad and id(x) in self._verdicts:
+            return self._verdicts[id(x)][1].logits
         return self._evaluate(self._adversary.discriminator.forward, x).logits
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        """`x` as a leaf in float32, for a gradient there: one pass serves the verdict on either and `critic`."""
+        leaf = at_least_float32(x.detach()).requires_grad_()
+        verdict = self._evaluate(self._adversary.discriminator.forward, leaf)
+        self._verdicts |= {id(x): (x, verdict), id(leaf): (leaf, verdict)}
+        return leaf
 
     def _evaluate(self, discriminator: Callable[..., Verdict], x: Tensor) -> Verdict:
         condition = self._condition
@@ -92,12 +101,14 @@ class Adversary(nn.Module):
     def discriminator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
         for presentation in self.presentations.values():
             real, fake = presentation(real, fake)
+        due = {name: penalty for name, penalty in self.penalties.items() if penalty.due}
+        at = {where for penalty in due.values() for where in getattr(penalty, "at", ())}
+        real, fake = (judge.differentiable(x) if where in at else x for where, x in (("real", real), ("fake", fake)))
         real_logits, fake_logits = judge(real).logits, judge(fake).logits
         terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
         self.latest = terms["adversarial"].detach()
-        for name, penalty in self.penalties.items():
-            if penalty.due:
-                terms[name] = penalty(judge.critic, real, fake)
+        for name, penalty in due.items():
+            terms[name] = penalty(judge.critic, real, fake)
         stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
         return Losses(terms, stats | self._observed(real_logits.detach()))
 

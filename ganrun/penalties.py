@@ -5,7 +5,8 @@ the samples of a batch (batch norm) has no per-sample gradient, so critics under
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,9 +20,11 @@ Critic = Callable[[Tensor], Tensor]
 def input_gradient(critic: Critic, x: Tensor) -> Tensor:
     """Gradient of each sample's summed logits at `x`, (batch, F), differentiable in the critic's weights.
 
-    In float32 at least, also at fakes that a generator under autocast made in bfloat16.
+    In float32 at least, also at fakes that a generator under autocast made in bfloat16. At a leaf whose logits the
+    critic has already given, see Judge.differentiable, no further pass is made.
     """
-    x = at_least_float32(x.detach()).requires_grad_()
+    if not (x.is_leaf and x.requires_grad):
+        x = at_least_float32(x.detach()).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
 
@@ -49,6 +52,7 @@ class Penalty(Lazy, ABC):
         penalty(lambda x: x.sum(1), real, fake)  # scalar: 10/2 * 16 * mean squared gradient norm at the reals
     """
 
+    at: ClassVar[Sequence[str]] = ()  # "real", "fake": where it takes the gradient, in the pass that the loss makes
     per_sample = True  # does it need the critic's answer to single samples, which batch norm would mix?
 
     def forward(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
@@ -84,12 +88,16 @@ class Dragan(Penalty):
 class R1(Penalty):
     """gamma/2 E |grad D(real)|^2, weight = gamma (Mescheder et al. 2018, eq. 9)."""
 
+    at = ("real",)
+
     def penalty(self, critic, real, fake):
         return zero_centred(input_gradient(critic, real))
 
 
 class R2(Penalty):
     """gamma/2 E |grad D(fake)|^2, weight = gamma (Mescheder et al. 2018, eq. 10)."""
+
+    at = ("fake",)
 
     def penalty(self, critic, real, fake):
         return zero_centred(input_gradient(critic, fake))

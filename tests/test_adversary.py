@@ -62,10 +62,24 @@ def test_feature_matching_shares_passes(loss, generator):
     assert passes(make(loss), "discriminator", matching=FeatureMatching()) == 2
 
 
-def test_each_penalty_adds_a_pass():
-    adversary = make(Wasserstein, penalties={"gradient": GradientPenalty(10.0), "r1": R1(1.0)})
-    assert passes(adversary, "discriminator") == 2 + 2
+def test_penalties_between_samples_add_a_pass_and_those_at_samples_share_the_losss():
+    adversary = make(Wasserstein, penalties={"gradient": GradientPenalty(10.0), "r1": R1(1.0), "r2": R2(1.0)})
+    assert passes(adversary, "discriminator") == 2 + 1
+    assert passes(adversary, "discriminator", matching=FeatureMatching()) == 2 + 1
     assert passes(adversary, "generator") == 1
+
+
+def test_a_shared_pass_has_the_gradients_of_one_of_its_own():
+    penalties = {"r1": R1(2.0), "r2": R2(3.0)}
+    adversary = make(penalties=penalties).double()
+    discriminator, real = adversary.discriminator, BATCH["real"].double()
+    adversary.discriminator_losses(adversary.judge(), real, -real).total().backward()
+    shared = [p.grad for p in discriminator.parameters()]
+    discriminator.zero_grad()
+    plain = Adversary(discriminator, adversary.loss)
+    loss = plain.discriminator_losses(plain.judge(), real, -real).total()
+    (loss + sum(each(lambda x: discriminator(x).logits, real, -real) for each in penalties.values())).backward()
+    torch.testing.assert_close(shared, [p.grad for p in discriminator.parameters()])
 
 
 def test_judge_remembers_each_tensor_object():
@@ -103,7 +117,7 @@ def test_penalties_go_through_the_critic():
     adversary.discriminator.register_forward_hook(lambda *_: calls.append(1))
     seen = watch(adversary)
     adversary.discriminator_losses(adversary.judge(), BATCH["real"], -BATCH["real"])
-    assert (len(calls), len(seen)) == (2, 4)
+    assert (len(calls), len(seen)) == (1, 3)
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -130,7 +144,7 @@ def test_terms_and_stats_by_hand():
 
 
 def test_condition_reaches_every_evaluation():
-    adversary = make(num_classes=2, penalties={"r1": R1(1.0)})
+    adversary = make(num_classes=2, penalties={"gradient": GradientPenalty(1.0)})
     seen = watch(adversary)
     adversary.discriminator_losses(adversary.judge(torch.tensor([0, 1, 1, 0])), BATCH["real"], -BATCH["real"])
     one_hot = torch.tensor([[1.0, 0], [0, 1], [0, 1], [1, 0]])
@@ -162,7 +176,7 @@ def test_augment_observes_real_logits_in_the_discriminators_move():
 
 
 def test_instance_noise_reaches_reals_fakes_and_the_critic():
-    adversary = make(augment={"noise": InstanceNoise(std=1.0, decay_steps=10)}, penalties={"r1": R1(1.0)})
+    adversary = make(augment={"noise": InstanceNoise(std=1.0, decay_steps=10)}, penalties={"gradient": GradientPenalty(1.0)})
     seen, (real, fake) = watch(adversary), torch.zeros(2, 4000, 2)
     real, fake = real.clone(), fake.clone()
     adversary.discriminator_losses(adversary.judge(), real, fake)

@@ -116,7 +116,7 @@ def test_gradient_reaches_the_critic(penalty):
 def test_gradient_does_not_reach_the_samples(penalty):
     w = W.clone().requires_grad_()
     real, fake = (x.requires_grad_() for x in samples(3, 4))
-    penalty(1.0)(lambda x: (x @ w).square(), real, fake).backward()
+    penalty(1.0)(lambda x: (x @ w).square(), 1 * real, 1 * fake).backward()
     assert w.grad.abs().sum() > 0
     assert real.grad is None and fake.grad is None
 
