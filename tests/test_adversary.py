@@ -176,7 +176,8 @@ def test_augment_observes_real_logits_in_the_discriminators_move():
 
 
 def test_instance_noise_reaches_reals_fakes_and_the_critic():
-    adversary = make(augment={"noise": InstanceNoise(std=1.0, decay_steps=10)}, penalties={"gradient": GradientPenalty(1.0)})
+    noise, penalty = InstanceNoise(std=1.0, decay_steps=10), GradientPenalty(1.0)
+    adversary = make(augment={"noise": noise}, penalties={"gradient": penalty})
     seen, (real, fake) = watch(adversary), torch.zeros(2, 4000, 2)
     real, fake = real.clone(), fake.clone()
     adversary.discriminator_losses(adversary.judge(), real, fake)
