@@ -10,18 +10,29 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ganrun.callbacks.watch import Watch, send
-from ganrun.losses import Hinge, NonSaturating, Wasserstein, cross_entropy, hinge, logistic, wasserstein
+from ganrun.losses import (
+    Hinge,
+    NonSaturating,
+    RelativisticPairing,
+    Wasserstein,
+    cross_entropy,
+    hinge,
+    logistic,
+    relativistic_pairing,
+    wasserstein,
+)
 from ganrun.module import GANModule
 from ganrun.optim import total_norm
-from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm
+from ganrun.penalties import input_gradient, per_sample_uniform, unit_norm, zero_centred
 from ganrun.signals import Signals
 from ganrun.training.build import Parts
 
 TINY = [f"{net}.{key}" for net in ("generator", "discriminator") for key in ("width=128", "depth=2", "growth=1")]
-LOSSES = {  # the discriminator's and the generator's
+LOSSES = {  # the discriminator's and the generator's, the latter of the logits of fakes, or of their lead over reals
     NonSaturating: (logistic, partial(cross_entropy, target=1.0)),
     Wasserstein: (wasserstein, lambda fake: -fake.mean()),
     Hinge: (hinge, lambda fake: -fake.mean()),
+    RelativisticPairing: (relativistic_pairing, partial(cross_entropy, target=1.0)),
 }
 CIFAR = ["dataset=digits", "dataset.resolution=32", "dataset.channels=3", "optimizer.betas=[0.0,0.9]"]
 QUARTER = ["generator.width=16", "discriminator.width=16", "schedule.discriminator=5"]  # of SNGAN's width
@@ -33,6 +44,7 @@ MODELS = {  # overrides, and steps a round with each loss
     ),
     "mlp-ring": (["model=mlp", "dataset=ring", "generator.z_dim=16", *TINY], {"non-saturating": 300, "wgan-gp": 60}),
     "resnet-32": (["model=resnet", *CIFAR, *QUARTER], {"hinge": 1}),
+    "r3gan-32": (["model=r3gan", *CIFAR, "generator.width=96", "discriminator.width=96"], {"r3gan": 1}),
     "biggan-32": (["model=biggan", "conditional=projection", *CIFAR, *QUARTER, "generator.z_dim=80"], {"hinge": 1}),
 }
 ROWS = {
@@ -52,6 +64,8 @@ class Loop:
         cfg, recipe = parts.cfg, parts.module.recipe
         self.discriminator_loss, self.generator_loss = LOSSES[type(recipe.adversary.loss)]
         self.penalty_weight = cfg.penalty.gradient.weight if "gradient" in cfg.penalty else 0.0
+        self.gamma = cfg.penalty.r1.weight if "r1" in cfg.penalty else 0.0  # of R1 and R2
+        self.relative = isinstance(recipe.adversary.loss, RelativisticPairing)
         self.label = cfg.conditional.key  # None = both networks are given none
         self.critic_moves, self.batch_size, self.z_dim = cfg.schedule.discriminator, cfg.batch_size, cfg.noise.z_dim
         self.average_weight = 1 - cfg.ema.decay
@@ -72,12 +86,27 @@ class Loop:
 
     def against(self, real: Tensor, fake: Tensor, label: Tensor | None) -> Tensor:
         """The discriminator's loss on detached fakes."""
+        if self.gamma:
+            return self.against_with_gradients(real, fake, label)
         loss = self.discriminator_loss(self.critic(real, label), self.critic(fake, label))
         if not self.penalty_weight:
             return loss
         epsilon = per_sample_uniform(real)
         gradient = input_gradient(partial(self.critic, label=label), epsilon * real + (1 - epsilon) * fake)
         return loss + self.penalty_weight * unit_norm(gradient)
+
+    def against_with_gradients(self, real: Tensor, fake: Tensor, label: Tensor | None) -> Tensor:
+        """R1 and R2 in the passes that the loss makes."""
+        samples = [x.detach().float().requires_grad_() for x in (real, fake)]
+        logits = [self.critic(x, label) for x in samples]
+        gradients = [torch.autograd.grad(of.sum(), at, create_graph=True)[0].flatten(1)
+                     for of, at in zip(logits, samples, strict=True)]  # fmt: skip
+        return self.discriminator_loss(*logits) + self.gamma * sum(map(zero_centred, gradients))
+
+    def for_generator(self, real: Tensor, fake: Tensor, label: Tensor | None) -> Tensor:
+        """The generator's loss."""
+        logits = self.critic(fake, label)
+        return self.generator_loss(logits - self.critic(real, label) if self.relative else logits)
 
     def copy_buffers(self) -> None:
         for kept, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
@@ -117,7 +146,7 @@ class Plain(Loop):
                 fake = self.fakes(label)
             update(self.discriminator_adam, self.against(real, fake.detach(), label))
         self.discriminator.requires_grad_(False)
-        update(self.generator_adam, self.generator_loss(self.critic(fake, label)))
+        update(self.generator_adam, self.for_generator(real, fake, label))
         self.discriminator.requires_grad_(True)
         with torch.no_grad():
             torch._foreach_lerp_([*self.average.parameters()], [*self.generator.parameters()], self.average_weight)
@@ -144,7 +173,7 @@ class Peer(Loop):
             loss = self.against(real, self.fakes(label).detach(), label)
             update(self.discriminator_adam, loss)
             loss.item()
-        loss = self.generator_loss(self.critic(self.fakes(label), label))
+        loss = self.for_generator(real, self.fakes(label), label)
         update(self.generator_adam, loss)
         loss.item()
         for average, live in zip(self.average.parameters(), self.generator.parameters(), strict=True):

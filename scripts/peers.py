@@ -2,11 +2,13 @@
 
 mimicry    github.com/kwotsin/mimicry
 StudioGAN  github.com/POSTECH-CVLab/PyTorch-StudioGAN
+R3GAN      github.com/brownvc/R3GAN
 
-Each trains copies of ganrun's networks, so that sizes are equal, on the same images as PNGs, with its own loop, losses,
+The first two train copies of ganrun's networks, so that sizes are equal, on the same images as PNGs, with its own loop, losses,
 gradient penalty and logging at their defaults. Its thread runs only while `step` waits for it, and its DataLoader's
 workers decode only then. A round ends with the generator's move; what a trainer logs afterwards is part of its next
-round. mimicry keeps no averaged generator; StudioGAN keeps one.
+round. mimicry keeps no averaged generator; StudioGAN keeps one. R3GAN trains its own networks, which start from the
+weights of ganrun's; its loop asks for a GPU, so that what surrounds its `AdversarialTraining` is written out here.
 """
 
 import argparse
@@ -161,7 +163,7 @@ class OwnTrainer(TakingTurns):
     root: Path  # of the checkout
     module: Any  # what was imported from it
     requires: tuple[str, ...] = ()  # files that tell a checkout
-    imports: tuple[str, str] = ("", "")  # a folder below root, a module in it
+    imports: tuple[str, ...] = ("", "")  # a folder below root, modules in it, of which the first is `module`
     stand_ins: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - packages that training does not need; what to give them
 
     def __init__(self, parts: Parts, device: torch.device):
@@ -342,6 +344,71 @@ class StudioGAN(OwnTrainer):
             cudnn.benchmark, cudnn.deterministic = kept
 
 
+class R3GAN(OwnTrainer):
+    """`AdversarialTraining` on R3GAN's own networks and operators: the discriminator, then the generator, the average."""
+
+    requires = ("R3GAN/Trainer.py", "R3GAN/Networks.py")
+    imports = ("", "R3GAN.Trainer", "R3GAN.Networks")
+    stand_ins = {"pkg_resources": {"parse_version": parse}}  # noqa: RUF012 - an older setuptools has it
+    WORKERS = 3  # as its train.py has it
+
+    def start(self) -> None:
+        networks = [each.to(self.device) for each in r3gan_networks(self.generator, self.discriminator)]
+        average, optimizer = copy.deepcopy(networks[0]), self.cfg.optimizer
+        play = self.module.AdversarialTraining(*networks)
+        adam = partial(torch.optim.Adam, lr=optimizer.lr, betas=tuple(optimizer.betas))
+        adams = [adam(network.parameters()) for network in networks]
+        loader = DataLoader(self.pictures, self.cfg.batch_size, shuffle=True, num_workers=self.WORKERS, drop_last=True)
+        reals = (real.to(self.device) for _ in range(ROUNDS) for real, _ in loader)
+        gamma = self.cfg.penalty.r1.weight
+        moves = [partial(play.AccumulateDiscriminatorGradients, Gamma=gamma), play.AccumulateGeneratorGradients]
+        while True:
+            for network in networks:
+                network.requires_grad_(False)
+            for network, own_adam, move in zip(reversed(networks), reversed(adams), moves, strict=True):
+                noise = torch.randn(self.cfg.batch_size, self.cfg.noise.z_dim, device=self.device)
+                own_adam.zero_grad(set_to_none=True)
+                network.requires_grad_(True)
+                move(noise, next(reals), None)
+                network.requires_grad_(False)
+                own_adam.step()
+            for kept, live in zip(average.parameters(), networks[0].parameters(), strict=True):
+                kept.data.copy_(live.data.lerp(kept.data, self.cfg.ema.decay))
+            self.hand_over()
+
+
+def r3gan_networks(generator: nn.Module, discriminator: nn.Module) -> list[nn.Module]:
+    """R3GAN's generator and discriminator, of the sizes and with the weights of ganrun's."""
+    theirs, embed = sys.modules["R3GAN.Networks"], generator.embed
+    first = next(m for m in generator.modules() if type(m).__name__ == "Block").convs[1]
+    stages = [generator.stem, *generator.stages]
+    widths = [stage[-1].convs[2].out_channels for stage in stages]
+    group = first.out_channels // first.groups
+    blocks = [sum(type(m).__name__ == "Block" for m in stage) for stage in stages]
+    expansion = first.out_channels // widths[0]
+    classes = {} if embed is None else dict(ConditionDimension=embed.in_features)
+    sizes = (widths, [expansion * width // group for width in widths], blocks)
+    inputs = generator.basis.scale.in_features - (0 if embed is None else embed.out_features)
+    condition = {} if embed is None else dict(ConditionEmbeddingDimension=embed.out_features)
+    made = [theirs.Generator(inputs, *sizes, expansion, **classes, **condition)]
+    condition = {} if embed is None else dict(ConditionEmbeddingDimension=widths[0])
+    made += [theirs.Discriminator(*(each[::-1] for each in sizes), expansion, **classes, **condition)]
+    for network, own in zip(made, (generator, discriminator), strict=True):
+        copy_by_order(network, own)
+    return made
+
+
+@torch.no_grad()
+def copy_by_order(theirs: nn.Module, own: nn.Module) -> None:
+    """Copies all parameters: of equal shapes, the first to the first."""
+    by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+    for parameter in own.parameters():
+        by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
+    for parameter in theirs.parameters():
+        parameter.copy_(by_shape[tuple(parameter.shape)].pop(0))
+    assert not any(by_shape.values())
+
+
 class Place(str):
     """The device by name and, where a rank is asked for, rank 0: StudioGAN takes one for the other."""
 
@@ -405,25 +472,25 @@ class StandIn(types.ModuleType):
 def open_peer(path: str) -> type[OwnTrainer]:
     """The trainer of the checkout at `path`, to be made with (parts, device)."""
     root = Path(path).resolve()
-    for peer in (Mimicry, StudioGAN):
+    for peer in (Mimicry, StudioGAN, R3GAN):
         if all((root / file).is_file() for file in peer.requires):
             return type(peer.__name__, (peer,), {"root": root, "module": load(root, peer)})
     raise argparse.ArgumentTypeError(
-        f"{path}; expected a checkout of mimicry (with {Mimicry.requires[0]}) "
-        f"or of PyTorch-StudioGAN (with {StudioGAN.requires[-1]})"
+        f"{path}; expected a checkout of mimicry (with {Mimicry.requires[0]}), "
+        f"of PyTorch-StudioGAN (with {StudioGAN.requires[-1]}) or of R3GAN (with {R3GAN.requires[0]})"
     )
 
 
 def load(root: Path, peer: type[OwnTrainer]) -> Any:
     """Imports the peer's module, with stand-ins for packages that are not installed and not needed."""
-    folder, name = peer.imports
+    folder, *names = peer.imports
     sys.path.insert(0, place := str(root / folder))
     try:
         with open(os.devnull, "w") as nowhere, quiet(nowhere), standing_in(peer.stand_ins) as stand_in:
-            while missing := first_missing(name):
+            while missing := next(filter(None, map(first_missing, names)), ""):
                 if not stand_in(missing):
                     raise argparse.ArgumentTypeError(f"{root} needs the package {missing}, which is not installed")
-        return sys.modules[name]
+        return sys.modules[names[0]]
     except (ImportError, AttributeError, TypeError, SyntaxError) as error:
         raise argparse.ArgumentTypeError(f"{root} does not work with what is installed: {error}") from error
     finally:

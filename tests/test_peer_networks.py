@@ -1,4 +1,4 @@
-"""mimicry's and StudioGAN's own networks and losses: with copied weights, ganrun's give the same numbers.
+"""mimicry's, StudioGAN's and R3GAN's own networks and losses: with copied weights, ganrun's give the same numbers.
 
 What differs by design is said where it is set right:
 - Their ReLUs overwrite what the shortcut of a discriminator's block is given, so that it adds relu(x) instead of x.
@@ -337,3 +337,20 @@ def test_studiogan_losses_of_embeddings(told, monkeypatch):
 
 def same(mine: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [0, CLASSES])
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_r3gan(size, classes, monkeypatch):
+    opened("GANRUN_R3GAN")
+    words = [f"dataset.resolution={size}", "generator.width=32", "discriminator.width=32", "generator.z_dim=12"]
+    generator, discriminator = networks(["model=r3gan", f"conditional={'projection' if classes else 'none'}", *words])
+    for parameter in [*generator.parameters(), *discriminator.parameters()]:
+        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)  # as made, blocks are the identity
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    theirs = importlib.import_module("peers").r3gan_networks(generator, discriminator)
+    x, z, label = inputs(size, 12, torch.float32)  # its filters know no other
+    label = label if classes else None
+    one_hot = None if label is None else torch.eye(CLASSES)[label]
+    torch.testing.assert_close(generator(z, label), theirs[0](z, one_hot), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(discriminator(x, label).logits, theirs[1](x, one_hot), rtol=1e-5, atol=1e-5)
