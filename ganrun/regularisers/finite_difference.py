@@ -24,7 +24,9 @@ class FiniteR1(Penalty):
     """R1 by a finite difference along one random direction a sample; weight = gamma, as for R1.
 
     Needs no second derivative, so that a compiled discriminator stays compiled. It costs a pass over 2 * share of the
-    batch: with share=0.5 no compilation for another batch size. Its expected gradient is R1's, with more noise.
+    batch: with share=0.5 no compilation for another batch size. For a smooth discriminator its expected gradient is
+    R1's, with more noise. One of straight pieces, as ReLU makes it, changes its gradient where a piece ends: R1's own
+    gradient does not see these borders move, and this one does.
 
     epsilon: the step, in units of the value range. share: of the batch that it looks at, more than 0 to 1.
     """
