@@ -28,7 +28,7 @@ class HistoricalAveraging(Lazy):
 
     by_player = True
 
-    def __init__(self, weight: float | Ramp, players: Sequence[str] = ("generator", "discriminator"), every: int = 1):
+    def __init__(self, weight: float | Ramp, players: Sequence[str], every: int = 1):
         super().__init__(weight, every)
         self.players = tuple(players)
 
