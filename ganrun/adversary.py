@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganrun.errors import UserError
 from ganrun.game import Losses, Verdict, at_least_float32
+from ganrun.gradient_norm import with_gradient_norm
 from ganrun.losses import AdversarialLoss
 
 
@@ -23,35 +25,54 @@ class Judge:
 
     def __call__(self, x: Tensor) -> Verdict:
         if id(x) not in self._verdicts:
-            self._verdicts[id(x)] = x, self._evaluate(self._adversary.discriminator, x)
+            self._verdicts[id(x)] = x, self._evaluate(x)
         return self._verdicts[id(x)][1]
 
     def critic(self, x: Tensor) -> Tensor:
         """Logits for penalties: through `forward` itself, since a compiled call cannot be differentiated twice."""
         if x.is_leaf and x.requires_grad and id(x) in self._verdicts:
             return self._verdicts[id(x)][1].logits
-        return self._evaluate(self._adversary.discriminator.forward, x).logits
+        return self._evaluate(x, eager=True).logits
 
     def differentiable(self, x: Tensor) -> Tensor:
         """`x` as a leaf in float32, for a gradient there: one pass serves the verdict on either and `critic`."""
         leaf = at_least_float32(x.detach()).requires_grad_()
-        verdict = self._evaluate(self._adversary.discriminator.forward, leaf)
+        verdict = self._evaluate(leaf, eager=True)
         self._verdicts |= {id(x): (x, verdict), id(leaf): (leaf, verdict)}
         return leaf
 
-    def _evaluate(self, discriminator: Callable[..., Verdict], x: Tensor) -> Verdict:
-        condition = self._condition
-        for augment in self._adversary.augment.values():
-            x, condition = self._augmented(augment, x, condition)
-        verdict = discriminator(x, condition)
+    def pair(self, x: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of x (rows, ...), whose conditions are those of the batch's first rows, and of x moved by a little.
+
+        In one pass, without autocast and with the same draws of the augmentations: the move alone makes the difference.
+        """
+        condition = None if self._condition is None else self._condition[: len(x)]
+        with torch.autocast(x.device.type, enabled=False):
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                first = self._augmented(x, condition)
+            second = self._augmented(moved, condition)
+            both = (None if one is None else torch.cat([one, other]) for one, other in zip(first, second, strict=True))
+            return self._judged(*both).logits.chunk(2)
+
+    def _evaluate(self, x: Tensor, *, eager: bool = False) -> Verdict:
+        return self._judged(*self._augmented(x, self._condition), eager=eager)
+
+    def _judged(self, x: Tensor, condition: Tensor | None, *, eager: bool = False) -> Verdict:
+        """What is left of x after the augmentations -> the verdict, its logits in float32."""
+        network: Callable[..., Verdict] = self._adversary.discriminator
+        if self._adversary.gradient_norm:
+            return with_gradient_norm(network.forward, x, condition)
+        verdict = (network.forward if eager else network)(x, condition)
         return verdict._replace(logits=at_least_float32(verdict.logits))
 
-    @staticmethod
-    def _augmented(augment: Callable[[Tensor], Tensor], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _augmented(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """An image that is the condition goes through the same pass, so that both change alike."""
-        if condition is None or condition.dim() != 4:
-            return augment(x), condition
-        return augment(torch.cat([condition, x], 1)).tensor_split([condition.shape[1]], 1)[::-1]
+        for augment in self._adversary.augment.values():
+            if condition is None or condition.dim() != 4:
+                x = augment(x)
+            else:
+                condition, x = augment(torch.cat([condition, x], 1)).tensor_split([condition.shape[1]], 1)
+        return x, condition
 
 
 class Adversary(nn.Module):
@@ -61,6 +82,7 @@ class Adversary(nn.Module):
     presentations: callables (real, fake) -> (real, fake) that choose what the discriminator is shown.
     Either may have observe(real_logits), which is told them in the discriminator's moves, 0 = undecided, and may return
     numbers to log.
+    gradient_norm: every logit is divided by the length of its gradient plus its size, see gradient_norm.py.
 
     Example:
         adversary = Adversary(discriminator, Hinge(), penalties={"r1": R1(10.0)})
@@ -75,6 +97,7 @@ class Adversary(nn.Module):
         penalties: dict[str, nn.Module] | None = None,
         augment: dict[str, nn.Module] | None = None,
         presentations: dict[str, nn.Module] | None = None,
+        gradient_norm: bool = False,
     ):
         super().__init__()
         self.discriminator = discriminator
@@ -82,7 +105,9 @@ class Adversary(nn.Module):
         self.penalties = nn.ModuleDict(penalties or {})
         self.augment = nn.ModuleDict(augment or {})
         self.presentations = nn.ModuleDict(presentations or {})
+        self.gradient_norm = gradient_norm
         self._check_signs()
+        self._check_discriminator()
         self.latest: Tensor | None = None  # the discriminator's last adversarial loss, watched for a collapse
 
     def _check_signs(self) -> None:
@@ -94,6 +119,16 @@ class Adversary(nn.Module):
                     f"{name}: p follows the sign of the discriminator's logits, but {type(self.loss).__name__} knows "
                     f"only their differences; give {name}.p a number or a ramp, or choose another loss"
                 )
+
+    def _check_discriminator(self) -> None:
+        if self.gradient_norm and any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
+            raise UserError(
+                "critic.gradient_norm=true looks at single samples, which the discriminator's batch norm mixes; "
+                "add critic.norm=none"
+            )
+        for penalty in self.penalties.values():
+            if hasattr(penalty, "check"):
+                penalty.check(self.discriminator)
 
     def judge(self, condition: Tensor | None = None) -> Judge:
         return Judge(self, condition)
@@ -108,7 +143,7 @@ class Adversary(nn.Module):
         terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
         self.latest = terms["adversarial"].detach()
         for name, penalty in due.items():
-            terms[name] = penalty(judge.critic, real, fake)
+            terms[name] = penalty(judge if getattr(penalty, "judged", False) else judge.critic, real, fake)
         stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
         return Losses(terms, stats | self._observed(real_logits.detach()))
 

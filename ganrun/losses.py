@@ -59,6 +59,7 @@ class AdversarialLoss(ABC):
     """
 
     needs_real = False  # may the generator's loss read D(real)?
+    per_sample = True  # is the generator's loss a mean over samples, or over pairs if it reads D(real)?
     undecided: float | None = 0.0  # the logit of a discriminator that cannot tell; None = only differences count
 
     def __init__(self, discriminator_factor: float = 1.0):
@@ -162,6 +163,7 @@ class RelativisticAverage(AdversarialLoss):
     """RaGAN: each logit is judged against the other side's mean."""
 
     needs_real = True
+    per_sample = False
     undecided = None
 
     def discriminator(self, real, fake):

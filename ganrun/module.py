@@ -65,6 +65,9 @@ class GANModule(pl.LightningModule):
         self.bystanders = untrained(recipe, {id(p) for ps in self._trainable.values() for p in ps})
         for network in self.bystanders.values():
             network.eval().requires_grad_(False)
+        for term in getattr(recipe, "terms", {}).values():
+            if hasattr(term, "attach"):
+                term.attach(recipe)
         self.ema = ema(self.generating_networks) if ema else None
         self.player_optimizers = {name: optimizers[name](self._trainable[name]) for name in self.players}
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]

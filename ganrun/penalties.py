@@ -39,9 +39,20 @@ def zero_centred(gradient: Tensor) -> Tensor:
     return gradient.square().sum(1).mean() / 2
 
 
+def largest(gradient: Tensor) -> Tensor:
+    """max |g|^2 over samples: Zhou et al. 2019, arXiv 1902.05687."""
+    return gradient.square().sum(1).amax()
+
+
 def per_sample_uniform(like: Tensor) -> Tensor:
     """One number in [0, 1) for each sample, shaped to broadcast over `like` (batch, ...)."""
     return torch.rand(len(like), *[1] * (like.dim() - 1), device=like.device, dtype=like.dtype)
+
+
+def between(real: Tensor, fake: Tensor) -> Tensor:
+    """A point between each real and its fake, uniform on the line: one epsilon a sample."""
+    epsilon = per_sample_uniform(real)
+    return epsilon * real + (1 - epsilon) * fake
 
 
 class Penalty(Lazy, ABC):
@@ -54,6 +65,7 @@ class Penalty(Lazy, ABC):
 
     at: ClassVar[Sequence[str]] = ()  # "real", "fake": where it takes the gradient, in the pass that the loss makes
     per_sample = True  # does it need the critic's answer to single samples, which batch norm would mix?
+    judged = False  # is it given the judge, whose passes are shared and compiled, in place of the critic?
 
     def forward(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """(batch, ...) reals and fakes -> scalar."""
@@ -68,8 +80,25 @@ class GradientPenalty(Penalty):
     """WGAN-GP: unit gradient norm between reals and fakes, one epsilon a sample (Gulrajani et al. 2017)."""
 
     def penalty(self, critic, real, fake):
-        epsilon = per_sample_uniform(real)
-        return unit_norm(input_gradient(critic, epsilon * real + (1 - epsilon) * fake))
+        return unit_norm(input_gradient(critic, between(real, fake)))
+
+
+class ZeroCentred(Penalty):
+    """0-GP: lambda E |g|^2 between reals and fakes (Thanh-Tung et al. 2019, arXiv 1902.03984)."""
+
+    def penalty(self, critic, real, fake):
+        return 2 * zero_centred(input_gradient(critic, between(real, fake)))
+
+
+class MaxGradient(Penalty):
+    """LGAN: lambda max |g|^2 between reals and fakes (Zhou et al. 2019, arXiv 1902.05687).
+
+    The largest gradient stands for the critic's Lipschitz constant. With micro_batch or several processes each pass has
+    its own.
+    """
+
+    def penalty(self, critic, real, fake):
+        return largest(input_gradient(critic, between(real, fake)))
 
 
 class Dragan(Penalty):

@@ -3,6 +3,7 @@
 A term is called as (recipe, judge, batch, generated) -> scalar, with the player's name as a fifth argument if it has
 `by_player = True`. `players` names the players whose loss it joins.
 `replaces` names the losses that it replaces; those are then only logged. It acts in steps in which it is `due`.
+`attach(recipe)`, if it has that, is called once when the game is complete, before any state is loaded.
 """
 
 import torch

@@ -11,6 +11,7 @@ LIGHTNING = ("module.py", "loggers.py", "data/datamodule.py", "callbacks/", "col
 HYDRA = ("commands/", "config/", "training/")
 FOLDERS = {  # folder -> the folders that it may import; all may import the core, the files beside them
     "augment": set(),
+    "regularisers": {"augment"},
     "networks": set(),
     "recipes": set(),
     "config": set(),
@@ -38,7 +39,8 @@ CORE = {  # file -> the modules of ganrun it may import
     "noise.py": {"game", "errors"},
     "penalties.py": {"game", "lazy"},
     "terms.py": {"adversary", "errors", "game", "lazy", "ramps"},
-    "adversary.py": {"errors", "game", "losses"},
+    "adversary.py": {"errors", "game", "gradient_norm", "losses"},
+    "gradient_norm.py": {"game"},
     "recipes/gan.py": {"game", "adversary"},
     "gradients.py": set(),
     "activations.py": set(),

@@ -25,6 +25,10 @@ def norm_notes(parts: Parts) -> tuple[list[str], list[str]]:
             warnings.append(f"{looks}, which the discriminator's batch norm mixes{advice}")
         elif names and parts.cfg.discriminator.get("norm") == "none":
             notes.append(f"critic.norm=none: {looks}")
+        if adversary.gradient_norm:
+            notes.append(
+                "critic.gradient_norm: logits are divided by their gradient's length plus their size; no compilation"
+            )
         said = [
             f"augment.{name}: {note}" for name, part in adversary.augment.items() for note in getattr(part, "notes", ())
         ]
