@@ -58,6 +58,8 @@ def between(real: Tensor, fake: Tensor) -> Tensor:
 class Penalty(Lazy, ABC):
     """A penalty added to the discriminator's loss.
 
+    It may have check(discriminator), which raises UserError for a network that it cannot go with.
+
     Example:
         penalty = R1(weight=10.0, every=16)
         penalty(lambda x: x.sum(1), real, fake)  # scalar: 10/2 * 16 * mean squared gradient norm at the reals

@@ -6,6 +6,7 @@ from ganrun.adversary import Judge
 from ganrun.errors import UserError
 from ganrun.game import Batch, Recipe
 from ganrun.lazy import Lazy
+from ganrun.losses import AdversarialLoss
 from ganrun.ramps import Ramp, at, bounds
 
 
@@ -41,7 +42,7 @@ class TopK(Lazy):
         real = judge(batch["real"]).logits[chosen] if loss.needs_real else None
         return self.strength * loss.generator(real, logits[chosen])
 
-    def _loss_of(self, recipe: Recipe, judge: Judge):
+    def _loss_of(self, recipe: Recipe, judge: Judge) -> AdversarialLoss:
         """The adversarial loss. Raises UserError where there is none that is a mean over samples."""
         if isinstance(judge, dict):
             raise UserError(f"term.top-k: it needs one discriminator; this recipe has {', '.join(judge)}")
