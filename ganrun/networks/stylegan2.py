@@ -77,6 +77,7 @@ class Generator(nn.Module):
             size, last = tuple(side * 2**i for side in base), i == len(widths) - 1
             self.blocks.append(SynthesisBlock(a, b, size, architecture=architecture, last=last, **settings))
         self.squash = squash(value_range)
+        self.notes = [said(widths)]
         self.num_styles = 2 * len(widths)  # one for each convolution, and one for the last image
         self.register_buffer("w_mean", torch.zeros(w_dim))
 
@@ -143,6 +144,8 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(a, b, residual=architecture == "resnet", clamp=clamp) for a, b in pairwise(widths)
         )
+        over = f"standard deviation over groups of {minibatch_std}" if minibatch_std else "no standard deviation"
+        self.notes = [f"{said(widths)}, {over}"]
         last = widths[-1]
         self.conv = equalise(nn.Conv2d(last + (minibatch_std > 0), last, 3, padding=1), gain=GAIN)
         self.dense = equalise(nn.Linear(last * base[0] * base[1], last), gain=GAIN)
@@ -177,3 +180,7 @@ def planned(
             raise UserError(f"{name}={value}; expected more than 0" + (" (null = off)" if name == "clamp" else ""))
     doublings, base = pyramid(resolution, "stylegan2")
     return [max(1, int(width * min(1.0, 16 * fmaps / 2**i))) for i in range(doublings + 1)], base
+
+
+def said(widths: list[int]) -> str:
+    return f"widths {', '.join(map(str, widths))}"
