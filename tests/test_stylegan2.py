@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ganrun
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from test_configs import composed
 from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, one_hot
@@ -15,6 +16,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, one_hot
 from ganrun.config.rules import follow
 from ganrun.errors import UserError
 from ganrun.networks.equalised import equalise
+from ganrun.networks.heads import CONDITIONS
 from ganrun.networks.mapping import Mapping
 from ganrun.networks.minibatch_std import minibatch_std
 from ganrun.networks.modulated import Modulated, StyledConv
@@ -344,6 +346,14 @@ def test_a_clamp_bounds_what_a_layer_puts_out():
     assert out.abs().max() == 0.5 and out.unique().numel() > 9
 
 
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_head_is_equalised(condition):
+    critic = Discriminator(condition=condition, num_classes=3, mapping_layers=1, **SMALL)
+    layers = [layer for layer in critic.head.modules() if isinstance(layer, (nn.Linear, nn.Embedding))]
+    assert layers and all("weight" in layer.parametrizations for layer in layers)
+    assert critic(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0])).logits.shape == (4,)
+
+
 def test_a_penalty_reaches_every_weight():
     """The gradient of R1 by a finite difference; biases only say where the slope changes."""
     critic = random(Discriminator(condition="projection", num_classes=3, mapping_layers=1, **SMALL | {"width": 2}))
@@ -370,16 +380,19 @@ AUTO = {  # resolution, devices -> batch, minibatch std, fmaps, rate, gamma, hal
     (256, 8): (64, 4, 0.5, 0.0025, 0.2048, 20_000),
     (1024, 1): (4, 4, 1.0, 0.002, 52.4288, 1250),
     (1024, 8): (32, 4, 1.0, 0.002, 6.5536, 10_000),
-    ((128, 256), 1): (16, 4, 0.5, 0.0025, 0.4096, 5000),
+    ("128x256", 1): (16, 4, 0.5, 0.0025, 0.4096, 5000),
 }
 
 
 @pytest.mark.parametrize(("resolution", "devices"), AUTO)
 def test_settings_that_follow_from_the_resolution(resolution, devices):
+    expected = AUTO[resolution, devices]
+    if isinstance(resolution, str):
+        resolution = OmegaConf.create([int(side) for side in resolution.split("x")])
     batch = follow("batch_size", resolution, devices)
     found = [batch, follow("minibatch_std", batch, devices), follow("fmaps", resolution), follow("lr", resolution)]
     found += [follow("gamma", resolution, batch), follow("half_life", batch)]
-    assert found == pytest.approx(AUTO[resolution, devices])
+    assert found == pytest.approx(expected)
     assert follow("steps", batch) == 25_000_000 // batch
 
 

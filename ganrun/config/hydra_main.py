@@ -17,7 +17,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig
 
-from ganrun.config import rules  # noqa: F401  its resolvers
 from ganrun.config.choices import as_key
 from ganrun.config.explain import explain
 from ganrun.config.groups import config_dir, groups

@@ -21,9 +21,9 @@ STYLEGAN2: dict[str, Callable[..., int | float]] = {
 
 
 def sides(resolution: Any) -> tuple[int, int]:
-    """(H, W); of what is no resolution, which the checks of a config refuse later, any."""
-    both = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution or ())
-    return both if len(both) == 2 and all(isinstance(side, int) and side > 0 for side in both) else (32, 32)
+    """(H, W); of what is no resolution, which the checks of a config refuse later, 32 pixels."""
+    both = list(resolution) if OmegaConf.is_list(resolution) else [resolution] * 2
+    return tuple(both) if len(both) == 2 and all(isinstance(side, int) and side > 0 for side in both) else (32, 32)
 
 
 def number(value: Any) -> int:
@@ -34,6 +34,7 @@ def number(value: Any) -> int:
 
 
 def follow(setting: str, *given: Any) -> int | float:
+    """The value of a setting in STYLEGAN2, for what its rule takes."""
     return STYLEGAN2[setting](*given)
 
 
