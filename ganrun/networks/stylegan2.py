@@ -29,9 +29,9 @@ class Generator(nn.Module):
     """z (batch, z_dim), label (batch,) or None -> images (batch, channels, H, W), unbounded if value_range is None.
 
     A label may also be a vector of attributes, (batch, num_classes); its embedding is normalised, so that mostly its
-    direction counts. Images are `synthesis` of `num_styles` copies of `mapping`'s w. In training mode noise is drawn from
-    torch's default generators, and each forward moves `w_mean` towards the mean of its w; in eval mode an image is a
-    function of z and the label.
+    direction counts. Images are `synthesis` of `num_styles` copies of `mapping`'s w. In training mode noise is drawn
+    from torch's default generators, and each forward moves `w_mean` towards the mean of its w; in eval mode an image is
+    a function of z and the label.
 
     width:          most channels of a stage
     fmaps:          sizes above base * 16 * fmaps have fewer: width * 16 * fmaps / 2^n at the n-th doubling of the base
