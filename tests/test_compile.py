@@ -15,11 +15,13 @@ TRANSLATION = ["critic.norm=none", "generator.norm=none", "pairs=invert", "discr
 SETTINGS = {"mlp": ["dataset=ring"], "pix2pix": TRANSLATION, "cyclegan": [*TRANSLATION, "generator.blocks=1"]}
 MODELS = {name: [f"model={name}", *SETTINGS.get(name, ["critic.norm=none"])] for name in options("model")}
 ALIKE = {"deep-conv": "r1", "resnet": "r2", "sagan": "gradient", "biggan": "r1", "biggan-deep": "dragan", "r3gan": "r2"}
+ALIKE["stylegan2"] = "r1"
 SGD = ["optimizer=sgd", "optimizer.lr=1e-6"]  # Adam makes whole steps of the rounding of gradients that are 0
-MODELS |= {name: [f"model={name}", *SGD] for name in ALIKE}  # with spectral norm, but for r3gan
+MODELS |= {name: [f"model={name}", *SGD] for name in ALIKE}  # with spectral norm, but for the last two
 SMALLER = ["dataset.resolution=8", "generator.attention=8", "discriminator.attention=4"]  # one block of each kind
 MODELS |= {name: [*MODELS[name], *SMALLER] for name in ("sagan", "biggan", "biggan-deep")}
 MODELS["r3gan"] += ["dataset.resolution=8", "generator.blocks=1", "discriminator.blocks=1"]
+MODELS["stylegan2"] += ["dataset.resolution=8", "generator.mapping_layers=1", "generator.w_dim=8"]
 CASES = [(model, penalty) for model in MODELS.keys() - ALIKE.keys() for penalty in options("penalty")]
 CASES = sorted([*CASES, *ALIKE.items(), ("dcgan", "conditional")])
 

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ganrun.config import rules  # noqa: F401  its resolvers
 from ganrun.config.groups import config_dir, groups, options
 from ganrun.config.settings import Settings, check_values
 from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of, spelt

@@ -9,13 +9,14 @@ from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
+from torch.nn.functional import leaky_relu
 
 from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.dcgan import pyramid
 from ganrun.networks.heads import CONDITIONS, Head, appended_classes
 from ganrun.networks.layers import append_label, as_vector, chosen, squash
+from ganrun.networks.resampling import Downsample, Upsample
 from ganrun.networks.resnet import scaled
 
 SLOPE = 0.2  # of LeakyReLU
@@ -179,32 +180,6 @@ class Projection(nn.Module):
     def forward(self, features: Tensor, label: Tensor | None = None) -> Verdict:
         embedded = self.embed(as_vector(label, self.embed.in_features, features.dtype))
         return Verdict((self.linear(features) * embedded).sum(1), features)
-
-
-class Resample(nn.Module):
-    """The low-pass (1, 3, 3, 1) along both sides, and zeros beyond the edges: Karras et al. 2020, arXiv 1912.04958."""
-
-    def __init__(self):
-        super().__init__()
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-        self.register_buffer("taps", (taps[:, None] * taps)[None, None], persistent=False)
-
-    def kernel(self, x: Tensor) -> Tensor:
-        return self.taps.to(x.dtype).expand(x.shape[1], -1, -1, -1)
-
-
-class Upsample(Resample):
-    """(batch, C, H, W) -> (batch, C, 2H, 2W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_transpose2d(x, 4 * self.kernel(x), stride=2, padding=1, groups=x.shape[1])
-
-
-class Downsample(Resample):
-    """(batch, C, 2H, 2W) -> (batch, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.kernel(x), stride=2, padding=1, groups=x.shape[1])
 
 
 def planned(

@@ -44,6 +44,8 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
         table.add_row(
             name, f"{networks}, {sum(p.numel() for n in player.networks for p in n.parameters()):,} parameters"
         )
+        for note in [note for network in player.networks for note in getattr(network, "notes", ())]:
+            table.add_row("", note)
     conditional = cfg.conditional.key or "none"
     loss = short(cfg.loss.get("_target_", "none"))
     table.add_row("loss", loss + (f", conditional on {conditional}" if cfg.conditional.key else ""))
