@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.errors import UserError
-from ganrun.game import Losses, Verdict, at_least_float32
+from ganrun.game import Losses, Timed, Verdict, at_least_float32
 from ganrun.losses import AdversarialLoss
 
 
@@ -45,8 +45,10 @@ class Judge:
         return augment(torch.cat([condition, x], 1)).tensor_split([condition.shape[1]], 1)[::-1]
 
 
-class Adversary(nn.Module):
+class Adversary(Timed):
     """Turns a discriminator, a loss, penalties and augmentations into the two players' adversarial losses.
+
+    In a lazy move there is no adversarial loss: only the lazy penalties that are due.
 
     augment: modules with forward(x).
     presentations: callables (real, fake) -> (real, fake) that choose what the discriminator is shown.
@@ -92,14 +94,18 @@ class Adversary(nn.Module):
     def discriminator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
         for presentation in self.presentations.values():
             real, fake = presentation(real, fake)
+        losses = Losses({}) if self.now.lazy else self._adversarial(judge, real, fake)
+        due = {name: penalty for name, penalty in self.penalties.items() if penalty.due}
+        return Losses(
+            losses.terms | {name: penalty(judge.critic, real, fake) for name, penalty in due.items()}, losses.stats
+        )
+
+    def _adversarial(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
         real_logits, fake_logits = judge(real).logits, judge(fake).logits
-        terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
-        self.latest = terms["adversarial"].detach()
-        for name, penalty in self.penalties.items():
-            if penalty.due:
-                terms[name] = penalty(judge.critic, real, fake)
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        self.latest = loss.detach()
         stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
-        return Losses(terms, stats | self._observed(real_logits.detach()))
+        return Losses({"adversarial": loss}, stats | self._observed(real_logits.detach()))
 
     def _observed(self, real_logits: Tensor) -> dict[str, Tensor]:
         """Tells the real logits to what observes them; returns what that logs, as <name>_<number>."""
@@ -111,5 +117,7 @@ class Adversary(nn.Module):
         return stats
 
     def generator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
+        if self.now.lazy:
+            return Losses({})
         real_logits = judge(real).logits if self.loss.needs_real else None
         return Losses({"adversarial": self.loss.generator(real_logits, judge(fake).logits)})

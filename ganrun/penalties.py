@@ -84,6 +84,8 @@ class Dragan(Penalty):
 class R1(Penalty):
     """gamma/2 E |grad D(real)|^2, weight = gamma (Mescheder et al. 2018, eq. 9)."""
 
+    needs_generated = False
+
     def penalty(self, critic, real, fake):
         return zero_centred(input_gradient(critic, real))
 

@@ -215,9 +215,8 @@ def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
 
 def build_schedule(cfg: DictConfig) -> Schedule:
     moves = OmegaConf.to_container(cfg.schedule, resolve=True)
-    return Schedule(
-        moves, **{name: moves.pop(name) for name in ("share", "reuse_stale", "generator_batch") if name in moves}
-    )
+    settings = ("share", "reuse_stale", "generator_batch", "lazy_moves")
+    return Schedule(moves, **{name: moves.pop(name) for name in settings if name in moves})
 
 
 def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:
