@@ -179,7 +179,11 @@ class TestLazyMoves:
         recipe = parts.module.recipe
         generator, critic = (copy.deepcopy(n).double() for n in (recipe.generator, recipe.adversary.discriminator))
         module, rounds = in_double(parts, steps=4)
-        mean = by_hand(generator, critic, rounds)
+        torch.set_default_dtype(torch.float64)  # in which numbers are drawn
+        try:
+            mean = by_hand(generator, critic, rounds)
+        finally:
+            torch.set_default_dtype(torch.float32)
         for mine, theirs in ((recipe.generator, generator), (recipe.adversary.discriminator, critic)):
             for key, value in theirs.state_dict().items():
                 torch.testing.assert_close(mine.state_dict()[key], value, rtol=0, atol=1e-10, msg=key)
