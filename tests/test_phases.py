@@ -302,5 +302,7 @@ class TestCorrection:
             make(1.0, optimizer="torch.optim.Adam", betas=[0.0, 0.99], lazy=0)
         with pytest.raises(UserError, match=r"lazy=4: it corrects Adam's betas, but torch\.optim\.SGD is given none"):
             make(1.0, lazy=4)
+        with pytest.raises(UserError, match=r"^optimizer\.generator\.lazy=4: it corrects for lazy moves; add"):
+            build(composed(*STYLES, "optimizer.generator.lazy=4")[0])
         with pytest.raises(UserError, match=r"schedule\.lazy_moves=1; expected true or false"):
             Schedule({"generator": 1}, lazy_moves=1)

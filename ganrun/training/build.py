@@ -186,6 +186,7 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
     check_sides(recipe, data)
     check_directions(cfg, recipe, data)
     players = optimizers_of(cfg, recipe)
+    check_lazy(cfg, players, schedule)
     ema = build_node(cfg, "ema")
     return refusing("recipe", GANModule)(
         recipe,
@@ -211,6 +212,15 @@ def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
     for name in own - players.keys():
         del cfg.optimizer[name]
     return list(players)
+
+
+def check_lazy(cfg: DictConfig, players: list[str], schedule: Schedule) -> None:
+    """Raises UserError for a correction of lazy moves where there are none."""
+    for name in players:
+        lazy = cfg.optimizer[name].get("lazy")
+        if lazy is not None and not schedule.lazy_moves:
+            text = "it corrects for lazy moves; add schedule.lazy_moves=true, or give null"
+            raise UserError(f"optimizer.{name}.lazy={lazy}: {text}")
 
 
 def build_schedule(cfg: DictConfig) -> Schedule:
