@@ -189,7 +189,7 @@ class GANModule(pl.LightningModule):
             move = move._replace(generate=anew, graph=anew and player.generates)
         optimizer = self.player_optimizers[move.player]
         losses = self._add_gradients(move, batch)
-        if not losses.terms:  # what is due belongs to another player
+        if now.lazy and not losses.terms:  # what is due belongs to another player
             return
         gradient = optimizer.before_step(now)
         self._step_optimizer(move.player, counts=not now.lazy and index == len(self.moves) - 1)
@@ -226,7 +226,7 @@ class GANModule(pl.LightningModule):
             generated = {key: value.detach() for key, value in generated.items()}
         with self._only(self._trainable[name]):
             losses = player.losses(batch, generated)
-            if not losses.terms:
+            if self.recipe.now.lazy and not losses.terms:
                 return losses
             if not adds:  # only now, so that the new gradients reuse the memory of the old ones
                 self.player_optimizers[name].optimizer.zero_grad(set_to_none=True)
