@@ -28,8 +28,8 @@ class PathLength(Lazy):
     """E (|J^T y| - a)^2, where a is the running mean of |J^T y|: Karras et al. 2020, arXiv 1912.04958, eq. 4.
 
     weight: gamma_pl, 2 in the authors' code. decay: the share of the current mean length that enters `a` before each
-    use, as there. share: of the batch, that is made anew for it, from its first rows. `a` is taken from each process's
-    rows and each pass of a micro_batch, then averaged over the processes.
+    use, as there. share: of the batch, that is made anew for it, from the noise of its first rows; the authors draw
+    other noise. `a` is taken from each process's rows and each pass of a micro_batch, then averaged over the processes.
 
     Example:
         recipe = GAN(generator, adversary, terms={"path-length": PathLength()})
