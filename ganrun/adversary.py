@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganrun.errors import UserError
-from ganrun.game import Losses, Verdict, at_least_float32
+from ganrun.game import Losses, Timed, Verdict, at_least_float32
 from ganrun.gradient_norm import with_gradient_norm
 from ganrun.losses import AdversarialLoss
 
@@ -75,8 +75,10 @@ class Judge:
         return x, condition
 
 
-class Adversary(nn.Module):
+class Adversary(Timed):
     """Turns a discriminator, a loss, penalties and augmentations into the two players' adversarial losses.
+
+    In a lazy move there is no adversarial loss: only the lazy penalties that are due.
 
     augment: modules with forward(x).
     presentations: callables (real, fake) -> (real, fake) that choose what the discriminator is shown.
@@ -139,13 +141,18 @@ class Adversary(nn.Module):
         due = {name: penalty for name, penalty in self.penalties.items() if penalty.due}
         at = {where for penalty in due.values() for where in getattr(penalty, "at", ())}
         real, fake = (judge.differentiable(x) if where in at else x for where, x in (("real", real), ("fake", fake)))
+        losses = Losses({}) if self.now.lazy else self._adversarial(judge, real, fake)
+        given = {name: judge if getattr(penalty, "judged", False) else judge.critic for name, penalty in due.items()}
+        return Losses(
+            losses.terms | {name: penalty(given[name], real, fake) for name, penalty in due.items()}, losses.stats
+        )
+
+    def _adversarial(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
         real_logits, fake_logits = judge(real).logits, judge(fake).logits
-        terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
-        self.latest = terms["adversarial"].detach()
-        for name, penalty in due.items():
-            terms[name] = penalty(judge if getattr(penalty, "judged", False) else judge.critic, real, fake)
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        self.latest = loss.detach()
         stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
-        return Losses(terms, stats | self._observed(real_logits.detach()))
+        return Losses({"adversarial": loss}, stats | self._observed(real_logits.detach()))
 
     def _observed(self, real_logits: Tensor) -> dict[str, Tensor]:
         """Tells the real logits to what observes them; returns what that logs, as <name>_<number>."""
@@ -157,5 +164,7 @@ class Adversary(nn.Module):
         return stats
 
     def generator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
+        if self.now.lazy:
+            return Losses({})
         real_logits = judge(real).logits if self.loss.needs_real else None
         return Losses({"adversarial": self.loss.generator(real_logits, judge(fake).logits)})

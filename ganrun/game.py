@@ -75,6 +75,7 @@ class Now(NamedTuple):
     step: int  # rounds finished before this move
     move: int  # moves made in this round
     images: int  # images that one player has seen, over all devices
+    lazy: bool | None = None  # is this a lazy move, of what acts every few steps alone? None = there are none
 
 
 class Timed(nn.Module):
@@ -86,7 +87,7 @@ class Timed(nn.Module):
         """Called after each round, when buffers are the same in all processes. now: as before the next round."""
 
 
-class Recipe(nn.Module, ABC):
+class Recipe(Timed, ABC):
     """Owns the networks of one topology and the rules of its game. A subclass defines `players` and `generate`.
 
     compared:   for each output that is scored, the key of the data that it should resemble; the first one counts
@@ -125,10 +126,11 @@ class Recipe(nn.Module, ABC):
     def with_terms(self, losses: Losses, player: str, judge: Any, batch: Batch, generated: Batch) -> Losses:
         """A player's losses plus those of the recipe's `terms` that join it and are due.
 
-        judge: gives the terms their verdicts, in the recipe's form. A loss that a term replaces is only logged.
+        judge: gives the terms their verdicts, in the recipe's form. A loss that a term replaces is only logged. In a
+        lazy move, lazy terms alone are due.
         """
         own = {name: term for name, term in getattr(self, "terms", {}).items() if player in term.players}
-        joining = {name: term for name, term in own.items() if getattr(term, "due", True)}
+        joining = {name: term for name, term in own.items() if getattr(term, "due", not self.now.lazy)}
         replaced = {name for term in joining.values() for name in getattr(term, "replaces", ())}
         terms = {name: value for name, value in losses.terms.items() if name not in replaced}
         for name, term in joining.items():

@@ -8,8 +8,11 @@ class Lazy(Timed):
     """Something with a weight that acts every `every` steps.
 
     weight: coefficient. every: steps from one action to the next, 1 = each step; the result is multiplied by `every`
-    to keep the mean strength (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1).
+    to keep the mean strength (lazy regularisation: Karras et al. 2020, arXiv 1912.04958, section 3.1). It joins the
+    player's move, or with schedule.lazy_moves follows in a move of its own, unless it acts each step.
     """
+
+    needs_generated = True  # does it look at what was generated? Otherwise a lazy move need not generate anew
 
     def __init__(self, weight: float | Ramp, every: int = 1):
         super().__init__()
@@ -23,8 +26,8 @@ class Lazy(Timed):
 
     @property
     def due(self) -> bool:
-        """Does it act in this step?"""
-        return self.now.step % self.every == 0
+        """Does it act in this move?"""
+        return self.now.step % self.every == 0 and self.now.lazy in (None, self.every > 1)
 
     @property
     def strength(self) -> float:

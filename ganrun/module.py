@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ganrun.ema import EMA
 from ganrun.game import Batch, Losses, Now, Recipe, Timed, mean_losses
 from ganrun.gradients import GradientMean
+from ganrun.lazy import Lazy
 from ganrun.modules import eager, per_rank_buffers, untrained
 from ganrun.noise import Noise
 from ganrun.optim import PlayerOptimizer, total_norm
@@ -57,6 +58,7 @@ class GANModule(pl.LightningModule):
         self.log_weight_norm = True  # does this step compute the norms of weights?
         self.attempt = 0  # rollbacks so far; part of every seed, so that the same path is not replayed
         self.num_batches = schedule.num_batches
+        self.lazy_moves = schedule.lazy_moves
         self.players = recipe.players()
         self.moves = self._plan(schedule)
         self.larger = self._larger(schedule)
@@ -118,9 +120,7 @@ class GANModule(pl.LightningModule):
         if self.compiled:
             torch.compiler.cudagraph_mark_step_begin()  # the graphs' outputs of the last round may be overwritten
         for i, move in enumerate(self.moves):
-            for timed in self._timed:
-                timed.now = Now(step, i, step * self.batch_size)
-            self._move(i, self._seen(move, batches[move.batch]), step)
+            self._play(i, self._seen(move, batches[move.batch]), step)
         self._generated = {}  # its graph would live until the next round
         if self.trainer.world_size > 1:
             self._average_buffers()
@@ -168,14 +168,36 @@ class GANModule(pl.LightningModule):
         with self._only(generating):
             return self.recipe.generate(batch)
 
-    def _move(self, index: int, batch: Batch, step: int) -> None:
+    def _play(self, index: int, batch: Batch, step: int) -> None:
+        """A player's move, and the lazy one that follows it where something is due."""
+        for lazy in (False, True) if self.lazy_moves else (None,):
+            now = Now(step, index, step * self.batch_size, lazy)
+            for timed in self._timed:
+                timed.now = now
+            if not lazy or self._lazy(self.moves[index].player):
+                self._move(index, batch, now)
+
+    def _lazy(self, name: str) -> list[Lazy]:
+        """What is due in a player's move and acts every few steps. Terms name their players; penalties do not."""
+        lazy = [module for module in self._timed if isinstance(module, Lazy) and module.every > 1 and module.due]
+        others = () if self.players[name].generates else (name,)
+        return [module for module in lazy if name in getattr(module, "players", others)]
+
+    def _move(self, index: int, batch: Batch, now: Now) -> None:
         move = self.moves[index]
+        if now.lazy:
+            player = self.players[move.player]
+            anew = player.generates or bool(self.micro_batch)  # otherwise the move's own generation is still there
+            anew = anew and any(module.needs_generated for module in self._lazy(move.player))
+            move = move._replace(generate=anew, graph=anew and player.generates)
         optimizer = self.player_optimizers[move.player]
         losses = self._add_gradients(move, batch)
-        gradient = optimizer.before_step(Now(step, index, step * self.batch_size))
-        self._step_optimizer(move.player, counts=index == len(self.moves) - 1)
+        if now.lazy and not losses.terms:  # what is due belongs to another player
+            return
+        gradient = optimizer.before_step(now)
+        self._step_optimizer(move.player, counts=not now.lazy and index == len(self.moves) - 1)
         optimizer.after_step()
-        norms = {"gradient_norm": gradient}
+        norms = {"lazy_gradient_norm" if now.lazy else "gradient_norm": gradient}
         if self.log_weight_norm:
             norms["weight_norm"] = self.weight_norm(move.player)
         for name, value in (losses.terms | norms | losses.stats).items():
@@ -207,6 +229,8 @@ class GANModule(pl.LightningModule):
             generated = {key: value.detach() for key, value in generated.items()}
         with self._only(self._trainable[name]):
             losses = player.losses(batch, generated)
+            if self.recipe.now.lazy and not losses.terms:
+                return losses
             if not adds:  # only now, so that the new gradients reuse the memory of the old ones
                 self.player_optimizers[name].optimizer.zero_grad(set_to_none=True)
             (losses.total() * share).backward()  # Lightning's additions, hooks and a loss scaler, are not used

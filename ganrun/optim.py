@@ -72,6 +72,9 @@ class PlayerOptimizer:
     decay_start:    step from which constant-then-linear falls; None = half of decay_steps
     clip_weights:   after each step parameters are clamped to [-c, c] (WGAN, arXiv 1701.07875, algorithm 1); None = off
     clip_gradients: largest norm of the player's gradient; None = off
+    lazy:           steps from one lazy move to the next, see Schedule. i steps make i + 1 moves, so Adam's lr and betas
+                    become c lr and beta^c, with c = i / (i + 1): Karras et al. 2020, arXiv 1912.04958, appendix B;
+                    None = off
     settings:       the optimizer's own arguments, each a value or a ramp
 
     Example:
@@ -90,38 +93,51 @@ class PlayerOptimizer:
         decay_start: int | None = None,
         clip_weights: float | None = None,
         clip_gradients: float | None = None,
+        lazy: int | None = None,
         **settings,
     ):
         check_rate(lr, lr_schedule, decay_steps, decay_start)
         for name, value in {"clip_weights": clip_weights, "clip_gradients": clip_gradients}.items():
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name}={value}; expected more than 0 (null = off)")
+        if lazy is not None:
+            require(1, lazy=lazy)
+            if "betas" not in settings:
+                raise UserError(f"lazy={lazy}: it corrects Adam's betas, but {optimizer} is given none (null = off)")
         self.parameters = list(parameters)
         self.lr = lr
+        self.share = 1.0 if lazy is None else lazy / (lazy + 1)
         self.factor = 1.0  # share of the learning rate left by rollbacks: derived from their number, never saved
         self.lr_schedule = LR_SCHEDULES[lr_schedule]
         self.decay_steps = decay_steps
         self.decay_start = 0.5 if decay_start is None else decay_start / decay_steps
         self.clip_weights = clip_weights
         self.clip_gradients = clip_gradients
-        first, last = ({name: setting_at(value, now) for name, value in settings.items()} for now in (FIRST, LAST))
+        first, last = (self._settings_at(settings, now) for now in (FIRST, LAST))
         self.ramped = {name: value for name, value in settings.items() if has_ramp(value)}
         module, _, name = optimizer.rpartition(".")
         cls: type[torch.optim.Optimizer] = getattr(import_module(module), name)
         if self.ramped:
             cls([nn.Parameter(torch.zeros(1))], lr=at(lr, LAST), **last)  # refuses final values that are invalid
-        self.optimizer = cls(self.parameters, lr=at(lr, FIRST), **in_one_go(cls, first), **first)
+        self.optimizer = cls(self.parameters, lr=self.share * at(lr, FIRST), **in_one_go(cls, first), **first)
 
     def lr_at(self, now: Now) -> float:
         """The learning rate, a function of `now` alone: nothing to save, nothing to replay."""
         passed = min(1.0, now.step / self.decay_steps)
-        return self.factor * at(self.lr, now) * self.lr_schedule(passed, self.decay_start)
+        return self.factor * self.share * at(self.lr, now) * self.lr_schedule(passed, self.decay_start)
+
+    def _settings_at(self, settings: dict[str, Any], now: Now) -> dict[str, Any]:
+        """The optimizer's own settings, with Adam's betas corrected for lazy moves."""
+        found = {name: setting_at(value, now) for name, value in settings.items()}
+        if self.share < 1 and "betas" in found:
+            found["betas"] = tuple(beta**self.share for beta in found["betas"])
+        return found
 
     def before_step(self, now: Now) -> Tensor:
         """Sets the learning rate and other ramped settings, clips the gradient, returns its norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(now)
-            group.update({name: setting_at(value, now) for name, value in self.ramped.items()})
+            group.update(self._settings_at(self.ramped, now))
         if self.clip_gradients is not None:
             return nn.utils.clip_grad_norm_(self.parameters, self.clip_gradients)
         return total_norm([p.grad for p in self.parameters if p.grad is not None])

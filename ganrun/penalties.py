@@ -120,6 +120,7 @@ class R1(Penalty):
     """gamma/2 E |grad D(real)|^2, weight = gamma (Mescheder et al. 2018, eq. 9)."""
 
     at = ("real",)
+    needs_generated = False
 
     def penalty(self, critic, real, fake):
         return zero_centred(input_gradient(critic, real))

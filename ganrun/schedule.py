@@ -24,6 +24,10 @@ class Schedule:
     draws anew, as in algorithm 1 of WGAN (arXiv 1701.07875) and of WGAN-GP (1704.00028). After a generating player has
     moved, its outputs are generated again, unless `reuse_stale`.
 
+    lazy_moves: True = penalties and terms that act every few steps are a move of their own, after the player's: as in
+    the code of StyleGAN2 (Karras et al. 2020, arXiv 1912.04958), on the batch of that move. False = they join the move.
+    PlayerOptimizer's `lazy` is the correction that belongs to it.
+
     generator_batch: fakes in a generating player's move; None = as many as in any move. SNGAN's code has 64 reals and
     64 fakes in the discriminator's moves, 128 fakes in the generator's (Miyato et al. 2018, arXiv 1802.05957).
 
@@ -39,17 +43,19 @@ class Schedule:
         share: bool = True,
         reuse_stale: bool = False,
         generator_batch: int | None = None,
+        lazy_moves: bool = False,
     ):
         wrong = {name: count for name, count in moves.items() if type(count) is not int or not 1 <= count <= MOST_MOVES}
         if wrong:
             raise UserError(f"schedule={wrong}; expected at least 1 move a player and at most {MOST_MOVES:,}")
-        for name, value in {"share": share, "reuse_stale": reuse_stale}.items():
+        for name, value in {"share": share, "reuse_stale": reuse_stale, "lazy_moves": lazy_moves}.items():
             if not isinstance(value, bool):
                 raise UserError(f"schedule.{name}={value}; expected true or false")
         self.moves = dict(moves)
         self.share = share
         self.reuse_stale = reuse_stale
         self.generator_batch = generator_batch
+        self.lazy_moves = lazy_moves
 
     @property
     def num_batches(self) -> int:

@@ -128,6 +128,7 @@ class Orthogonal(Lazy):
     """
 
     players = ("generator",)
+    needs_generated = False
 
     def __init__(self, weight: float | Ramp = 1e-4, every: int = 1):
         super().__init__(weight, every)

@@ -137,7 +137,7 @@ def test_command_line_wins_over_presets(line):
 
 def test_schedule_order_survives_a_preset():
     cfg = composed("loss=wgan-gp", "schedule=generator-first")[0]
-    order = [("generator", 1), ("discriminator", 5), ("share", True), ("generator_batch", None)]
+    order = [("generator", 1), ("discriminator", 5), ("share", True), ("generator_batch", None), ("lazy_moves", False)]
     assert list(cfg.schedule.items()) == order
 
 

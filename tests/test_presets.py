@@ -90,7 +90,7 @@ def test_everything_elses_defaults():
     average = {"decay": 0.999, "warmup": 10, "start": 0, "standing": 0, "statistics": "copied"}
     assert cfg["ema"] == {"_target_": "ganrun.ema.EMA", "_partial_": True, **average}
     assert cfg["noise"] == {"_target_": "ganrun.noise.Normal", "z_dim": 100}
-    order = [("discriminator", 1), ("generator", 1), ("share", True), ("generator_batch", None)]
+    order = [("discriminator", 1), ("generator", 1), ("share", True), ("generator_batch", None), ("lazy_moves", False)]
     assert [*cfg["schedule"].items()] == order
     assert cfg["batch_size"] == 64 and cfg["optimizer"]["lr_schedule"] == "constant"
     assert cfg["generator"]["width"] == cfg["discriminator"]["width"] == 64

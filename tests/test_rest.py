@@ -416,7 +416,7 @@ class TestSngan:
     def test_settings_are_those_of_the_authors_code(self, experiment, classes, parameters):
         cfg, notes = composed(f"experiment={experiment}")
         assert not notes and cfg.loss._target_ == "ganrun.losses.Hinge" and not cfg.ema
-        order = {"generator": 1, "discriminator": 5, "share": False, "generator_batch": 128}
+        order = {"generator": 1, "discriminator": 5, "share": False, "generator_batch": 128, "lazy_moves": False}
         assert list(cfg.schedule.items()) == list(order.items())  # the generator moves first
         assert (cfg.steps, cfg.batch_size, cfg.dataset.name, cfg.dataset.flip) == (50_000, 64, "cifar10", False)
         assert cfg.conditional.num_classes == classes and cfg.noise.z_dim == 128

@@ -22,7 +22,14 @@ def short(protocol: Mapping[str, Any]) -> str:
     pairs = f", each against its {protocol['against']} ({protocol['split']})" if protocol.get("against") else ""
     values = protocol.get("values", "")
     bits = f", {values}" if values.endswith(" bit") else ""
-    drawn = "".join(f", {key} {protocol[key]}" for key in ("truncation", "standing") if protocol.get(key))
+    drawn = f", truncation {protocol['truncation']}{truncated(protocol)}" if protocol.get("truncation") else ""
+    drawn += f", standing {protocol['standing']}" if protocol.get("standing") else ""
     if not protocol["num_fake"]:  # it scores the discriminator
         return f"{protocol['features']}: {protocol['num_real']:,} real ({protocol['split']}){bits}"
     return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{drawn}{reals}{pairs}{bits}"
+
+
+def truncated(protocol: Mapping[str, Any]) -> str:
+    """What a truncation acts on, if not on the noise: " in w", " in w of the first 8 styles"."""
+    space, cutoff = protocol.get("truncation_in"), protocol.get("truncation_cutoff")
+    return (f" in {space}" if space else "") + (f" of the first {cutoff} styles" if cutoff else "")

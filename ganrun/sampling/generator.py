@@ -1,7 +1,7 @@
 """A generator with its noise: each sample depends only on a seed and its own number."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ganrun.errors import UserError, is_out_of_memory, one_of, require
 from ganrun.noise import Noise
 from ganrun.seeding import derive, rng_for
 from ganrun.standing import BATCH, batch_norms, measure, said
+from ganrun.styles import StyleBased, style_based
 
 CHUNK = 256  # samples a forward pass
 Label = int | str | Sequence[int | str] | Tensor  # a class's index or name; one for all, or several
@@ -60,6 +61,7 @@ class SamplingGenerator(nn.Module):
         label: Label | Wanted | Sequence[Wanted] | None = None,
         *,
         truncation: float | None = None,
+        truncation_cutoff: int | None = None,
         batch_size: int = CHUNK,
     ) -> Tensor:
         """(num, C, H, W) in [-1, 1] for images, (num, D) raw for vectors; on the CPU.
@@ -69,8 +71,9 @@ class SamplingGenerator(nn.Module):
         An integer is an index, text a name; integers that are also names of other classes give a warning.
         Of attributes a label is text as "age=31,smiling=1", or a dict; those left out have their mean, or of two
         values the more frequent one; one without a value is taken through its values, by default the first.
-        truncation: see Noise.
-        Raises UserError for labels that do not fit.
+        truncation: of a style-based generator, psi: styles are w_mean + psi (w - w_mean), the first truncation_cutoff
+        of them, None = all; see StyleBased. Of others the largest coordinate of their noise; see Noise. None = off.
+        Raises UserError for labels and truncations that do not fit.
         """
         turn = self.turn(label)
         notes = self.ambiguities(label)
@@ -79,7 +82,8 @@ class SamplingGenerator(nn.Module):
         if label is not None and _is_several(label) and len(turn) != num:
             what = "vectors" if self.attributes else "classes"
             raise UserError(f"label={label}; expected {num} {what}, one for each sample, or one for all")
-        batches = self.batches(num, seed, turn, truncation=truncation, batch_size=batch_size)
+        truncated = {"truncation": truncation, "truncation_cutoff": truncation_cutoff}
+        batches = self.batches(num, seed, turn, **truncated, batch_size=batch_size)
         return torch.cat([samples for samples, _ in batches])
 
     def batches(
@@ -89,6 +93,7 @@ class SamplingGenerator(nn.Module):
         turn: Tensor | None = None,
         *,
         truncation: float | None = None,
+        truncation_cutoff: int | None = None,
         batch_size: int = CHUNK,
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Samples 0 to num - 1 as `sample` makes them, with their labels, so that they need not all fit into memory.
@@ -97,17 +102,46 @@ class SamplingGenerator(nn.Module):
         before the first batch.
         """
         require(1, num=num, batch_size=batch_size)
+        self.check_cutoff(truncation, truncation_cutoff)
         parts = (range(num)[start : start + batch_size] for start in range(0, num, batch_size))
-        return (self.part(part, seed, turn, truncation) for part in parts)
+        return (self.part(part, seed, turn, truncation, truncation_cutoff) for part in parts)
 
     def part(
-        self, numbers: Sequence[int], seed: int, turn: Tensor | None, truncation: float | None = None
+        self,
+        numbers: Sequence[int],
+        seed: int,
+        turn: Tensor | None,
+        truncation: float | None = None,
+        truncation_cutoff: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The samples with these numbers, and their labels."""
         labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
-        return self.decode(self.draw(numbers, seed, truncation), labels), labels
+        return self.decode(self.draw(numbers, seed, truncation), labels, truncation, truncation_cutoff), labels
 
-    def stand(self, passes: int = 16, *, truncation: float | None = None) -> None:
+    @property
+    def in_w(self) -> bool:
+        """Is it the generator that can truncate, in w? Otherwise it is the noise."""
+        return isinstance(self.generator, StyleBased)
+
+    def check_cutoff(self, truncation: float | None, truncation_cutoff: int | None) -> None:
+        """Raises UserError for a cutoff that cannot act."""
+        if truncation_cutoff is None:
+            return
+        asks = f"truncation_cutoff={truncation_cutoff}"
+        most = style_based(self.generator, asks, "leave it out").num_styles
+        if truncation is None:
+            raise UserError(f"{asks}: nothing is truncated; add truncation=<psi>, or leave it out")
+        if not 1 <= truncation_cutoff <= most:
+            raise UserError(f"{asks}; expected 1 to {most}, the number of styles, or null for all")
+
+    def truncated_by(self, truncation: float | None, truncation_cutoff: int | None) -> dict[str, Any]:
+        """How samples are truncated, for a protocol; {} if they are not."""
+        if truncation is None:
+            return {}
+        about = {"truncation": truncation} | ({"truncation_in": "w"} if self.in_w else {})
+        return about if truncation_cutoff is None else about | {"truncation_cutoff": truncation_cutoff}
+
+    def stand(self, passes: int = 16, *, truncation: float | None = None, truncation_cutoff: int | None = None) -> None:
         """Measures batch norm's statistics for these weights, over `passes` batches of 64 samples: see standing.py.
 
         The noise is drawn from a fixed seed, under the truncation that samples will have. Classes are drawn evenly,
@@ -116,10 +150,11 @@ class SamplingGenerator(nn.Module):
         """
         require(1, standing=passes)
         self.check_stands(passes)
-        rng = rng_for("standing")
-        batches = ((self.noise(BATCH, rng, truncation)["z"], self._any_labels(rng)) for _ in range(passes))
+        self.check_cutoff(truncation, truncation_cutoff)
+        rng, tails = rng_for("standing"), None if self.in_w else truncation
+        batches = ((self.noise(BATCH, rng, tails)["z"], self._any_labels(rng)) for _ in range(passes))
         try:
-            measure([self.generator], lambda given: self.decode(*given), batches)
+            measure([self.generator], lambda given: self.decode(*given, truncation, truncation_cutoff), batches)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 text = f"standing={passes}: passes of {BATCH} samples need more memory than there is; leave it out"
@@ -142,20 +177,54 @@ class SamplingGenerator(nn.Module):
         return torch.randint(len(self.classes), (BATCH,), generator=rng) if self.classes else None
 
     def draw(self, numbers: Iterable[int], seed: int, truncation: float | None = None) -> Tensor:
-        """Noise (num, z_dim) of the samples with these numbers."""
-        rng = torch.Generator()
-        drawn = [self.noise(1, rng.manual_seed(derive(seed, "sample", i)), truncation)["z"] for i in numbers]
+        """Noise (num, z_dim) of the samples with these numbers, truncated unless that is done in w."""
+        rng, tails = torch.Generator(), None if self.in_w else truncation
+        drawn = [self.noise(1, rng.manual_seed(derive(seed, "sample", i)), tails)["z"] for i in numbers]
         return torch.cat(drawn)
 
+    def decode(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        truncation: float | None = None,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """One forward pass: noise (num, z_dim) -> images in [-1, 1], or vectors as they are; on the CPU.
+
+        truncation, truncation_cutoff: in w; other generators have truncated noise instead, from `draw`.
+        """
+        if truncation is not None and self.in_w:
+            return self.synthesise(self.styles(z, labels, truncation, truncation_cutoff))
+        return self._made(self.generator, z, labels)
+
     @torch.no_grad()
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """One forward pass: noise (num, z_dim) -> images in [-1, 1], or vectors as they are; on the CPU."""
-        device = next(self.generator.parameters()).device
-        samples = self.generator(z.to(device), None if labels is None else labels.to(device)).cpu()
+    def styles(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        truncation: float | None = None,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Noise (num, z_dim) -> styles (num, num_styles, w_dim) of a style-based generator, on its device."""
+        found = self.generator.styles(*self._there(z, labels))
+        return found if truncation is None else self.generator.truncated(found, truncation, truncation_cutoff)
+
+    def synthesise(self, styles: Tensor) -> Tensor:
+        """Styles (num, num_styles, w_dim) -> images in [-1, 1], on the CPU."""
+        return self._made(self.generator.synthesis, styles)
+
+    @torch.no_grad()
+    def _made(self, network: Callable[..., Tensor], *given: Tensor | None) -> Tensor:
+        samples = network(*self._there(*given)).cpu()
         if self.value_range is None:
             return samples
         low, high = self.value_range
         return (samples - low) * (2 / (high - low)) - 1
+
+    def _there(self, *given: Tensor | None) -> list[Tensor | None]:
+        """The same on the generator's device."""
+        device = next(self.generator.parameters()).device
+        return [None if each is None else each.to(device) for each in given]
 
     def turn(self, label: Label | Wanted | Sequence[Wanted] | None = None) -> Tensor | None:
         """Class indices (num,) int64 that samples go through; all by default, None if unconditional.

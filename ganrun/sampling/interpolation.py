@@ -1,12 +1,14 @@
-"""Walks through a generator's noise, from one key point to the next."""
+"""Walks through a generator's noise, or through its styles, from one key point to the next."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from ganrun.sampling.generator import SamplingGenerator
+from ganrun.styles import style_based
 
 Between = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -35,29 +37,36 @@ def walk(
     seed: int,
     turn: Tensor | None,
     truncation: float | None,
+    truncation_cutoff: int | None = None,
+    space: str = "z",
     batch_size: int,
 ) -> Iterator[Tensor]:
     """Images (walks, C, H, W) in [-1, 1], frame by frame.
 
-    The keys of walk w are the noise of samples w * keys, w * keys + 1, ... of the seed. All its frames have the label
-    of sample w.
+    The keys of walk w are samples w * keys, w * keys + 1, ... of the seed. All its frames have the label of sample w.
+    space: z = along the noise's own path. w = in a straight line between styles, of a style-based generator alone.
     """
+    sampling.check_cutoff(truncation, truncation_cutoff)
+    if space == "w":
+        style_based(sampling.generator, "space=w", "give space=z")
     z = sampling.draw(range(walks * keys), seed, truncation)
-    z = z.view(walks, keys, *z.shape[1:])
     labels = None if turn is None else turn[torch.arange(walks) % len(turn)]
-    steps = path(z, frames, sampling.noise.between, closed=closed)
+    truncated = {"truncation": truncation, "truncation_cutoff": truncation_cutoff}
+    between, decode = sampling.noise.between, partial(sampling.decode, **truncated)
+    if space == "w":
+        of_keys = None if labels is None else labels.repeat_interleave(keys, 0)
+        z = _by_batch(partial(sampling.styles, **truncated), z, of_keys, batch_size)
+        between, decode = torch.lerp, lambda styles, _: sampling.synthesise(styles)
+    steps = path(z.view(walks, keys, *z.shape[1:]), frames, between, closed=closed)
     while group := list(islice(steps, max(1, batch_size // walks))):  # as many frames as fit into a batch
-        yield from _decode(sampling, group, labels, batch_size)
+        rows = None if labels is None else torch.cat([labels] * len(group))
+        yield from _by_batch(decode, torch.cat(group), rows, batch_size).split(walks)
 
 
-def _decode(
-    sampling: SamplingGenerator, group: list[Tensor], labels: Tensor | None, batch_size: int
-) -> tuple[Tensor, ...]:
-    """The noise of several frames -> their images."""
-    z = torch.cat(group)
-    rows = [None] * len(z) if labels is None else torch.cat([labels] * len(group))
-    parts = [
-        sampling.decode(z[i : i + batch_size], None if labels is None else rows[i : i + batch_size])
-        for i in range(0, len(z), batch_size)
-    ]
-    return torch.cat(parts).split(len(group[0]))
+def _by_batch(
+    made: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, labels: Tensor | None, batch_size: int
+) -> Tensor:
+    """made(x, labels), in parts of `batch_size` rows."""
+    rows = x.split(batch_size)
+    of_rows = [None] * len(rows) if labels is None else labels.split(batch_size)
+    return torch.cat([made(*part) for part in zip(rows, of_rows, strict=True)])

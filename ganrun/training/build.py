@@ -186,6 +186,7 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
     check_sides(recipe, data)
     check_directions(cfg, recipe, data)
     players = optimizers_of(cfg, recipe)
+    check_lazy(cfg, players, schedule)
     ema = build_node(cfg, "ema")
     return refusing("recipe", GANModule)(
         recipe,
@@ -213,11 +214,19 @@ def optimizers_of(cfg: DictConfig, recipe: Recipe) -> list[str]:
     return list(players)
 
 
+def check_lazy(cfg: DictConfig, players: list[str], schedule: Schedule) -> None:
+    """Raises UserError for a correction of lazy moves where there are none."""
+    for name in players:
+        lazy = cfg.optimizer[name].get("lazy")
+        if lazy is not None and not schedule.lazy_moves:
+            text = "it corrects for lazy moves; add schedule.lazy_moves=true, or give null"
+            raise UserError(f"optimizer.{name}.lazy={lazy}: {text}")
+
+
 def build_schedule(cfg: DictConfig) -> Schedule:
     moves = OmegaConf.to_container(cfg.schedule, resolve=True)
-    return Schedule(
-        moves, **{name: moves.pop(name) for name in ("share", "reuse_stale", "generator_batch") if name in moves}
-    )
+    settings = ("share", "reuse_stale", "generator_batch", "lazy_moves")
+    return Schedule(moves, **{name: moves.pop(name) for name in settings if name in moves})
 
 
 def build_scorer(cfg: DictConfig, data: Data, recipe: Recipe) -> Scorer:

@@ -12,6 +12,7 @@ from ganrun.attributes import KEY as ATTRIBUTES
 from ganrun.callbacks.samples import classes_in_grid
 from ganrun.config.typed import is_ramp
 from ganrun.metrics.protocol import short as short_protocol
+from ganrun.optim import PlayerOptimizer
 from ganrun.training.build import Parts
 from ganrun.training.hardware import precision_of
 from ganrun.training.norm import norm_notes
@@ -58,10 +59,12 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
         table.add_row("", note)
     moves = ", then ".join(f"{cfg.schedule[name]} {name}" for name in cfg.schedule if name in module.players)
     fresh = "" if cfg.schedule.get("share", True) else ", each with fresh noise"
-    table.add_row("schedule", f"{moves}{fresh}; ema {values(cfg.ema) or 'none'}")
+    lazy = ", lazy penalties and terms in moves of their own" if module.lazy_moves else ""
+    table.add_row("schedule", f"{moves}{fresh}{lazy}; ema {values(cfg.ema) or 'none'}")
     for name in module.players:
         node = cfg.optimizer[name]
-        table.add_row(f"  {name}", f"{short(node.optimizer)} {values(node, skip=('optimizer', 'decay_steps'))}")
+        told = f"{short(node.optimizer)} {values(node, skip=('optimizer', 'decay_steps'))}"
+        table.add_row(f"  {name}", told + corrected(module.player_optimizers[name]))
     more = f", {module.batch_size + module.further[0]} where one generates" if module.further else ""
     table.add_row("steps", f"{cfg.steps:,} of batch {cfg.batch_size}{more}, seed {cfg.seed}")
     table.add_row("device", f"{device}, precision {precision_of(cfg)}")
@@ -100,6 +103,14 @@ def short(target: str) -> str:
 def values(node: DictConfig, skip: tuple[str, ...] = ()) -> str:
     items = {k: v for k, v in node.items() if not str(k).startswith("_") and k not in skip and v is not None}
     return " ".join(f"{k}={value(v)}" for k, v in items.items())
+
+
+def corrected(optimizer: PlayerOptimizer) -> str:
+    """The learning rate and betas that Adam starts with, if lazy moves correct them."""
+    if optimizer.share == 1:
+        return ""
+    first = optimizer.optimizer.param_groups[0]
+    return f": lr {first['lr']:.4g} and betas {', '.join(f'{beta:.4g}' for beta in first['betas'])} by lazy moves"
 
 
 def value(node: Any) -> Any:

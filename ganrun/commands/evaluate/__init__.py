@@ -62,12 +62,13 @@ def sweep_table(scores: list["Scored"]) -> "Table":
     """A row for each truncation, a column for each metric: quality against variety."""
     from rich.table import Table
 
-    from ganrun.metrics.protocol import short
+    from ganrun.metrics.protocol import short, truncated
 
     first = {score.metric: score for score in reversed(scores)}
     names = list(first)[::-1]
     about = {short({**first[name].protocol, "truncation": None}): None for name in names}
-    table = Table("truncation", *(f"{name} ({first[name].better})" for name in names), caption="\n".join(about))
+    where = max(truncated(score.protocol) for score in scores)  # without truncation there is nothing to say
+    table = Table(f"truncation{where}", *(f"{name} ({first[name].better})" for name in names), caption="\n".join(about))
     for row in range(0, len(scores), len(names)):
         some = scores[row : row + len(names)]
         table.add_row(str(some[0].protocol.get("truncation", "none")), *map(shown, some))

@@ -30,13 +30,22 @@ from ganrun.training.saved_run import config_of
 
 SPLITS = {"train": "training data", "test": "test data"}
 KEYS = {
-    "from": str, "path": str | None, "truncation": float | list[float | None] | None, "standing": int | None,
+    "from": str, "path": str | None, "truncation": float | list[float | None] | None,
+    "truncation_cutoff": int | None, "standing": int | None,
     "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
     "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str,
     "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
     "overwrite": bool, "direction": str | None,
 }  # fmt: skip
-MINIMUM = {"num_samples": 2, "num_real": 2, "seed": 0, "seeds": 1, "batch_size": 1, "standing": 1}
+MINIMUM = {
+    "num_samples": 2,
+    "num_real": 2,
+    "seed": 0,
+    "seeds": 1,
+    "batch_size": 1,
+    "standing": 1,
+    "truncation_cutoff": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def find(cfg: DictConfig) -> Given:
 
 def refuse_drawing(cfg: DictConfig, why: str) -> None:
     """Raises UserError for keys that act on generators that start from noise alone."""
-    for key in ("truncation", "standing"):
+    for key in ("truncation", "truncation_cutoff", "standing"):
         if cfg[key] is not None:
             raise UserError(f"{key}={cfg[key]}: {why}; leave {key}= out")
 
@@ -191,8 +200,10 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
         return TranslatorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.direction)
     if cfg.direction is not None:
         raise UserError(f"direction={cfg.direction}: it is for translators; this generator starts from noise")
-    made.draw([0], cfg.seed, next((value for value in truncations(cfg) if value), None))  # refuses noise without tails
-    return GeneratorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.standing)
+    truncation = next((value for value in truncations(cfg) if value), None)
+    made.draw([0], cfg.seed, truncation)  # refuses noise without tails
+    made.check_cutoff(truncation, cfg.truncation_cutoff)
+    return GeneratorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.standing, cfg.truncation_cutoff)
 
 
 def device_of(cfg: DictConfig) -> torch.device:

@@ -83,14 +83,24 @@ class TranslatorSource(Source):
 class GeneratorSource(Source):
     """Samples of a generator. If it is conditional, the labels or attributes are those of as many reals.
 
-    truncation: see Noise; it may be set anew between two streams of fakes
+    truncation: see SamplingGenerator.sample; it may be set anew between two streams of fakes
     standing:   batches over which batch norm's statistics are measured before each stream; None = as they are
+    cutoff:     how many styles are truncated; None = all
     """
 
     truncation: float | None = None
 
-    def __init__(self, sampling: SamplingGenerator, data: Data, num: int, batch_size: int, standing: int | None = None):
+    def __init__(
+        self,
+        sampling: SamplingGenerator,
+        data: Data,
+        num: int,
+        batch_size: int,
+        standing: int | None = None,
+        cutoff: int | None = None,
+    ):
         self.sampling, self.num, self.batch_size, self.standing = sampling, num, batch_size, standing
+        self.cutoff = cutoff
         self.conditional, self.attributes = bool(sampling.classes or sampling.attributes), data.attributes
         self.key, self.depth = KEY if sampling.attributes else "label", data.depth
         if standing is not None:
@@ -111,16 +121,17 @@ class GeneratorSource(Source):
     def about(self) -> dict[str, Any]:
         trained = self.sampling.trained
         standing = trained.get("standing") if self.standing is None else self.sampling.stands_by(self.standing)
-        optional = {"truncation": self.truncation, "standing": standing}
-        return {"ema": trained.get("ema")} | {key: value for key, value in optional.items() if value is not None}
+        truncated = self.sampling.truncated_by(self.truncation, self.cutoff)
+        return {"ema": trained.get("ema")} | truncated | ({} if standing is None else {"standing": standing})
 
     def fakes(self, seed, labels):
         if self.sampling.attributes not in ([], self.attributes):  # the same names, but other data have other means
             labels = as_seen(in_units(labels, self.attributes), self.sampling.attributes)
+        cutoff = None if self.truncation is None else self.cutoff
+        truncated = {"truncation": self.truncation, "truncation_cutoff": cutoff}
         if self.standing is not None:
-            self.sampling.stand(self.standing, truncation=self.truncation)
-        draws = {"truncation": self.truncation, "batch_size": self.batch_size}
-        for samples, label in self.sampling.batches(self.num, seed, labels, **draws):
+            self.sampling.stand(self.standing, **truncated)
+        for samples, label in self.sampling.batches(self.num, seed, labels, **truncated, batch_size=self.batch_size):
             fake = samples if self.sampling.value_range is None else to_pixels(samples, depth=self.depth)
             yield {"fake": fake} | ({} if label is None else {self.key: label})
 

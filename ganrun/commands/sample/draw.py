@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from PIL import Image
@@ -60,8 +61,12 @@ def load(request: Request) -> SamplingGenerator:
         print(f"note: {note}", file=sys.stderr)
     sampling.to(device)
     if request.standing is not None:
-        sampling.stand(request.standing, truncation=request.truncation)
+        sampling.stand(request.standing, **truncated(request))
     return sampling
+
+
+def truncated(request: Request) -> dict[str, Any]:
+    return {"truncation": request.truncation, "truncation_cutoff": request.truncation_cutoff}
 
 
 def files(request: Request, sampling: SamplingGenerator) -> None:
@@ -132,7 +137,8 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
         closed=not still,
         seed=request.seed,
         turn=classes_in_turn(request, sampling, walks),
-        truncation=request.truncation,
+        space=request.space,
+        **truncated(request),
         batch_size=request.batch_size,
     )
     finite = (checked(images, request) for images in steps)
@@ -171,7 +177,7 @@ def batches(
     request: Request, sampling: SamplingGenerator, num: int, turn: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The requested samples. turn: the classes that they go through."""
-    made = sampling.batches(num, request.seed, turn, truncation=request.truncation, batch_size=request.batch_size)
+    made = sampling.batches(num, request.seed, turn, **truncated(request), batch_size=request.batch_size)
     made = tracked(made, num, "sampling", "samples", size=lambda part: len(part[0]))
     return ((checked(samples, request), labels) for samples, labels in made)
 

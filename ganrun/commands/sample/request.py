@@ -5,7 +5,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,14 +14,15 @@ from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir, find_run
 
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
-        "standing": int | None, "label": Any, "batch_size": int, "device": str, "trust": str | list[str],
-        "interpolate": int | None, "frames": int | None, "fps": int | None, "neighbours": int | None,
-        "data_dir": str | None}  # fmt: skip
+        "truncation_cutoff": int | None, "standing": int | None, "label": Any, "batch_size": int, "device": str,
+        "trust": str | list[str], "interpolate": int | None, "space": Literal["z", "w"], "frames": int | None,
+        "fps": int | None, "neighbours": int | None, "data_dir": str | None}  # fmt: skip
 TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "pad": bool,
              "device": str, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {
     "num": 1,
     "seed": 0,
+    "truncation_cutoff": 1,
     "standing": 1,
     "batch_size": 1,
     "interpolate": 2,
@@ -60,12 +61,14 @@ class Request:
     num: int | None
     seed: int
     truncation: float | None
+    truncation_cutoff: int | None
     standing: int | None
     label: Any
     batch_size: int
     device: str
     trust: str | list[str]
     interpolate: int | None
+    space: str
     frames: int | None
     fps: int | None
     neighbours: int | None
@@ -145,8 +148,8 @@ def check_sample(cfg: DictConfig) -> Request:
     for key, most in MAXIMUM.items():
         if keys[key] is not None and keys[key] > most:
             raise UserError(f"{key}={keys[key]}; expected at most {most:,}")
-    if keys["truncation"] is not None and keys["truncation"] <= 0:
-        raise UserError(f"truncation={keys['truncation']}; expected more than 0, or null for none")
+    if keys["space"] != "z" and keys["interpolate"] is None:
+        raise UserError(f"space={keys['space']}: it acts with interpolate= only; add it, or leave space= out")
     made_of = _made_of(keys)
     out = DEFAULT_OUT[made_of] if keys["out"] is None else keys["out"]
     file, run = find_generator(keys.pop("from"))
