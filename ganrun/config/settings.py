@@ -16,6 +16,11 @@ class CheckpointSettings:
 
 
 @dataclass
+class ExportSettings:
+    discriminator: bool
+
+
+@dataclass
 class EvaluateSettings:
     every: int
     num_samples: int
@@ -56,6 +61,7 @@ class Settings:
     compile: bool | str | int | None
     channels_last: bool
     checkpoint: CheckpointSettings
+    export: ExportSettings
     evaluate: EvaluateSettings
     on_collapse: Literal["warn", "stop", "rollback"] | None
     collapse: CollapseSettings
