@@ -32,6 +32,8 @@ CORE = {  # file -> the modules of ganrun it may import
     "standing.py": {"modules", "seeding"},
     "ema.py": {"errors", "game", "ramps", "standing"},
     "ramps.py": {"errors", "game"},
+    "power_ema.py": {"ema", "errors", "game"},
+    "freezing.py": {"errors", "game"},
     "lazy.py": {"game", "ramps"},
     "schedule.py": {"errors"},
     "optim.py": {"errors", "game", "ramps"},

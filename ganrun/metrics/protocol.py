@@ -22,7 +22,7 @@ def short(protocol: Mapping[str, Any]) -> str:
     pairs = f", each against its {protocol['against']} ({protocol['split']})" if protocol.get("against") else ""
     values = protocol.get("values", "")
     bits = f", {values}" if values.endswith(" bit") else ""
-    drawn = "".join(f", {key} {protocol[key]}" for key in ("truncation", "standing") if protocol.get(key))
+    drawn = "".join(f", {key} {protocol[key]}" for key in ("truncation", "standing", "sampler") if protocol.get(key))
     if not protocol["num_fake"]:  # it scores the discriminator
         return f"{protocol['features']}: {protocol['num_real']:,} real ({protocol['split']}){bits}"
     return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{drawn}{reals}{pairs}{bits}"

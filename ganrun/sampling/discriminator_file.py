@@ -108,7 +108,7 @@ def load_discriminator(path: str | Path, *, trust: Iterable[str] = ()) -> Traine
 def assemble(
     header: dict[str, Any], tensors: dict[str, Tensor], trust: Iterable[str], where: str
 ) -> TrainedDiscriminator:
-    """The discriminators that a header describes. tensors: by `<network>.<name>`; frozen parts may be missing from them.
+    """The discriminators that a header describes. tensors: by `<network>.<name>`; frozen parts may be missing.
 
     where: source of the header, for messages.
     """

@@ -11,7 +11,10 @@ from ganrun.errors import UserError
 from ganrun.files.run_dir import FORMAT, RunDir
 from ganrun.training.changes import apply_changes, read_changes
 
-ADDED = {"export": {"discriminator": False}}  # keys that configs of older runs do not have, and what they mean there
+ADDED = {
+    "export": {"discriminator": False},
+    "freeze_discriminator": 0,
+}  # keys that configs of older runs do not have, and what they mean there
 RENAMED = {"most": "max_samples", "least": "min_samples"}  # settings of metrics
 
 

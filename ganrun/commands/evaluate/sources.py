@@ -111,7 +111,8 @@ class GeneratorSource(Source):
     def about(self) -> dict[str, Any]:
         trained = self.sampling.trained
         standing = trained.get("standing") if self.standing is None else self.sampling.stands_by(self.standing)
-        optional = {"truncation": self.truncation, "standing": standing}
+        sampler = self.sampling.sampler and self.sampling.sampler.about
+        optional = {"truncation": self.truncation, "standing": standing, "sampler": sampler}
         return {"ema": trained.get("ema")} | {key: value for key, value in optional.items() if value is not None}
 
     def fakes(self, seed, labels):
