@@ -87,13 +87,16 @@ def products(steps_a: Tensor, gammas_a: Tensor, steps_b: Tensor, gammas_b: Tenso
 def weights_for(snapshots: list[tuple[int, float]], step: int, std: float) -> Tensor:
     """What to multiply each snapshot by to make the average of length `std` over `step` steps; (num,) float64.
 
-    The sum of their profiles is the closest to the wanted one, by least squares: arXiv 2312.02696, section 3.2.
-    snapshots: (step, gamma) of each
+    The sum of their profiles is the closest to the wanted one, by least squares: section 3.2 of the paper. They sum to
+    1, so that what does not move in training stays as it is. snapshots: (step, gamma) of each
     """
     steps, gammas = profiles_of(snapshots, step)
     wanted = profiles_of([(step, gamma_of(std))], step)
-    gram, right = products(steps, gammas, steps, gammas), products(steps, gammas, *wanted)
-    return torch.linalg.lstsq(gram, right, driver="gelsd").solution.squeeze(1)
+    ones = torch.ones(len(snapshots), 1, dtype=torch.float64)
+    above = torch.cat([products(steps, gammas, steps, gammas), ones], 1)
+    below = torch.cat([ones.T, torch.zeros(1, 1, dtype=torch.float64)], 1)  # a Lagrange multiplier holds the sum
+    right = torch.cat([products(steps, gammas, *wanted), ones[:1]])
+    return torch.linalg.lstsq(torch.cat([above, below]), right, driver="gelsd").solution[:-1, 0]
 
 
 def misfit(snapshots: list[tuple[int, float]], weights: Tensor, step: int, std: float) -> float:

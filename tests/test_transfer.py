@@ -98,6 +98,10 @@ def test_a_file_alone(place, name):
         assert all(torch.equal(own[key], source[key]) for key in source if key.startswith(prefix))
     with pytest.raises(UserError, match="there is no such file"):
         init_from(parts, "nowhere.safetensors")
+    if name == "generator":
+        parts.module.frozen = freeze(parts.module.recipe, 1)
+        with pytest.raises(UserError, match=r"has no weights of their shape for discriminator\.stages\.0\."):
+            init_from(parts, str(place / "source" / "generator.safetensors"))
 
 
 def test_other_classes_keep_those_of_the_same_name(place, monkeypatch):

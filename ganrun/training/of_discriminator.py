@@ -28,7 +28,7 @@ def open_discriminator(
     if named:
         path = Path(named).expanduser()
         if path.suffix == ".ckpt":
-            return in_checkpoint(path, find_run(named, "discriminator")[0], trust)
+            return in_checkpoint(path, find_run(named, "discriminator_file")[0], trust)
         return load_discriminator(path, trust=trust)
     if file.suffix == ".ckpt":
         return in_checkpoint(file, run, trust)
@@ -40,7 +40,7 @@ def open_discriminator(
     there = f"{exported.name} is of step {steps_of(exported)}" if exported.exists() else f"there is no {exported.name}"
     raise UserError(
         f"{file}: it needs the discriminator of the same step, {steps}: {there}, and no checkpoint is of that step; "
-        "discriminator=<discriminator.safetensors or .ckpt> names another"
+        "discriminator_file=<discriminator.safetensors or .ckpt> names another"
     )
 
 

@@ -3,15 +3,16 @@
 Layers are matched by their names alone. Those of another size of image fit where name and shape agree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganrun.errors import UserError
+from ganrun.module import GANModule
 from ganrun.sampling.generator_file import reading
 
 SHOWN = 8  # layers named in a message
@@ -37,13 +38,13 @@ def weights_in(path: Path) -> Weights:
 
 
 def copy_what_fits(
-    module: nn.Module, given: Weights, key: str, classes: Sequence[str] = (), *, only: tuple[str, ...] = ("",)
+    module: GANModule, given: Weights, key: str, classes: Sequence[str] = (), *, only: tuple[str, ...] = ("",)
 ) -> str | None:
     """Copies each layer whose tensors all have the same names and shapes; names the others, None if there are none.
 
     Where another number of classes is all that differs, classes of the same name keep their weights, and others stay
     new. classes: names of those here. only: how the names of tensors begin that are spoken of.
-    Raises UserError if no weight fits. key: the config key that named the weights.
+    Raises UserError if no weight fits, or one that is frozen does not. key: the config key that named the weights.
     """
     own = {name: value for name, value in module.state_dict().items() if name.startswith(only)}
     state, by_name = fitted(own, given, classes)
@@ -51,10 +52,19 @@ def copy_what_fits(
     fitting = {name: state[name] for name in own if layer_of(name) not in misfits}
     if not any(tensor.dim() > 1 for tensor in fitting.values()):
         raise UserError(f"{key}: none of its layers has the shape of one here: {difference(own, state)}")
+    check_frozen(module, fitting, key)
     module.load_state_dict(fitting, strict=False)
     said = "; ".join(filter(None, [by_class(by_name - misfits, given.classes, classes), difference(own, state)]))
     copied, all_of_them = (sum(not name.startswith(AVERAGES) for name in names) for names in (fitting, own))
     return f"{key}: {copied} of {all_of_them} tensors are copied; {said}" if said else None
+
+
+def check_frozen(module: GANModule, fitting: Container[str], key: str) -> None:
+    """Raises UserError for frozen layers without weights to copy: they would stay as they were initialised."""
+    frozen = {id(p) for p in module.frozen}
+    left = sorted({shown(name) for name, p in module.named_parameters() if id(p) in frozen and name not in fitting})
+    if left:
+        raise UserError(f"freeze_discriminator: {key} has no weights of their shape for {listed(left)}; freeze fewer")
 
 
 def fitted(own: dict[str, Tensor], given: Weights, classes: Sequence[str]) -> tuple[dict[str, Tensor], set[str]]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ganrun.files.run_dir import RunDir
     from ganrun.sampling.generator import SamplingGenerator
 
-KEYS = {"sampler": str | None, "discriminator": str | None, "percentile": float | None, "gamma": float | None,
+KEYS = {"sampler": str | None, "discriminator_file": str | None, "percentile": float | None, "gamma": float | None,
         "burn_in": int | None, "langevin_steps": int | None, "step_size": float | None}  # fmt: skip
 SETTINGS = {  # of each sampler: its keys, and their names in its class
     "drs": {"percentile": "percentile", "gamma": "gamma", "burn_in": "burn_in"},
@@ -47,7 +47,7 @@ def give_sampler(
     from ganrun.training.of_discriminator import open_discriminator
 
     steps, device = sampling.trained.get("steps"), next(sampling.generator.parameters()).device
-    found = open_discriminator(file, run, steps, named=keys["discriminator"], trust=trust).to(device)
+    found = open_discriminator(file, run, steps, named=keys["discriminator_file"], trust=trust).to(device)
     loss, name = found.trained.get("loss"), keys["sampler"]
     if loss not in CALIBRATED:
         told = "its logits are taken for logarithms of a ratio of densities, as those of loss=non-saturating are"
