@@ -120,6 +120,14 @@ def test_other_classes_keep_those_of_the_same_name(place, monkeypatch):
     assert torch.equal(own[scale][:, [0, 2]], source[scale][:, [7, 2]])
 
 
+def test_as_many_other_classes_are_taken_in_order_and_this_is_said(place):
+    words = ["conditional=projection", "model=resnet", "critic.norm=spectral", "loss=hinge"]
+    parts = made(*words, "generator.width=8", "discriminator.width=8")
+    parts.data.classes = [f"digit {i}" for i in range(10)]
+    (note,) = init_from(parts, str(place / "source"))
+    assert note.endswith("its classes have other names, and their weights are taken in order")
+
+
 @pytest.mark.parametrize(
     ("own", "there", "expected"),
     [

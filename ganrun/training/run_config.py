@@ -11,10 +11,7 @@ from ganrun.errors import UserError
 from ganrun.files.run_dir import FORMAT, RunDir
 from ganrun.training.changes import apply_changes, read_changes
 
-ADDED = {
-    "export": {"discriminator": False},
-    "freeze_discriminator": 0,
-}  # keys that configs of older runs do not have, and what they mean there
+ADDED = {"export": {"discriminator": False}, "freeze_discriminator": 0}  # what keys mean that older runs do not have
 RENAMED = {"most": "max_samples", "least": "min_samples"}  # settings of metrics
 
 

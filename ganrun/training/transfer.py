@@ -100,7 +100,9 @@ def by_names(own: Tensor, there: Tensor, here: Sequence[str], names: Sequence[st
 
 
 def by_class(layers: set[str], there: Sequence[str], here: Sequence[str]) -> str:
-    """In words: what was done with layers of another number of classes; empty if there are none."""
+    """In words: what was done with layers of other classes; empty if there are none."""
+    if len(there) == len(here) and list(there) != list(here):
+        return "its classes have other names, and their weights are taken in order"
     found = sorted({shown(f"{layer}.weight") for layer in layers if not layer.startswith(AVERAGES)})
     if not found:
         return ""
