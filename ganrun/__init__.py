@@ -1,7 +1,7 @@
 """ganrun: config-driven GAN experiments. From Python, start with `ganrun.load_generator(path)`."""
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_generator"]
+__all__ = ["__version__", "load_discriminator", "load_generator"]
 
 
 def __getattr__(name: str):
@@ -9,4 +9,8 @@ def __getattr__(name: str):
         from ganrun.sampling.generator_file import load_generator
 
         return load_generator
+    if name == "load_discriminator":
+        from ganrun.sampling.discriminator_file import load_discriminator
+
+        return load_discriminator
     raise AttributeError(f"module 'ganrun' has no attribute {name!r}")

@@ -114,9 +114,9 @@ def pick(argv: list[str]) -> tuple[str, list[str]]:
     if argv[0] in ("help", "version"):
         command, args = pick(argv[1:])
         return command, [f"--{argv[0]}", *args]
-    if is_key(argv[0]):
-        raise UserError(f"{argv[0]}: expected {argv[0]}=<value>")
     if argv[0] not in commands():
+        if is_key(argv[0]):
+            raise UserError(f"{argv[0]}: expected {argv[0]}=<value>")
         raise UserError(f"{argv[0]}: there is no such command; {one_of(commands(), argv[0])}; overrides are key=value")
     return argv[0], argv[1:]
 

@@ -112,7 +112,7 @@ class EMA(nn.Module):
                 if isinstance(norm, _SpectralNorm):
                     norm._u.copy_(of_live._u)
                     norm._v.copy_(of_live._v)
-                    norm._power_method(norm._reshape_weight_to_matrix(own.original), POWER_STEPS)
+        settle(self.average)
 
     def _swap(self) -> None:
         for a, b in [*self._pairs("parameters"), *self._pairs("buffers")]:
@@ -141,6 +141,15 @@ def check(
         raise UserError(f"standing={standing}: the generator has no batch norm; expected ema.standing=0")
     if statistics not in STATISTICS:
         raise UserError(f"ema.statistics={statistics}; {one_of(STATISTICS, statistics)}")
+
+
+@torch.no_grad()
+def settle(network: nn.Module) -> None:
+    """Has spectral norm find the singular values of the weights that a network has now, from the vectors it has."""
+    for module in network.modules():
+        for norm in module if isinstance(module, ParametrizationList) else ():
+            if isinstance(norm, _SpectralNorm):
+                norm._power_method(norm._reshape_weight_to_matrix(module.original), POWER_STEPS)
 
 
 class HalfLifeEMA(EMA):

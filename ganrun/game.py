@@ -144,6 +144,11 @@ class Recipe(Timed, ABC):
         generating = {id(net) for player in self.players().values() if player.generates for net in player.networks}
         return {name: network for name, network in self.named_children() if id(network) in generating}
 
+    def discriminators(self) -> dict[str, nn.Module]:
+        """The networks of players that do not generate, by their dotted paths in the recipe and in its config."""
+        judging = {id(net) for player in self.players().values() if not player.generates for net in player.networks}
+        return {path: network for path, network in self.named_modules() if id(network) in judging}
+
 
 class PerRank(nn.Module):
     """A module with buffers that differ between processes, such as a pool of images; a checkpoint holds them all."""

@@ -33,6 +33,7 @@ class GANModule(pl.LightningModule):
                  averages, minibatch statistics) sees one pass only; spectral norm's power method takes a step a pass
     seed:        with the step it determines everything drawn
     ema:         a callable from networks to an EMA; None = off
+    frozen:      parameters of players' networks that stay as they are; checkpoints hold them all the same
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class GANModule(pl.LightningModule):
         micro_batch: int | None = None,
         seed: int = 0,
         ema: Callable[..., EMA] | None = None,
+        frozen: Iterable[nn.Parameter] = (),
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -64,7 +66,9 @@ class GANModule(pl.LightningModule):
         self.larger = self._larger(schedule)
         self.further = [schedule.generator_batch - batch_size for _ in self.larger]
         self._trainable = {name: player.parameters() for name, player in self.players.items()}
-        self.bystanders = untrained(recipe, {id(p) for ps in self._trainable.values() for p in ps})
+        self.frozen = list(frozen)
+        players_own = [p for ps in self._trainable.values() for p in ps] + self.frozen
+        self.bystanders = untrained(recipe, {id(p) for p in players_own})
         for network in self.bystanders.values():
             network.eval().requires_grad_(False)
         for term in getattr(recipe, "terms", {}).values():

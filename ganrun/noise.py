@@ -62,6 +62,10 @@ class Noise(nn.Module, ABC):
         """(num, z_dim), with the tails beyond +-truncation cut off."""
         raise UserError(f"truncation={truncation}: {type(self).__name__} noise has no tails to cut off; leave it out")
 
+    def energy(self, z: Tensor) -> Tensor:
+        """z (num, z_dim) -> minus its log density, up to a constant; (num,). Raises UserError without a smooth one."""
+        raise UserError(f"{type(self).__name__} noise has no smooth density, along which sampler=ddls could move")
+
     def between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
         """The point at t in [0, 1] of a path from a to b, (..., z_dim), that runs through likely noise."""
         return torch.lerp(a, b, t)
@@ -77,6 +81,9 @@ class Normal(Noise):
         if not truncation > 0:
             raise UserError(f"truncation={truncation}; expected more than 0, or null for none")
         return truncated_normal(torch.rand(num, self.z_dim, generator=rng, dtype=torch.float64), truncation)
+
+    def energy(self, z):
+        return z.square().sum(1) / 2
 
     def between(self, a, b, t):
         return slerp(a, b, t)

@@ -33,6 +33,8 @@ CORE = {  # file -> the modules of ganrun it may import
     "standing.py": {"modules", "seeding"},
     "ema.py": {"errors", "game", "ramps", "standing"},
     "ramps.py": {"errors", "game"},
+    "power_ema.py": {"ema", "errors", "game"},
+    "freezing.py": {"errors", "game"},
     "lazy.py": {"game", "ramps"},
     "styles.py": {"errors"},
     "path_length.py": {"adversary", "errors", "game", "lazy", "ramps", "styles"},

@@ -16,6 +16,11 @@ class CheckpointSettings:
 
 
 @dataclass
+class ExportSettings:
+    discriminator: bool
+
+
+@dataclass
 class EvaluateSettings:
     every: int
     num_samples: int
@@ -46,6 +51,7 @@ class Settings:
     run_dir: str
     resume: str | None
     init_from: str | None
+    freeze_discriminator: int
     deterministic: bool
     debug: bool
     log_every: int
@@ -56,12 +62,14 @@ class Settings:
     compile: bool | str | int | None
     channels_last: bool
     checkpoint: CheckpointSettings
+    export: ExportSettings
     evaluate: EvaluateSettings
     on_collapse: Literal["warn", "stop", "rollback"] | None
     collapse: CollapseSettings
 
 
-MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "micro_batch": 1, "log_every": 1, "sample_every": 0,
+MINIMUM = {"seed": 0, "steps": 1, "batch_size": 1, "micro_batch": 1,
+           "freeze_discriminator": 0, "log_every": 1, "sample_every": 0,
            "num_samples": 1, "checkpoint.every": 0, "checkpoint.keep": 0, "evaluate.every": 0,
            "evaluate.num_samples": 2, "evaluate.num_real": 2, "evaluate.patience": 1, "collapse.every": 1,
            "collapse.num_samples": 16, "collapse.patience": 1, "collapse.rollbacks": 0}  # fmt: skip
@@ -74,6 +82,9 @@ def check_values(cfg: DictConfig) -> None:
     metrics = [str(name) for name in cfg.metric if name != "features"]
     check_scores(cfg, metrics)
     check_collapse(cfg, metrics)
+    if cfg.freeze_discriminator and not cfg.init_from:
+        text = "untrained layers would stay untrained; it needs init_from=<run, .ckpt or discriminator.safetensors>"
+        raise UserError(f"freeze_discriminator={cfg.freeze_discriminator}: {text}")
 
 
 def check_scores(cfg: DictConfig, metrics: list[str]) -> None:

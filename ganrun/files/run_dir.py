@@ -12,11 +12,10 @@ from ganrun.errors import UserError
 from ganrun.files.storage import replacing
 
 # What `ganrun resume=...` may change; a trailing dot means everything below.
-RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "evaluate.", "trainer.", "precision",
-             "tf32", "compile", "deterministic", "debug", "data_dir", "cache_dir", "dataset.path", "dataset.source",
-             "dataset.labels", "dataset.cache", "dataset.num_workers", "dataset.shown", "on_collapse",
-             "collapse.patience",
-             "collapse.rollbacks")  # fmt: skip
+RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.", "export.", "evaluate.", "trainer.",
+             "precision", "tf32", "compile", "deterministic", "debug", "data_dir", "cache_dir", "dataset.path",
+             "dataset.source", "dataset.labels", "dataset.cache", "dataset.num_workers", "dataset.shown",
+             "on_collapse", "collapse.patience", "collapse.rollbacks")  # fmt: skip
 FORMAT = 2  # of run directories; 1 had no protocols
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm")  # exceptions: they change the draws
 
@@ -38,6 +37,8 @@ class RunDir:
         self.result = self.path / "result.json"
         self.generator = self.path / "generator.safetensors"
         self.best_generator = self.path / "best.safetensors"
+        self.discriminator = self.path / "discriminator.safetensors"
+        self.ema = self.path / "ema"  # snapshots of averages, for `ganrun ema`
         self.last = self.checkpoints / "last.ckpt"
         self.best = self.checkpoints / "best.ckpt"
 
@@ -48,10 +49,10 @@ class RunDir:
 
     def clear(self) -> None:
         """Removes everything that training wrote, so that it can start anew; config and log stay."""
-        for folder in (self.checkpoints, self.samples, self.tensorboard):
+        for folder in (self.checkpoints, self.samples, self.tensorboard, self.ema):
             shutil.rmtree(folder, ignore_errors=True)
-        generators = (self.generator, self.best_generator)
-        for file in (self.metrics, self.result, *generators, *(path.with_suffix(".yaml") for path in generators)):
+        exported = (self.generator, self.best_generator, self.discriminator)
+        for file in (self.metrics, self.result, *exported, *(path.with_suffix(".yaml") for path in exported)):
             file.unlink(missing_ok=True)
 
     def step_checkpoint(self, step: int) -> Path:
@@ -64,9 +65,17 @@ class RunDir:
 
     @staticmethod
     def checkpoint_step(path: Path) -> int:
-        """The step of a step-<n>.ckpt; -1 for other names."""
+        """The step of a step-<n> file; -1 for other names."""
         digits = path.stem.removeprefix("step-")
         return int(digits) if digits.isdecimal() else -1
+
+    def ema_snapshot(self, step: int) -> Path:
+        return self.ema / f"step-{step:06d}.safetensors"
+
+    def ema_snapshots(self) -> dict[int, Path]:
+        """The snapshots of averages by their steps, in order."""
+        steps = sorted(self.checkpoint_step(path) for path in self.ema.glob("step-*.safetensors"))
+        return {step: self.ema_snapshot(step) for step in steps if self.ema_snapshot(step).exists()}
 
     def saved_checkpoints(self) -> list[Path]:
         """All existing checkpoints, the newest first."""

@@ -23,7 +23,7 @@ def short(protocol: Mapping[str, Any]) -> str:
     values = protocol.get("values", "")
     bits = f", {values}" if values.endswith(" bit") else ""
     drawn = f", truncation {protocol['truncation']}{truncated(protocol)}" if protocol.get("truncation") else ""
-    drawn += f", standing {protocol['standing']}" if protocol.get("standing") else ""
+    drawn += "".join(f", {key} {protocol[key]}" for key in ("standing", "sampler") if protocol.get(key))
     if not protocol["num_fake"]:  # it scores the discriminator
         return f"{protocol['features']}: {protocol['num_real']:,} real ({protocol['split']}){bits}"
     return f"{protocol['features']}{weights}: {protocol['num_fake']:,} fake{drawn}{reals}{pairs}{bits}"

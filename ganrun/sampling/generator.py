@@ -11,6 +11,7 @@ from ganrun.attributes import Attribute, Wanted, as_seen, asked, drawn, remarks
 from ganrun.classes import ambiguities, index_of
 from ganrun.errors import UserError, is_out_of_memory, one_of, require
 from ganrun.noise import Noise
+from ganrun.sampling.samplers import Sampler
 from ganrun.seeding import derive, rng_for
 from ganrun.standing import BATCH, batch_norms, measure, said
 from ganrun.styles import StyleBased, style_based
@@ -28,6 +29,7 @@ class SamplingGenerator(nn.Module):
     depth:       bits of the pixels that it was trained on, and that its images are written with
     shown:       channels for pictures, see pictures.visible
     trained:     on which data, for how many steps, averaged or not, as far as that is known
+    sampler:     chooses the noise of samples by what a discriminator thinks of them; None = as it is drawn
 
     Example:
         sampling = SamplingGenerator(generator, Normal(z_dim=100), value_range=(-1, 1), classes=[])
@@ -53,6 +55,7 @@ class SamplingGenerator(nn.Module):
         self.classes = classes
         self.attributes = list(attributes)
         self.trained: dict[str, Any] = {}
+        self.sampler: Sampler | None = None
 
     def sample(
         self,
@@ -116,7 +119,10 @@ class SamplingGenerator(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """The samples with these numbers, and their labels."""
         labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
-        return self.decode(self.draw(numbers, seed, truncation), labels, truncation, truncation_cutoff), labels
+        if self.sampler and truncation is not None:
+            raise UserError(f"truncation={truncation}: sampler={self.sampler.name} chooses the noise; leave one out")
+        z = self.sampler.draw(numbers, seed, labels) if self.sampler else self.draw(numbers, seed, truncation)
+        return self.decode(z, labels, truncation, truncation_cutoff), labels
 
     @property
     def in_w(self) -> bool:
@@ -152,7 +158,7 @@ class SamplingGenerator(nn.Module):
         self.check_stands(passes)
         self.check_cutoff(truncation, truncation_cutoff)
         rng, tails = rng_for("standing"), None if self.in_w else truncation
-        batches = ((self.noise(BATCH, rng, tails)["z"], self._any_labels(rng)) for _ in range(passes))
+        batches = ((self.noise(BATCH, rng, tails)["z"], self.any_labels(BATCH, rng)) for _ in range(passes))
         try:
             measure([self.generator], lambda given: self.decode(*given, truncation, truncation_cutoff), batches)
         except (RuntimeError, MemoryError) as error:
@@ -171,10 +177,11 @@ class SamplingGenerator(nn.Module):
         if not batch_norms([self.generator]):
             raise UserError(f"standing={passes}: this generator has no batch norm; leave standing= out")
 
-    def _any_labels(self, rng: torch.Generator) -> Tensor | None:
+    def any_labels(self, num: int, rng: torch.Generator) -> Tensor | None:
+        """Labels (num, ...): classes evenly, attributes with the data's means and deviations; None if unconditional."""
         if self.attributes:
-            return drawn(self.attributes, BATCH, rng)
-        return torch.randint(len(self.classes), (BATCH,), generator=rng) if self.classes else None
+            return drawn(self.attributes, num, rng)
+        return torch.randint(len(self.classes), (num,), generator=rng) if self.classes else None
 
     def draw(self, numbers: Iterable[int], seed: int, truncation: float | None = None) -> Tensor:
         """Noise (num, z_dim) of the samples with these numbers, truncated unless that is done in w."""

@@ -77,8 +77,8 @@ def assemble(
 ) -> SamplingGenerator | Translator:
     """The generators that a header describes, with these tensors. where: source of the header, for messages."""
     allowed = (*GENERATOR_ROOMS, *package_names(trust))
-    networks = {name: _build(node, allowed, f"{where}: {name}") for name, node in header["networks"].items()}
-    noise = header["noise"] and _build(header["noise"], allowed, f"{where}: noise")
+    networks = {name: build_trusted(node, allowed, f"{where}: {name}") for name, node in header["networks"].items()}
+    noise = header["noise"] and build_trusted(header["noise"], allowed, f"{where}: noise")
     check_header(header)
     if noise:
         made = SamplingGenerator(
@@ -104,7 +104,7 @@ def assemble(
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, what: str = "generator") -> Iterator[None]:
     """Turns whatever hand-edited or damaged files raise into one line that names the file."""
     try:
         yield
@@ -112,7 +112,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = first_line(error)
-        raise UserError(f"{path}: cannot be read as a generator: {reason}") from error
+        raise UserError(f"{path}: cannot be read as a {what}: {reason}") from error
 
 
 def check_header(header: dict[str, Any]) -> None:
@@ -131,6 +131,11 @@ def check_header(header: dict[str, Any]) -> None:
         raise UserError(f"shown={shown(channels)} in a generator's .yaml; expected one or three channels, or null")
 
 
-def _build(config: dict[str, Any], allowed: Iterable[str], key: str) -> Any:
+def build_trusted(config: dict[str, Any], allowed: Iterable[str], key: str) -> Any:
+    """The object that a config describes, with those it holds. Raises UserError for a class that is not allowed."""
     found = trusted_class(config["_target_"], allowed, key=f"{key}._target_")
-    return found(**{name: value for name, value in config.items() if name != "_target_"})
+    settings = {name: value for name, value in config.items() if name != "_target_"}
+    for name, value in settings.items():
+        if isinstance(value, dict) and "_target_" in value:
+            settings[name] = build_trusted(value, allowed, f"{key}.{name}")
+    return found(**settings)

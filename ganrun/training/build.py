@@ -20,6 +20,7 @@ from ganrun.config.typed import players_of
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
 from ganrun.errors import UserError, first_line, is_out_of_memory, one_of
+from ganrun.freezing import freeze
 from ganrun.game import Batch, Recipe
 from ganrun.loggers import InRun
 from ganrun.metrics.features import Features
@@ -185,6 +186,7 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
         recipe.to(memory_format=torch.channels_last)
     check_sides(recipe, data)
     check_directions(cfg, recipe, data)
+    frozen = freeze(recipe, cfg.freeze_discriminator)
     players = optimizers_of(cfg, recipe)
     check_lazy(cfg, players, schedule)
     ema = build_node(cfg, "ema")
@@ -197,6 +199,7 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
         micro_batch=cfg.micro_batch,
         seed=cfg.seed,
         ema=ema and refusing("ema", ema),
+        frozen=frozen,
     )
 
 

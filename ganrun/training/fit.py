@@ -20,10 +20,11 @@ from ganrun.collapse.callback import Collapse
 from ganrun.errors import OutOfMemory, UserError, is_out_of_memory
 from ganrun.files.run_dir import RunDir
 from ganrun.loggers import InRun
+from ganrun.sampling.discriminator_file import save_discriminator
 from ganrun.sampling.generator_file import save_generator
 from ganrun.signals import Signals
 from ganrun.training.build import Parts
-from ganrun.training.of_checkpoint import averages_stand, header
+from ganrun.training.of_checkpoint import averages_stand, header, of_discriminators
 from ganrun.training.outcome import outcome
 from ganrun.training.report import console
 from ganrun.training.rollback import best_step, set_attempt
@@ -75,7 +76,7 @@ class Fit:
             score=score, lower=score is None or parts.scorer.metrics[score].lower_is_better,
         )  # fmt: skip
         self.checkpoints = Checkpoints(
-            run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=partial(self.export, run.generator),
+            run, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep, export=self.export_last,
             about=self.about, seconds=seconds,
             discards=lambda: self.rolls_back,
         )  # fmt: skip
@@ -97,7 +98,7 @@ class Fit:
         if self.rolls_back:
             return {}
         if self.trainer.is_global_zero:
-            self.export(self.run.generator)
+            self.export_last()
         return outcome(self)
 
     def _fit(self) -> None:
@@ -154,6 +155,15 @@ class Fit:
     def best_step(self) -> int | None:
         """The step of best.ckpt; None if there is none to go back to."""
         return best_step(self.run, self.trainer.global_step) if self.evaluate.best else None
+
+    def export_last(self) -> None:
+        """The files of the newest generator, and of the discriminators if asked for."""
+        self.export(self.run.generator)
+        if self.parts.cfg.export.discriminator:
+            networks = self.module.recipe.discriminators()
+            tensors = {f"{path}.{key}": x for path, net in networks.items() for key, x in net.state_dict().items()}
+            about = of_discriminators(self.parts.cfg, self.samples_are, self.trainer.global_step, networks)
+            save_discriminator(self.run.discriminator, tensors, about)
 
     def export(self, path: Path) -> None:
         """The two files of the generator, from the averaged weights."""

@@ -68,12 +68,23 @@ def header(cfg: DictConfig, about: dict[str, Any], trained: dict[str, Any]) -> d
     return {"networks": networks, "noise": noise, "trained": trained, **about}
 
 
+def of_discriminators(cfg: DictConfig, about: dict[str, Any], steps: int, paths: Iterable[str]) -> dict[str, Any]:
+    """The content of discriminator.yaml. about: from a checkpoint, see Fit.samples_are."""
+    networks = {path: OmegaConf.to_container(network_config(cfg, path), resolve=True) for path in paths}
+    trained = {"dataset": cfg.dataset.get("name"), "steps": steps, "seed": cfg.seed, "loss": cfg.loss.get("_target_")}
+    return {"networks": networks, "trained": trained, **{key: about[key] for key in ("value_range", "classes")}}
+
+
 def network_config(cfg: DictConfig, name: str) -> DictConfig:
-    """The config that a recipe's network was built from. Raises UserError for a network that the recipe made itself."""
-    node = cfg.recipe.get(name)
+    """The config that a recipe's network was built from. Raises UserError for a network that the recipe made itself.
+
+    name: dotted path in the recipe
+    """
+    node = OmegaConf.select(cfg.recipe, name)
     if not isinstance(node, DictConfig) or "_target_" not in node:
+        kind = "generator" if "." not in name else "discriminator"
         raise UserError(
-            f"recipe.{name}: the generator's file needs its config; expected recipe.{name} to be a network's, as "
-            f"{name}: ${{generator}}"
+            f"recipe.{name}: the {kind}'s file needs its config; expected recipe.{name} to be a network's, as "
+            f"{name.rpartition('.')[2]}: ${{{kind}}}"
         )
     return node

@@ -55,6 +55,9 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     for group in ("penalty", "augment", "presentation", "term", "callbacks", "logger"):
         if cfg.get(group):
             table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))
+    if module.frozen:
+        count = sum(p.numel() for p in module.frozen)
+        table.add_row("frozen", f"{count:,} parameters of the first {cfg.freeze_discriminator} layers or blocks")
     for note in norm_notes(parts)[0]:
         table.add_row("", note)
     moves = ", then ".join(f"{cfg.schedule[name]} {name}" for name in cfg.schedule if name in module.players)

@@ -11,6 +11,7 @@ from ganrun.errors import UserError
 from ganrun.files.run_dir import FORMAT, RunDir
 from ganrun.training.changes import apply_changes, read_changes
 
+ADDED = {"export": {"discriminator": False}, "freeze_discriminator": 0}  # what keys mean that older runs do not have
 RENAMED = {"most": "max_samples", "least": "min_samples"}  # settings of metrics
 
 
@@ -25,6 +26,7 @@ def load_config(run: RunDir, trust: list[str], until: int | None = None) -> tupl
         raise UserError(f"{run.path}: run directory of format {got}; this ganrun reads format {FORMAT}")
     config = read_yaml(run.config)
     check_trusted(config, trust)
+    config = ADDED | config
     rename(config)
     prefix = "hydra.runtime.choices."
     choices = {key.removeprefix(prefix): value for key, value in about.items() if key.startswith(prefix)}

@@ -13,9 +13,10 @@ from ganrun.data.identity import changes
 from ganrun.errors import UserError
 from ganrun.files.checkpoint import damage, load_checkpoint
 from ganrun.files.run_dir import RunDir, find_run, may_change
+from ganrun.module import GANModule
 from ganrun.training.build import Parts
 from ganrun.training.run_config import flatten
-from ganrun.training.transfer import copy_what_fits
+from ganrun.training.transfer import Weights, copy_what_fits, weights_in
 
 PLACES = ("run_dir", "init_from", "dataset.data_dir", "trainer.devices", "trainer.num_nodes")  # the draws are the same
 
@@ -60,25 +61,53 @@ def told(faults: dict[Path, str]) -> str:
 
 
 def init_from(parts: Parts, source: str) -> list[str]:
-    """Starts from another run's weights, averages included; optimizers, step and adaptive probabilities start anew.
+    """Starts from other weights, averages included; optimizers, step and adaptive probabilities start anew.
 
+    source: a run, one of its checkpoints, or the .safetensors file of a generator or of discriminators.
     Returns warnings: what did not fit, and how the checkpoint was chosen.
     """
+    module, classes = parts.module, parts.data.classes if parts.cfg.conditional.key == "label" else []
+    if Path(source).suffix == ".safetensors":
+        notes = from_file(module, Path(source).expanduser(), f"init_from={source}", classes)
+        own = False
+    else:
+        start = start_of(source)
+        samples = start.content["ganrun"].get("samples") or {}
+        state = start.content["state_dict"]
+        own = any(key.startswith("ema.") for key in state)
+        if not module.ema:
+            state = {key: value for key, value in state.items() if not key.startswith("ema.")}
+        left = copy_what_fits(module, Weights(state, samples.get("classes", ())), f"init_from={source}", classes)
+        notes = [note for note in (start.note and f"init_from={source}: {start.note}", left) if note]
+    if module.ema and not own:  # no average there: this one starts from the weights
+        module.ema.restart()
+    for part in module.modules():
+        if isinstance(part, Adaptive):
+            part.restart()
+    return notes
+
+
+def start_of(source: str) -> Start:
+    """The checkpoint of another run to take weights from."""
     run, named = find_run(source, "init_from")
     start = find_start(run, named)
     if start is None:
         raise UserError(f"init_from={source}: the run has no checkpoint yet")
-    state = start.content["state_dict"]
-    own = any(key.startswith("ema.") for key in state)
-    if not parts.module.ema:
-        state = {key: value for key, value in state.items() if not key.startswith("ema.")}
-    left = copy_what_fits(parts.module, state, f"init_from={source}")
-    if parts.module.ema and not own:  # that run kept no average: this one starts from its weights
-        parts.module.ema.restart()
-    for module in parts.module.modules():
-        if isinstance(module, Adaptive):
-            module.restart()
-    return [note for note in (start.note and f"init_from={source}: {start.note}", left) if note]
+    return start
+
+
+def from_file(module: GANModule, path: Path, key: str, classes: list[str]) -> list[str]:
+    """Takes the weights of some networks from a .safetensors file; returns warnings, also of what starts anew."""
+    if not path.is_file():
+        raise UserError(f"{key}: there is no such file")
+    given = weights_in(path)
+    networks = (*module.recipe.exports(), *module.recipe.discriminators())
+    held = [name for name in networks if any(x.startswith(f"recipe.{name}.") for x in given.state)]
+    if not held:
+        raise UserError(f"{key}: it holds none of the networks here: {', '.join(networks)}")
+    left = copy_what_fits(module, given, key, classes, only=tuple(f"recipe.{name}." for name in held))
+    new = [name for name in networks if name not in held]
+    return [note for note in (left, new and f"{key}: it does not hold {', '.join(new)}, which start anew") if note]
 
 
 def config_digest(run: RunDir) -> str:

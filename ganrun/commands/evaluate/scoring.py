@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from ganrun.commands.evaluate.evaluations import Scored, weights_of
 from ganrun.commands.evaluate.sources import DatasetSource, GeneratorSource, Source, TranslatorSource, images_at
 from ganrun.commands.sample.request import check_device, find_generator
+from ganrun.commands.sample.sampler import KEYS as SAMPLER_KEYS
+from ganrun.commands.sample.sampler import check_sampler, give_sampler
 from ganrun.config.check import check_targets, drop_leftovers
 from ganrun.config.groups import config_dir
 from ganrun.config.typed import check_known, check_minimum, check_place, check_types, spelt
@@ -35,7 +37,7 @@ KEYS = {
     "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
     "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str,
     "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
-    "overwrite": bool, "direction": str | None,
+    "overwrite": bool, "direction": str | None, **SAMPLER_KEYS,
 }  # fmt: skip
 MINIMUM = {
     "num_samples": 2,
@@ -67,6 +69,7 @@ def evaluate(cfg: DictConfig, overrides: list[str], of_dataset: list[str]) -> tu
     check_minimum(cfg, MINIMUM)
     check_json(cfg)
     check_truncation(cfg)
+    check_sampler(cfg)
     given = find(cfg)
     complete(cfg, given, set(typed), of_dataset)
     for name in ("dataset", "pairs", "metric"):
@@ -131,7 +134,7 @@ def find(cfg: DictConfig) -> Given:
 
 def refuse_drawing(cfg: DictConfig, why: str) -> None:
     """Raises UserError for keys that act on generators that start from noise alone."""
-    for key in ("truncation", "truncation_cutoff", "standing"):
+    for key in ("truncation", "truncation_cutoff", "standing", "sampler"):
         if cfg[key] is not None:
             raise UserError(f"{key}={cfg[key]}: {why}; leave {key}= out")
 
@@ -203,7 +206,9 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
     truncation = next((value for value in truncations(cfg) if value), None)
     made.draw([0], cfg.seed, truncation)  # refuses noise without tails
     made.check_cutoff(truncation, cfg.truncation_cutoff)
-    return GeneratorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.standing, cfg.truncation_cutoff)
+    source = GeneratorSource(made, data, cfg.num_samples, cfg.batch_size, cfg.standing, cfg.truncation_cutoff)
+    give_sampler(made, {key: cfg[key] for key in SAMPLER_KEYS}, given.file, given.run, cfg.trust)
+    return source
 
 
 def device_of(cfg: DictConfig) -> torch.device:

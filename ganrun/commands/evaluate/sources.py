@@ -122,7 +122,8 @@ class GeneratorSource(Source):
         trained = self.sampling.trained
         standing = trained.get("standing") if self.standing is None else self.sampling.stands_by(self.standing)
         truncated = self.sampling.truncated_by(self.truncation, self.cutoff)
-        return {"ema": trained.get("ema")} | truncated | ({} if standing is None else {"standing": standing})
+        optional = {"standing": standing, "sampler": self.sampling.sampler and self.sampling.sampler.about}
+        return {"ema": trained.get("ema")} | truncated | {k: v for k, v in optional.items() if v is not None}
 
     def fakes(self, seed, labels):
         if self.sampling.attributes not in ([], self.attributes):  # the same names, but other data have other means

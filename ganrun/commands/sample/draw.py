@@ -11,6 +11,7 @@ from torch import Tensor
 from ganrun.attributes import headings, in_turn, in_units
 from ganrun.classes import by_number, spaced
 from ganrun.commands.sample.request import FOLDER, Request, check_vectors
+from ganrun.commands.sample.sampler import give_sampler
 from ganrun.depth import largest
 from ganrun.errors import NotFinite, UserError, is_out_of_memory
 from ganrun.files.storage import replacing
@@ -62,6 +63,7 @@ def load(request: Request) -> SamplingGenerator:
     sampling.to(device)
     if request.standing is not None:
         sampling.stand(request.standing, **truncated(request))
+    give_sampler(sampling, request.sampler, request.file, request.run, request.trust)
     return sampling
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from ganrun.commands.sample.sampler import KEYS as SAMPLER_KEYS
+from ganrun.commands.sample.sampler import check_sampler
 from ganrun.config.typed import check_finite, check_known, check_minimum, check_place, check_types
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir, find_run
@@ -16,7 +18,7 @@ from ganrun.files.run_dir import RunDir, find_run
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
         "truncation_cutoff": int | None, "standing": int | None, "label": Any, "batch_size": int, "device": str,
         "trust": str | list[str], "interpolate": int | None, "space": Literal["z", "w"], "frames": int | None,
-        "fps": int | None, "neighbours": int | None, "data_dir": str | None}  # fmt: skip
+        "fps": int | None, "neighbours": int | None, "data_dir": str | None, **SAMPLER_KEYS}  # fmt: skip
 TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "pad": bool,
              "device": str, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {
@@ -73,6 +75,7 @@ class Request:
     fps: int | None
     neighbours: int | None
     data_dir: str | None
+    sampler: dict[str, Any]  # see sampler.py
 
     @property
     def kind(self) -> str:
@@ -150,6 +153,8 @@ def check_sample(cfg: DictConfig) -> Request:
             raise UserError(f"{key}={keys[key]}; expected at most {most:,}")
     if keys["space"] != "z" and keys["interpolate"] is None:
         raise UserError(f"space={keys['space']}: it acts with interpolate= only; add it, or leave space= out")
+    check_sampler(keys)
+    keys["sampler"] = {key: keys.pop(key) for key in SAMPLER_KEYS}
     made_of = _made_of(keys)
     out = DEFAULT_OUT[made_of] if keys["out"] is None else keys["out"]
     file, run = find_generator(keys.pop("from"))
