@@ -1,7 +1,10 @@
 """ganrun: config-driven GAN experiments. From Python, start with `ganrun.load_generator(path)`."""
 
+from ganrun.light import lighten
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_generator"]
+lighten()
 
 
 def __getattr__(name: str):
