@@ -11,6 +11,7 @@ from pathlib import Path
 
 import forked
 import pytest
+import quick
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,11 @@ def own_loss(folder: Path, code: str, **settings: object) -> list[str]:
     node = {"_target_": f"own_losses.{name}", **settings}
     (folder / "my" / "loss" / "own.yaml").write_text(f"# @package _global_\n# My own\nloss: {json.dumps(node)}\n")
     return ["--config-dir", "my", "loss=own"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quickly() -> None:
+    quick.start()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from ganrun.training.fit import make_trainer
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by torch's own tracing
 TRANSLATION = ["critic.norm=none", "generator.norm=none", "pairs=invert", "discriminator.layers=1", "metric=[]"]
 SETTINGS = {"mlp": ["dataset=ring"], "pix2pix": TRANSLATION, "cyclegan": [*TRANSLATION, "generator.blocks=1"]}
-MODELS = {name: [f"model={name}", *SETTINGS.get(name, ["critic.norm=none"])] for name in options("model")}
+SMALLEST = ["critic.norm=none", "dataset.resolution=8"]
+MODELS = {name: [f"model={name}", *SETTINGS.get(name, SMALLEST)] for name in options("model")}
 ALIKE = {"deep-conv": "r1", "resnet": "r2", "sagan": "gradient", "biggan": "r1", "biggan-deep": "dragan", "r3gan": "r2"}
 ALIKE["stylegan2"] = "r1"
 SGD = ["optimizer=sgd", "optimizer.lr=1e-6"]  # Adam makes whole steps of the rounding of gradients that are 0

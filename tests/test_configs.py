@@ -59,11 +59,12 @@ def test_yaml_is_short_and_described(file):
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_experiment_runs(experiment, data_dir):
     words = [f"experiment={experiment}", f"data_dir={data_dir}"]
-    if composed(*words)[0].dataset.name == "cifar10":  # which is not on every machine
+    cfg = composed(*words)[0]
+    if cfg.dataset.name == "cifar10":  # which is not on every machine
         words += ["dataset=digits", "dataset.resolution=32", "dataset.channels=3"]
-    if composed(*words)[0].dataset.name == "image-folder":
+    if cfg.dataset.name == "image-folder":
         words += ["dataset=digits", "dataset.channels=3"]
-    if "labelled" in composed(*words)[0]:
+    if "labelled" in cfg:
         words += ["labelled=10"]  # there are few images
     run_steps(*words)
 

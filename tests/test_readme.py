@@ -27,7 +27,10 @@ FEWER = {
     "clean": ["of=outputs-of-mine"],
     "translate": ["device=cpu"],
 }
+WIDTHS = ["generator.width=8", "discriminator.width=8"]
 NARROW = ["dataset.resolution=32", "generator.width=4", "discriminator.width=4"]
+RAY = {"address=auto": "address=null", "num_gpus=1": "num_gpus=0"}  # no cluster, no GPU
+ONE_WORKER = [f"+hydra.launcher.ray.init.{word}" for word in ("num_cpus=1", "include_dashboard=false")]
 LIGHT = ("--help", "--cfg")
 
 
@@ -40,9 +43,9 @@ def code_block(language, marker):
 def place(tmp_path_factory):
     """A user's folder: a finished run, a translator, own images, and the README's own loss."""
     path = tmp_path_factory.mktemp("readme")
-    run(*SHORT, "run_dir=run", cwd=path)
-    run(*SHORT, "run_dir=outputs-of-mine/one", cwd=path)
-    run("-m", *SHORT, "seed=1,2", "run_dir=sweep", cwd=path)
+    run(*SHORT, *WIDTHS, "run_dir=run", cwd=path)
+    shutil.copytree(path / "run", path / "outputs-of-mine" / "one")
+    run("-m", *SHORT, *WIDTHS, "seed=1,2", "run_dir=sweep", cwd=path)
     run("sample", "from=run", "num=40", "out=pngs", cwd=path)
     run("model=cyclegan", "pairs=invert", *NARROW, *SHORT, "run_dir=translator", cwd=path)
     shutil.copytree(path / "pngs", path / "photos")
@@ -55,7 +58,7 @@ def place(tmp_path_factory):
         shutil.copy(path / "run" / "samples" / "final.png", path / "images" / f"{i}.png")
     (path / "labels.csv").write_text("file,age,smiling\n0.png,20,1\n1.png,31.5,0\n2.png,40,1\n3.png,50,0\n")
     tabled = ["dataset=image-folder", "dataset.path=images", "dataset.labels=labels.csv", "conditional=attributes"]
-    run(*tabled, *SHORT, "run_dir=tabled", cwd=path)
+    run(*tabled, *SHORT, *WIDTHS, "run_dir=tabled", cwd=path)
     return path
 
 
@@ -75,6 +78,7 @@ def test_command_runs(command, place, request, tmp_path):
         words[words.index("run_dir=sweep")] = f"run_dir=sweep-of-{len(command)}"
     if not {*LIGHT, "resume=sweep", "of=sweep"} & set(words):
         words += FEWER.get(words[1]) or (SHORT[:1] if "resume=run" in words else SHORT)
+        words += WIDTHS if "steps=2" in words and not re.search("width|resume=", command) else []
         words += ["schedule.discriminator=1"] if "-m" in words else []
         words += NARROW if {"model=pix2pix", "model=cyclegan"} & set(words) else []
     if words[1] == "evaluate" and any(word.startswith("metric=[") and "kid" not in word for word in words):
@@ -82,8 +86,8 @@ def test_command_runs(command, place, request, tmp_path):
     words = [word.replace("steps=4000", "steps=3") for word in words if word != "steps=2" or "steps=4000" not in words]
     if "dataset=mnist" in words:
         words.append(f"data_dir={request.getfixturevalue('data_dir')}")
-    here = {"address=auto": "address=null", "num_gpus=1": "num_gpus=0"}  # no cluster, no GPU
-    words = [next((word.replace(*pair) for pair in here.items() if pair[0] in word), word) for word in words]
+    words = [next((word.replace(*pair) for pair in RAY.items() if pair[0] in word), word) for word in words]
+    words += ONE_WORKER if "hydra/launcher=ray" in words else []
     run(
         *words[1:], cwd=place, env=slurm.install(tmp_path / "slurm") if "hydra/launcher=submitit_slurm" in words else {}
     )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 
 import pytest
@@ -38,6 +39,19 @@ def rolled(tmp_path_factory):
     return path, done
 
 
+@pytest.fixture(scope="module")
+def collapsed(tmp_path_factory):
+    """A run that its collapse has stopped."""
+    path = tmp_path_factory.mktemp("collapsed")
+    done = run(*BAD, "on_collapse=stop", cwd=path, check=4)
+    return path, done
+
+
+@pytest.fixture
+def copied(collapsed, tmp_path):
+    shutil.copytree(collapsed[0] / "run", tmp_path / "run")
+
+
 def test_a_fit_is_built_again_from_data_that_lie_elsewhere():
     """As on a GPU, where a run that went back used to fail."""
     parts = build(composed(*SMALL)[0])
@@ -60,9 +74,8 @@ def test_warning_changes_nothing(tmp_path):
     assert found[0] == [] and "discriminator" in [finding["kind"] for finding in found[1]]
 
 
-def test_stop_saves_tells_and_can_be_gone_on_with(tmp_path):
-    done = run(*BAD, "on_collapse=stop", cwd=tmp_path, check=4)
-    stopped = result(tmp_path)
+def test_stop_saves_tells_and_can_be_gone_on_with(collapsed, copied, tmp_path):
+    done, stopped = collapsed[1], result(tmp_path)
     (found,) = stopped["collapse"]
     assert stopped["status"] == "collapsed" and found["action"] == "stop" and found["step"] == stopped["steps"] < 60
     assert last(tmp_path)["global_step"] == stopped["steps"]
@@ -83,8 +96,7 @@ def test_a_collapse_seen_in_the_step_of_a_score_goes_back_before_it(tmp_path):
     assert back < found["step"] - 15, "to a state before the first sign"
 
 
-def test_a_kill_before_a_stop_is_written_down_changes_nothing(tmp_path):
-    run(*BAD, "on_collapse=stop", cwd=tmp_path, check=4)
+def test_a_kill_before_a_stop_is_written_down_changes_nothing(copied, tmp_path):
     stopped, before = result(tmp_path), last(tmp_path)
     (tmp_path / "run" / "result.json").write_text(json.dumps({"status": "running", "goal": 60}))
     run("resume=run", cwd=tmp_path, check=4)
@@ -154,8 +166,7 @@ def test_nothing_to_go_back_to(tmp_path):
     assert "no best checkpoint to go back to; on_collapse=warn goes on" in result(tmp_path)["reason"]
 
 
-def test_a_stopped_run_goes_back_when_asked_to(tmp_path):
-    run(*BAD, "on_collapse=stop", cwd=tmp_path, check=4)
+def test_a_stopped_run_goes_back_when_asked_to(copied, tmp_path):
     run("resume=run", "on_collapse=rollback", cwd=tmp_path, check=None)
     actions = [finding["action"] for finding in result(tmp_path)["collapse"]]
     assert actions[:2] == ["stop", "rollback"] and last(tmp_path)["ganrun"]["attempt"] == actions.count("rollback")

@@ -3,12 +3,16 @@
 Nothing here starts a thread, which a fork would lose.
 """
 
-import io
 import os
-from contextlib import redirect_stdout, suppress
 from importlib import import_module
 
-from ganrun import cli
+import quick
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from ganrun.config.check import check
+from ganrun.config.groups import config_dir
 
 _, _, before = os.environ.pop("PYTHONPATH").partition(os.pathsep)  # this folder, by which the server has found it
 if before:
@@ -20,5 +24,11 @@ LAUNCHERS = ("hydra_plugins.hydra_joblib_launcher._core", "submitit.core._submit
 
 for name in (*(f"ganrun.{room}" for room in ROOMS + LATE), *FOREIGN, *LAUNCHERS):
     import_module(name)
-with redirect_stdout(io.StringIO()), suppress(SystemExit):
-    cli.run(["--cfg", "job", "seed=1"])  # fills the caches of the parsers
+quick.start()
+with initialize_config_dir(str(config_dir()), version_base="1.3"):  # fills the caches of the parsers
+    for name in ("sample", "evaluate"):
+        compose(name)
+    cfg = compose("train", ["seed=1", "run_dir=run"])
+check(cfg)
+OmegaConf.to_container(cfg, resolve=True)
+GlobalHydra.instance().clear()
