@@ -52,6 +52,7 @@ class Adversary(nn.Module):
     presentations: callables (real, fake) -> (real, fake) that choose what the discriminator is shown.
     Either may have observe(real_logits), which is told them in the discriminator's moves, 0 = undecided, and may return
     numbers to log.
+    heads: callables from the discriminator's head to one with something beside it, see networks/heads.py.
 
     Example:
         adversary = Adversary(discriminator, Hinge(), penalties={"r1": R1(10.0)})
@@ -66,8 +67,10 @@ class Adversary(nn.Module):
         penalties: dict[str, nn.Module] | None = None,
         augment: dict[str, nn.Module] | None = None,
         presentations: dict[str, nn.Module] | None = None,
+        heads: dict[str, Callable[[nn.Module], nn.Module]] | None = None,
     ):
         super().__init__()
+        change_head(discriminator, heads or {}, loss)
         self.discriminator = discriminator
         self.loss = loss
         self.penalties = nn.ModuleDict(penalties or {})
@@ -92,9 +95,12 @@ class Adversary(nn.Module):
     def discriminator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
         for presentation in self.presentations.values():
             real, fake = presentation(real, fake)
-        real_logits, fake_logits = judge(real).logits, judge(fake).logits
+        of_real, of_fake = judge(real), judge(fake)
+        real_logits, fake_logits = of_real.logits, of_fake.logits
         terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
         self.latest = terms["adversarial"].detach()
+        if of_real.direction is not None:
+            terms["direction"] = self.loss.direction(real_logits, fake_logits, of_real.direction, of_fake.direction)
         for name, penalty in self.penalties.items():
             if penalty.due:
                 terms[name] = penalty(judge.critic, real, fake)
@@ -113,3 +119,22 @@ class Adversary(nn.Module):
     def generator_losses(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
         real_logits = judge(real).logits if self.loss.needs_real else None
         return Losses({"adversarial": self.loss.generator(real_logits, judge(fake).logits)})
+
+
+def change_head(
+    discriminator: nn.Module, heads: dict[str, Callable[[nn.Module], nn.Module]], loss: AdversarialLoss
+) -> None:
+    """Replaces the discriminator's head by what `heads` make of it, one around the other.
+
+    Raises UserError for a discriminator whose head cannot be changed, and for a loss that does not go with one.
+    """
+    for name, change in sorted(heads.items(), key=lambda item: getattr(getattr(item[1], "func", None), "outer", False)):
+        if not hasattr(getattr(discriminator, "head", None), "affine"):
+            kind = type(discriminator).__module__.rpartition(".")[2]
+            raise UserError(f"head.{name}: {kind} has no single last layer that it could change; try model=dcgan")
+        discriminator.head = change(discriminator.head)
+    if getattr(getattr(discriminator, "head", None), "outer", False) and loss.slope(torch.zeros(1)) is None:
+        raise UserError(
+            f"head.san: it is not defined for {type(loss).__name__}, whose generator maximises no rising function of "
+            "each logit; expected loss=hinge, non-saturating, minimax or wgan, or a preset of one of them"
+        )

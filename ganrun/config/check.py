@@ -14,7 +14,7 @@ from ganrun.config.settings import Settings, check_values
 from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of, spelt
 from ganrun.errors import UserError, one_of
 
-MULTI_SELECT = ("penalty", "augment", "presentation", "term", "metric", "callbacks", "logger")
+MULTI_SELECT = ("penalty", "augment", "presentation", "head", "term", "metric", "callbacks", "logger")
 NEEDED = ("dataset", "pairs", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule",
           "conditional", "ema", "trainer", *MULTI_SELECT)  # fmt: skip
 PLACES = ("run_dir", "data_dir", "cache_dir", "init_from", "dataset.path", "dataset.source", "dataset.labels",
