@@ -88,7 +88,7 @@ class Head(nn.Linear):
         weight, bias = self.weight, 0.0 if self.bias is None else self.bias
         if self.condition == "classes-alone":
             raise UserError(
-                "head.san: with conditional=semi-supervised the logit is a log sum exp of classes, which has no direction"
+                "head.san: with conditional=semi-supervised the logit is a log sum exp of classes, without a direction"
             )
         if self.condition == "classes-and-fake":
             return Affine(features, weight[label] - weight[-1:], bias[label] - bias[-1:])

@@ -1,7 +1,7 @@
 """SAN: the last layer's direction learns to part reals from fakes, the features learn the loss."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganrun.game import Verdict, at_least_float32
 from ganrun.networks.heads import Changed
@@ -10,9 +10,9 @@ from ganrun.networks.heads import Changed
 class Slicing(Changed):
     """Logits <w, |a| h> + b of a head <a, h> + b with the direction w = a / |a|: the same values, other gradients.
 
-    Takida et al. 2024, arXiv 2301.12811, section 6. `logits` leave w as it is, and `direction`, <w, |a| h> with h as it
-    is, teaches w alone; the loss on it is `AdversarialLoss.direction`. |a| counts as a part of h, as in the authors' code
-    (sony/san, simple-san). By class each class has its own direction.
+    Takida et al. 2024, arXiv 2301.12811, section 6. `logits` leave w as it is. `direction`, <w, |a| h> with h as it is,
+    teaches w alone: the loss on it is `AdversarialLoss.direction`. |a| counts as a part of h, as in the authors' code
+    (sony/san, simple-san). With a projection each class has its own direction.
     """
 
     outer = True
