@@ -124,17 +124,18 @@ class Adversary(nn.Module):
 def change_head(
     discriminator: nn.Module, heads: dict[str, Callable[[nn.Module], nn.Module]], loss: AdversarialLoss
 ) -> None:
-    """Replaces the discriminator's head by what `heads` make of it, one around the other.
+    """Replaces the discriminator's head by what `heads` make of it, one around the other, the `outer` ones last.
 
     Raises UserError for a discriminator whose head cannot be changed, and for a loss that does not go with one.
     """
-    for name, change in sorted(heads.items(), key=lambda item: getattr(getattr(item[1], "func", None), "outer", False)):
+    outer = {name: getattr(getattr(change, "func", change), "outer", False) for name, change in heads.items()}
+    for name in sorted(heads, key=outer.get):
         if not hasattr(getattr(discriminator, "head", None), "affine"):
             kind = type(discriminator).__module__.rpartition(".")[2]
             raise UserError(f"head.{name}: {kind} has no single last layer that it could change; try model=dcgan")
-        discriminator.head = change(discriminator.head)
-    if getattr(getattr(discriminator, "head", None), "outer", False) and loss.slope(torch.zeros(1)) is None:
-        raise UserError(
-            f"head.san: it is not defined for {type(loss).__name__}, whose generator maximises no rising function of "
-            "each logit; expected loss=hinge, non-saturating, minimax or wgan, or a preset of one of them"
-        )
+        discriminator.head = heads[name](discriminator.head)
+        if outer[name] and loss.slope(torch.zeros(1)) is None:
+            raise UserError(
+                f"head.{name}: it is not defined for {type(loss).__name__}, whose generator maximises no rising "
+                "function of each logit; expected loss=hinge, non-saturating, minimax or wgan, or a preset of one of them"
+            )

@@ -12,6 +12,8 @@ from ganrun.game import Batch, Recipe, at_least_float32
 from ganrun.lazy import Lazy
 from ganrun.ramps import Ramp
 
+NO_CODE = "this noise has no code; expected noise=codes"
+
 
 def gaussian(code: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Mean over the batch of -log N(code; mean, std), summed over codes; all (batch, num)."""
@@ -33,20 +35,22 @@ class InfoGAN(Lazy):
 
     def __init__(
         self,
-        categorical: Sequence[int] = (10,),
+        categorical: Sequence[int] | None = (10,),
         weight: float | Ramp = 1.0,
         continuous_weight: float = 0.1,
         key: str = "fake",
         every: int = 1,
     ):
         super().__init__(weight, every)
+        if categorical is None:
+            raise UserError(f"term.infogan: {NO_CODE}")
         self.categorical, self.continuous_weight, self.key = list(categorical), continuous_weight, key
 
     def forward(self, recipe: Recipe, judge: Judge, batch: Batch, generated: Batch) -> Tensor:
         if isinstance(judge, dict):
             raise UserError(f"term.infogan: it needs one discriminator; this recipe has {', '.join(judge)}")
         if "code" not in batch:
-            raise UserError("term.infogan: this noise has no code; expected noise=codes")
+            raise UserError(f"term.infogan: {NO_CODE}")
         told = judge(generated[self.key]).code
         if told is None:
             raise UserError("term.infogan: the discriminator tells no code; leave the head that term=[infogan] brings")

@@ -107,6 +107,8 @@ class Codes(Normal):
             raise UserError(f"noise.categorical={list(categorical)}; expected numbers of values, each at least 2")
         self.categorical, self.continuous = list(categorical), continuous
         self.width = sum(categorical) + continuous  # numbers of the code
+        self.sizes = [*categorical, *[1] * continuous]  # of each code
+        self.names = [f"c{i + 1}" for i in range(len(self.sizes))]
         if not 0 < self.width < z_dim:
             raise UserError(f"z_dim={z_dim}: the code has {self.width} of these numbers; expected 1 to {z_dim - 1}")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from ganrun.errors import require
+from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.heads import Changed
 
@@ -28,13 +28,15 @@ class Code(Changed):
         self,
         head: nn.Module,
         *,
-        categorical: Sequence[int],
-        continuous: int,
+        categorical: Sequence[int] | None,
+        continuous: int | None,
         hidden: int = 128,
         learn_std: bool = False,
     ):
         super().__init__(head)
         require(1, hidden=hidden)
+        if categorical is None or continuous is None:
+            raise UserError("head.code: this noise has no code; expected noise=codes")
         self.continuous = continuous
         self.hidden = nn.Linear(self.in_features, hidden)
         self.code = nn.Linear(hidden, sum(categorical) + continuous * (2 if learn_std else 1))

@@ -46,14 +46,10 @@ class LOGAN(GAN):
         conditioning: dict[str, nn.Module] | None = None,
     ):
         super().__init__(generator, adversary, condition=condition, terms=terms, conditioning=conditioning)
-        for name, value, most in (
-            ("alpha", alpha, None),
-            ("beta", beta, None),
-            ("rate", rate, 1),
-            ("bound", bound, None),
-        ):
-            if value is not None and not 0 < value <= (most or value):
-                raise UserError(f"recipe.{name}={value}; expected more than 0{f' and at most {most}' if most else ''}")
+        for name, value in {"alpha": alpha, "beta": beta, "rate": rate, "bound": bound}.items():
+            if value is not None and not 0 < value <= (1 if name == "rate" else value):
+                most = " and at most 1" if name == "rate" else ""
+                raise UserError(f"recipe.{name}={value}; expected more than 0{most}")
         if train_steps < 1 or eval_steps < 0:
             raise UserError(f"recipe.train_steps={train_steps}, eval_steps={eval_steps}; expected at least 1 and 0")
         self.alpha, self.beta, self.rate, self.bound = alpha, beta, rate, bound

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ganrun.attributes import Attribute, Wanted, as_seen, asked, drawn, remarks
 from ganrun.classes import ambiguities, index_of
 from ganrun.errors import UserError, is_out_of_memory, one_of, require
-from ganrun.noise import Noise
+from ganrun.noise import Codes, Noise
+from ganrun.sampling import codes
 from ganrun.seeding import derive, rng_for
 from ganrun.standing import BATCH, batch_norms, measure, said
 
@@ -69,6 +70,7 @@ class SamplingGenerator(nn.Module):
         An integer is an index, text a name; integers that are also names of other classes give a warning.
         Of attributes a label is text as "age=31,smiling=1", or a dict; those left out have their mean, or of two
         values the more frequent one; one without a value is taken through its values, by default the first.
+        Of InfoGAN's codes, if there are no classes, text as "c1=3,c2=0.5"; those left out are drawn.
         truncation: see Noise.
         Raises UserError for labels that do not fit.
         """
@@ -105,7 +107,12 @@ class SamplingGenerator(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """The samples with these numbers, and their labels."""
         labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
-        return self.decode(self.draw(numbers, seed, truncation), labels), labels
+        return self.decode(self.draw(numbers, seed, truncation), labels), None if self.codes else labels
+
+    @property
+    def codes(self) -> Codes | None:
+        """The noise, if its codes are what labels ask for."""
+        return self.noise if isinstance(self.noise, Codes) and not (self.classes or self.attributes) else None
 
     def stand(self, passes: int = 16, *, truncation: float | None = None) -> None:
         """Measures batch norm's statistics for these weights, over `passes` batches of 64 samples: see standing.py.
@@ -150,6 +157,8 @@ class SamplingGenerator(nn.Module):
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """One forward pass: noise (num, z_dim) -> images in [-1, 1], or vectors as they are; on the CPU."""
+        if self.codes and labels is not None:
+            z, labels = codes.put(z, labels), None
         device = next(self.generator.parameters()).device
         samples = self.generator(z.to(device), None if labels is None else labels.to(device)).cpu()
         if self.value_range is None:
@@ -160,13 +169,15 @@ class SamplingGenerator(nn.Module):
     def turn(self, label: Label | Wanted | Sequence[Wanted] | None = None) -> Tensor | None:
         """Class indices (num,) int64 that samples go through; all by default, None if unconditional.
 
-        Of attributes, vectors (num, F) float32 as networks see them.
+        Of attributes, vectors (num, F) float32 as networks see them; of InfoGAN's codes, see codes.asked.
 
         A name comes before an index: the text "2" is the class of that name, if there is one, else the class with
         index 2. Integers are indices. Raises UserError, naming the valid classes.
         """
         if self.attributes:
             return as_seen(asked(label, self.attributes), self.attributes)
+        if self.codes:
+            return codes.asked(label, self.codes)
         if not self.classes:
             if label is not None:
                 raise UserError(f"label={label}: this generator is unconditional, it has no classes; leave label= out")
@@ -189,7 +200,8 @@ class SamplingGenerator(nn.Module):
         """Warnings for labels that are the name of one class and the index of another, and for what they leave open."""
         if self.attributes:
             return remarks(label, self.attributes)
-        return [] if label is None or isinstance(label, Tensor) else ambiguities(_listed(label), self.classes)
+        indices = label is None or self.codes or isinstance(label, Tensor)
+        return [] if indices else ambiguities(_listed(label), self.classes)
 
 
 def _listed(label: Label) -> list[Any]:
