@@ -137,5 +137,5 @@ def change_head(
         if outer[name] and loss.slope(torch.zeros(1)) is None:
             raise UserError(
                 f"head.{name}: it is not defined for {type(loss).__name__}, whose generator maximises no rising "
-                "function of each logit; expected loss=hinge, non-saturating, minimax or wgan, or a preset of one of them"
+                "function of each logit; expected loss=hinge, non-saturating, minimax or wgan, or one built on them"
             )

@@ -100,7 +100,7 @@ class Codes(Normal):
     z_dim: all numbers in z. categorical: values of each categorical code. continuous: how many continuous codes
     """
 
-    def __init__(self, z_dim: int, categorical: Sequence[int] = (10,), continuous: int = 2):
+    def __init__(self, z_dim: int, categorical: Sequence[int], continuous: int):
         super().__init__(z_dim)
         require(0, continuous=continuous)
         if any(type(num) is not int or num < 2 for num in categorical):
