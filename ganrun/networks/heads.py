@@ -21,7 +21,7 @@ class Affine(NamedTuple):
 
     features: Tensor  # (batch, F)
     weight: Tensor  # (batch or 1, F)
-    bias: Tensor | float  # (batch or 1,)
+    bias: Tensor | float  # (1,)
 
 
 class Head(nn.Linear):
@@ -85,14 +85,13 @@ class Head(nn.Linear):
 
     def affine(self, features: Tensor, label: Tensor | None = None) -> Affine:
         """The logit's parts. Raises UserError where it is no such sum."""
-        weight, bias = self.weight, 0.0 if self.bias is None else self.bias
-        if self.condition == "classes-alone":
+        if self.condition in ALONE:
             raise UserError(
-                "head.san: with conditional=semi-supervised the logit is a log sum exp of classes, without a direction"
+                "head.san: with conditional=multi-hinge or semi-supervised the logit follows from those of classes, for "
+                "which it is not defined; try conditional=projection"
             )
-        if self.condition == "classes-and-fake":
-            return Affine(features, weight[label] - weight[-1:], bias[label] - bias[-1:])
-        return Affine(features, weight + self._embedded(label) if self.condition == "projection" else weight, bias)
+        weight = self.weight + self._embedded(label) if self.condition == "projection" else self.weight
+        return Affine(features, weight, 0.0 if self.bias is None else self.bias)
 
     def _embedded(self, label: Tensor) -> Tensor:
         return label @ self.embed.weight if label.is_floating_point() else self.embed(label)
@@ -101,7 +100,9 @@ class Head(nn.Linear):
 class Changed(nn.Module):
     """A head, and a layer beside it. A subclass says what it adds to the verdict, and to the affine part if it does.
 
-    head: a module (features (batch, F), label) -> Verdict with `in_features`, such as Head
+    Spectral norm does not act on that layer.
+
+    head: a module (features (batch, F), label) -> Verdict with `in_features` and `affine`, such as Head
     """
 
     outer = False  # does it go around all others?

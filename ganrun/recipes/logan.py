@@ -62,10 +62,12 @@ class LOGAN(GAN):
         return {"fake": self.generator(z, batch.get(self.condition)), "transport": transport}
 
     def moved(self, z: Tensor, label: Tensor | None, *, graph: bool) -> tuple[Tensor, Tensor]:
-        """(z after the steps, the sum of their squared lengths (batch,)). graph: can both be differentiated?"""
+        """(z after the steps, the sum of their squared lengths (batch,)). graph: can both be differentiated? Then there
+        are as many steps as in training.
+        """
         transport = z.new_zeros(len(z))
         with torch.enable_grad():
-            for _ in range(self.train_steps if self.training else self.eval_steps):
+            for _ in range(self.train_steps if self.training or graph else self.eval_steps):
                 z = z if graph and z.requires_grad else z.detach().requires_grad_()
                 logits = self.adversary.discriminator.forward(self.generator.forward(z, label), label).logits
                 (gradient,) = torch.autograd.grad(at_least_float32(logits).sum(), z, create_graph=graph)
