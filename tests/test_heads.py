@@ -176,7 +176,7 @@ def test_they_compose(words):
         ("head=[san] loss=r3gan", "head.san: it is not defined for RelativisticPairing"),
         ("head=[san] loss=lsgan", "head.san: it is not defined for LeastSquares"),
         ("head=[san] loss=dual-contrastive", "head.san: it is not defined for DualContrastive"),
-        ("head=[san] conditional=semi-supervised labelled=10", "semi-supervised the logit follows from those of classes"),
+        ("head=[san] conditional=semi-supervised labelled=10", "the logit follows from those of classes"),
         ("head=[minibatch] discriminator=patchgan discriminator.layers=1", "patchgan has no single last layer"),
         ("head=[minibatch] head.minibatch.kernels=0", "kernels=0; expected at least 1"),
         ("term=[infogan] noise=normal", "this noise has no code; expected noise=codes"),

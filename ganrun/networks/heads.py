@@ -87,8 +87,8 @@ class Head(nn.Linear):
         """The logit's parts. Raises UserError where it is no such sum."""
         if self.condition in ALONE:
             raise UserError(
-                "head.san: with conditional=multi-hinge or semi-supervised the logit follows from those of classes, for "
-                "which it is not defined; try conditional=projection"
+                "head.san: with conditional=multi-hinge or semi-supervised the logit follows from those of classes: "
+                "it is not defined for them; try conditional=projection"
             )
         weight = self.weight + self._embedded(label) if self.condition == "projection" else self.weight
         return Affine(features, weight, 0.0 if self.bias is None else self.bias)
