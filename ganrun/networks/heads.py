@@ -111,6 +111,7 @@ class Changed(nn.Module):
         super().__init__()
         self.head = head
         self.in_features: int = head.in_features
+        self.condition: str | None = getattr(head, "condition", None)
 
     def affine(self, features: Tensor, label: Tensor | None = None) -> Affine:
         return self.head.affine(features, label)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ganrun.errors import require
+from ganrun.errors import UserError, require
 from ganrun.game import Verdict, at_least_float32
 from ganrun.networks.heads import Affine, Changed
 
@@ -32,6 +32,8 @@ class MinibatchDiscrimination(Changed):
     def __init__(self, head: nn.Module, *, kernels: int = 100, dimensions: int = 5):
         super().__init__(head)
         require(1, kernels=kernels, dimensions=dimensions)
+        if self.condition == "classes-and-fake":
+            raise UserError("head.minibatch: with conditional=multi-hinge no loss looks at the logit that it adds to")
         self.kernels = kernels
         self.project = nn.Linear(self.in_features, kernels * dimensions, bias=False)  # T
         self.sum = nn.Linear(kernels, 1, bias=False)
