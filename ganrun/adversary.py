@@ -85,6 +85,7 @@ class Adversary(Timed):
     Either may have observe(real_logits), which is told them in the discriminator's moves, 0 = undecided, and may return
     numbers to log.
     gradient_norm: every logit is divided by the length of its gradient plus its size, see gradient_norm.py.
+    heads: callables from the discriminator's head to one with something beside it, see networks/heads.py.
 
     Example:
         adversary = Adversary(discriminator, Hinge(), penalties={"r1": R1(10.0)})
@@ -100,8 +101,10 @@ class Adversary(Timed):
         augment: dict[str, nn.Module] | None = None,
         presentations: dict[str, nn.Module] | None = None,
         gradient_norm: bool = False,
+        heads: dict[str, Callable[[nn.Module], nn.Module]] | None = None,
     ):
         super().__init__()
+        change_head(discriminator, heads or {}, loss, gradient_norm)
         self.discriminator = discriminator
         self.loss = loss
         self.penalties = nn.ModuleDict(penalties or {})
@@ -148,11 +151,14 @@ class Adversary(Timed):
         )
 
     def _adversarial(self, judge: Judge, real: Tensor, fake: Tensor) -> Losses:
-        real_logits, fake_logits = judge(real).logits, judge(fake).logits
-        loss = self.loss.discriminator(real_logits, fake_logits)
-        self.latest = loss.detach()
+        of_real, of_fake = judge(real), judge(fake)
+        real_logits, fake_logits = of_real.logits, of_fake.logits
+        terms = {"adversarial": self.loss.discriminator(real_logits, fake_logits)}
+        self.latest = terms["adversarial"].detach()
+        if of_real.direction is not None:
+            terms["direction"] = self.loss.direction(real_logits, fake_logits, of_real.direction, of_fake.direction)
         stats = {"real_logits": real_logits.detach().mean(), "fake_logits": fake_logits.detach().mean()}
-        return Losses({"adversarial": loss}, stats | self._observed(real_logits.detach()))
+        return Losses(terms, stats | self._observed(real_logits.detach()))
 
     def _observed(self, real_logits: Tensor) -> dict[str, Tensor]:
         """Tells the real logits to what observes them; returns what that logs, as <name>_<number>."""
@@ -168,3 +174,28 @@ class Adversary(Timed):
             return Losses({})
         real_logits = judge(real).logits if self.loss.needs_real else None
         return Losses({"adversarial": self.loss.generator(real_logits, judge(fake).logits)})
+
+
+def change_head(
+    discriminator: nn.Module,
+    heads: dict[str, Callable[[nn.Module], nn.Module]],
+    loss: AdversarialLoss,
+    gradient_norm: bool,
+) -> None:
+    """Replaces the discriminator's head by what `heads` make of it, one around the other, the `outer` ones last.
+
+    Raises UserError for a discriminator whose head cannot be changed, and for a loss that does not go with one.
+    """
+    outer = {name: getattr(getattr(change, "func", change), "outer", False) for name, change in heads.items()}
+    for name in sorted(heads, key=outer.get):
+        if not hasattr(getattr(discriminator, "head", None), "affine"):
+            kind = type(discriminator).__module__.rpartition(".")[2]
+            raise UserError(f"head.{name}: {kind} has no single last layer that it could change; try model=dcgan")
+        discriminator.head = heads[name](discriminator.head)
+        if outer[name] and gradient_norm:
+            raise UserError(f"head.{name}: critic.gradient_norm=true makes logits of its own; leave one of them out")
+        if outer[name] and loss.slope(torch.zeros(1)) is None:
+            raise UserError(
+                f"head.{name}: it is not defined for {type(loss).__name__}, whose generator maximises no rising "
+                "function of each logit; expected loss=hinge, non-saturating, minimax or wgan, or one built on them"
+            )

@@ -143,7 +143,7 @@ def asked(label: Wanted | Sequence[Wanted] | None, attributes: Sequence[Attribut
 
 def remarks(label: Wanted | Sequence[Wanted] | None, attributes: Sequence[Attribute]) -> list[str]:
     """What must be said of a label: attributes that it leaves open, and values outside those of the data."""
-    wanted = [_parsed(one, attributes) for one in _several(label, attributes)]
+    wanted = parsed(label, attributes)
     left = [one for one in attributes if any(one.name not in each for each in wanted)]
     taken = ", ".join(f"{one.name}={one.usual:.4g}" for one in left)
     said = [f"not in label=, so at the mean, or of two values the more frequent one: {taken}"] if left else []
@@ -153,6 +153,11 @@ def remarks(label: Wanted | Sequence[Wanted] | None, attributes: Sequence[Attrib
         if beyond:
             said.append(f"{one.name}={beyond[0]:g} lies outside the training data's {one.low:.4g} to {one.high:.4g}")
     return said
+
+
+def parsed(label: Wanted | Sequence[Wanted] | None, attributes: Sequence[Attribute]) -> list[dict[str, float | None]]:
+    """The value of each attribute that a label names, for each of its parts. Raises UserError."""
+    return [_parsed(one, attributes) for one in _several(label, attributes)]
 
 
 def headings(values: Tensor) -> list[str]:

@@ -22,6 +22,8 @@ class Verdict(NamedTuple):
     features: Tensor  # (batch, F) before the last layer
     classes: Tensor | None = None  # (batch, K): logits of classes; see networks/heads.py
     embedding: Tensor | None = None  # (batch, E), each of length 1
+    direction: Tensor | None = None  # (batch,): logits that teach the last direction alone; see networks/slicing.py
+    code: Tensor | None = None  # (batch, K): what it takes a fake's code for; see networks/code.py
 
 
 def at_least_float32(x: Tensor) -> Tensor:

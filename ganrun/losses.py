@@ -6,7 +6,7 @@ log sigmoid(x) = -softplus(-x).
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor
+from torch import Tensor, cat
 from torch.nn.functional import relu, softplus
 
 
@@ -48,6 +48,22 @@ def relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
     return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()
 
 
+def dual_contrastive(real: Tensor, fake: Tensor) -> Tensor:
+    """-E log e^D(x) / (e^D(x) + sum of e^D(G(z))), and the same of fakes against reals with -D: Yu et al. 2021,
+    arXiv 2103.16748, eq. 3 and 4.
+
+    Each real against all fakes of the pass, each fake against all reals.
+    """
+    real, fake = real.flatten(), fake.flatten()
+    return against(real, fake) + against(-fake, -real)
+
+
+def against(one: Tensor, others: Tensor) -> Tensor:
+    """Mean of log(1 + sum over the others of exp(other - one)), of logits (n,) and (m,)."""
+    pairs = cat([one[:, None], others.expand(len(one), -1)], 1)
+    return (pairs.logsumexp(1) - one).mean()
+
+
 class AdversarialLoss(ABC):
     """`discriminator(real, fake)` and `generator(real, fake)`, each the scalar that its player minimises.
 
@@ -75,6 +91,22 @@ class AdversarialLoss(ABC):
     def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
         """The generator's loss; `real` is None unless `needs_real`."""
 
+    def slope(self, logits: Tensor) -> Tensor | None:
+        """R'(logits), where the generator's loss is -E R(D(G(z))) with a rising R; None = it is no such mean."""
+        return None
+
+    def direction(self, real: Tensor, fake: Tensor, real_direction: Tensor, fake_direction: Tensor) -> Tensor:
+        """What a slicing head's direction minimises: E <w, h> of fakes minus that of reals, samples weighted by R'.
+
+        Takida et al. 2024, arXiv 2301.12811, section 6. real, fake: logits. real_direction, fake_direction: see
+        networks/slicing.py.
+        """
+        means = []
+        for logits, direction in ((real, real_direction), (fake, fake_direction)):
+            weights = self.slope(logits.detach())
+            means.append((weights * direction).sum() / weights.sum())
+        return self.discriminator_factor * wasserstein(*means)
+
 
 class Smoothed(AdversarialLoss):
     """A loss with a target for real logits, which one-sided label smoothing lowers to 1 - smoothing."""
@@ -95,12 +127,18 @@ class NonSaturating(Smoothed):
     def generator(self, real, fake):
         return cross_entropy(fake, 1.0)
 
+    def slope(self, logits):
+        return (-logits).sigmoid()
+
 
 class Minimax(NonSaturating):
     """Generator minimises log(1 - D(G(z))), which saturates where D is sure: Goodfellow et al. 2014, eq. 1."""
 
     def generator(self, real, fake):
         return -cross_entropy(fake, 0.0)
+
+    def slope(self, logits):
+        return logits.sigmoid()
 
 
 class LeastSquares(Smoothed):
@@ -133,6 +171,9 @@ class Hinge(AdversarialLoss):
     def generator(self, real, fake):
         return -fake.mean()
 
+    def slope(self, logits):
+        return logits.new_ones(logits.shape)
+
 
 class Wasserstein(AdversarialLoss):
     """WGAN; the critic's Lipschitz bound comes from weight clipping or a gradient penalty, not from here."""
@@ -144,6 +185,9 @@ class Wasserstein(AdversarialLoss):
 
     def generator(self, real, fake):
         return -fake.mean()
+
+    def slope(self, logits):
+        return logits.new_ones(logits.shape)
 
 
 class RelativisticPairing(AdversarialLoss):
@@ -171,3 +215,25 @@ class RelativisticAverage(AdversarialLoss):
 
     def generator(self, real, fake):
         return relativistic_average(fake, real)
+
+
+class DualContrastive(AdversarialLoss):
+    """Each sample of one kind against all of the other kind: Yu et al. 2021, arXiv 2103.16748.
+
+    saturating: True = the generator maximises the discriminator's loss, as in the paper's eq. 3 and 4; False = it
+    minimises that loss with reals and fakes exchanged, which has a gradient also where the discriminator is sure
+    """
+
+    needs_real = True
+    per_sample = False
+    undecided = None
+
+    def __init__(self, saturating: bool = True, discriminator_factor: float = 1.0):
+        super().__init__(discriminator_factor)
+        self.saturating = saturating
+
+    def discriminator(self, real, fake):
+        return self.discriminator_factor * dual_contrastive(real, fake)
+
+    def generator(self, real, fake):
+        return -dual_contrastive(real, fake) if self.saturating else dual_contrastive(fake, real)

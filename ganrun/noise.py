@@ -2,9 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import one_hot
 
 from ganrun.errors import UserError, require
 from ganrun.game import Batch
@@ -94,3 +96,47 @@ class Uniform(Noise):
 
     def draw(self, num, rng):
         return torch.rand(num, self.z_dim, generator=rng) * 2 - 1
+
+
+class Codes(Normal):
+    """z ends in a code, which the batch also has as `code`: Chen et al. 2016, arXiv 1606.03657 (InfoGAN).
+
+    First N(0, I), then each categorical code as a one-hot vector of equally likely values, then the continuous codes,
+    U(-1, 1). Truncation leaves the code as it is.
+
+    z_dim: all numbers in z. categorical: values of each categorical code. continuous: how many continuous codes
+    """
+
+    def __init__(self, z_dim: int, categorical: Sequence[int], continuous: int):
+        super().__init__(z_dim)
+        require(0, continuous=continuous)
+        if any(type(num) is not int or num < 2 for num in categorical):
+            raise UserError(f"noise.categorical={list(categorical)}; expected numbers of values, each at least 2")
+        self.categorical, self.continuous = list(categorical), continuous
+        self.width = sum(categorical) + continuous  # numbers of the code
+        self.sizes = [*categorical, *[1] * continuous]  # of each code
+        self.names = [f"c{i + 1}" for i in range(len(self.sizes))]
+        if not 0 < self.width < z_dim:
+            raise UserError(f"z_dim={z_dim}: the code has {self.width} of these numbers; expected 1 to {z_dim - 1}")
+
+    def forward(self, num: int, rng: Generator, truncation: float | None = None) -> Batch:
+        drawn = super().forward(num, rng, truncation)
+        return drawn | {"code": drawn["z"][:, -self.width :]}
+
+    def draw(self, num, rng):
+        z = super().draw(num, rng)
+        z[:, -self.width :] = self._code(num, rng)
+        return z
+
+    def draw_truncated(self, num, rng, truncation):
+        z = super().draw_truncated(num, rng, truncation)
+        z[:, -self.width :] = self._code(num, rng)
+        return z
+
+    def _code(self, num: int, rng: Generator) -> Tensor:
+        parts = [one_hot(torch.randint(each, (num,), generator=rng), each).float() for each in self.categorical]
+        return torch.cat([*parts, torch.rand(num, self.continuous, generator=rng) * 2 - 1], 1)
+
+    def between(self, a, b, t):
+        free = super().between(a[..., : -self.width], b[..., : -self.width], t)
+        return torch.cat([free, torch.lerp(a[..., -self.width :], b[..., -self.width :], t)], -1)

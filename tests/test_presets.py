@@ -32,6 +32,7 @@ LOSSES = {  # class, penalties (weight, every), moves of the discriminator, opti
     "hinge": ("Hinge", {}, 1, ADAM, None, "batch"),
     "relativistic-pairing": ("RelativisticPairing", {}, 1, ADAM, None, "batch"),
     "relativistic-average": ("RelativisticAverage", {}, 1, ADAM, None, "batch"),
+    "dual-contrastive": ("DualContrastive", {}, 1, ADAM, None, "batch"),
     "r3gan": ("RelativisticPairing", {"r1": (1, 1), "r2": (1, 1)}, 1, ADAM, None, "none"),
     # Arjovsky et al. 2017, algorithm 1
     "wgan": ("Wasserstein", {}, 5, ("RMSprop", RMSPROP | {"lr": 5e-5}), 0.01, "batch"),

@@ -15,7 +15,7 @@ from ganrun.config.settings import Settings, check_values
 from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of, spelt
 from ganrun.errors import UserError, one_of
 
-MULTI_SELECT = ("penalty", "augment", "presentation", "term", "metric", "callbacks", "logger")
+MULTI_SELECT = ("penalty", "augment", "presentation", "head", "term", "metric", "callbacks", "logger")
 NEEDED = ("dataset", "pairs", "generator", "discriminator", "loss", "optimizer", "recipe", "noise", "schedule",
           "conditional", "ema", "trainer", *MULTI_SELECT)  # fmt: skip
 PLACES = ("run_dir", "data_dir", "cache_dir", "init_from", "dataset.path", "dataset.source", "dataset.labels",
@@ -48,6 +48,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> list[str]:
             check_targets(cfg[name], name)
     check_finite(OmegaConf.to_container(cfg, resolve=True))
     check_labels(cfg)
+    check_heads(cfg)
     check_generator_batch(cfg)
     return check_unread(cfg, typed) + check_shadowed(cfg, typed) + check_stale(cfg, typed)
 
@@ -166,6 +167,13 @@ def check_labels(cfg: DictConfig) -> None:
         raise UserError(
             f"conditional: {kind} takes no loss on classes, {', '.join(cfg.conditional.terms)}; leave it out"
         )
+
+
+def check_heads(cfg: DictConfig) -> None:
+    """Raises UserError for layers beside the discriminator's last one in a recipe that does not read them."""
+    if cfg.head and "head" not in _references(OmegaConf.to_container(cfg.recipe, resolve=False)):
+        kind = cfg.recipe._target_.rpartition(".")[2]
+        raise UserError(f"head=[{','.join(cfg.head)}]: {kind} does not read it; its adversary needs heads: ${{head}}")
 
 
 def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:

@@ -11,9 +11,9 @@ DATASETS = "torchvision.datasets"
 GENERATOR_ROOMS = ("ganrun.networks", "ganrun.noise")  # what a generator.yaml may name
 RUN_ROOMS = (  # what a run's config may name; constructing it writes nothing, except torchvision's downloads
     *GENERATOR_ROOMS, "ganrun.adversary", "ganrun.augment", "ganrun.callbacks.posthoc_ema", "ganrun.callbacks.rates",
-    "ganrun.conditioning", "ganrun.data", "ganrun.ema", "ganrun.loggers", "ganrun.losses", "ganrun.metrics",
-    "ganrun.optim", "ganrun.path_length", "ganrun.penalties", "ganrun.power_ema", "ganrun.presentations",
-    "ganrun.ramps", "ganrun.recipes", "ganrun.regularisers", "ganrun.terms",
+    "ganrun.conditioning", "ganrun.data", "ganrun.ema", "ganrun.latents", "ganrun.loggers", "ganrun.losses",
+    "ganrun.metrics", "ganrun.optim", "ganrun.path_length", "ganrun.penalties", "ganrun.power_ema",
+    "ganrun.presentations", "ganrun.ramps", "ganrun.recipes", "ganrun.regularisers", "ganrun.terms",
     "pytorch_lightning.callbacks.rich_model_summary", OPTIMIZERS,
 )  # fmt: skip
 LONGEST = 200  # characters of a dotted name; real names are shorter, and Python's importer recurses over the parts

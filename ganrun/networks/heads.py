@@ -1,8 +1,11 @@
 """The last layers of a discriminator, by what it is to do with the label."""
 
+from typing import NamedTuple
+
 from torch import Tensor, cat, nn
 from torch.nn.functional import normalize
 
+from ganrun.errors import UserError
 from ganrun.game import Verdict
 
 BESIDE = {"classes": 1, "classes-twice": 2, "two-classifiers": 1}  # a layer's logits for a class, beside that for real
@@ -11,6 +14,14 @@ ALONE = {
     "classes-and-fake": 1,
 }  # logits beside those of the classes, from which that for real follows
 CONDITIONS = ("concatenate", "projection", *BESIDE, *ALONE, "embedding")
+
+
+class Affine(NamedTuple):
+    """A logit as <weight, features> + bias."""
+
+    features: Tensor  # (batch, F)
+    weight: Tensor  # (batch or 1, F)
+    bias: Tensor | float  # (1,)
 
 
 class Head(nn.Linear):
@@ -63,8 +74,7 @@ class Head(nn.Linear):
             return Verdict(logits.gather(1, label[:, None]).squeeze(1) - logits[:, -1], features, logits)
         logits = logits.squeeze(1)
         if self.condition == "projection":
-            embedded = label @ self.embed.weight if label.is_floating_point() else self.embed(label)
-            logits = logits + (embedded * features).sum(1)
+            logits = logits + (self._embedded(label) * features).sum(1)
         if self.condition == "embedding":
             embedded = normalize(self.embedding(features))
             return Verdict(logits, features, embedded @ normalize(self.proxies.weight).T, embedded)
@@ -72,6 +82,39 @@ class Head(nn.Linear):
         if self.condition == "two-classifiers":
             classes = cat([classes, self.second(features)], 1)
         return Verdict(logits, features, classes)
+
+    def affine(self, features: Tensor, label: Tensor | None = None) -> Affine:
+        """The logit's parts. Raises UserError where it is no such sum."""
+        if self.condition in ALONE:
+            raise UserError(
+                "head.san: with conditional=multi-hinge or semi-supervised the logit follows from those of classes: "
+                "it is not defined for them; try conditional=projection"
+            )
+        weight = self.weight + self._embedded(label) if self.condition == "projection" else self.weight
+        return Affine(features, weight, 0.0 if self.bias is None else self.bias)
+
+    def _embedded(self, label: Tensor) -> Tensor:
+        return label @ self.embed.weight if label.is_floating_point() else self.embed(label)
+
+
+class Changed(nn.Module):
+    """A head, and a layer beside it. A subclass says what it adds to the verdict, and to the affine part if it does.
+
+    Spectral norm does not act on that layer.
+
+    head: a module (features (batch, F), label) -> Verdict with `in_features` and `affine`, such as Head
+    """
+
+    outer = False  # does it go around all others?
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head = head
+        self.in_features: int = head.in_features
+        self.condition: str | None = getattr(head, "condition", None)
+
+    def affine(self, features: Tensor, label: Tensor | None = None) -> Affine:
+        return self.head.affine(features, label)
 
 
 def appended_classes(condition: str, num_classes: int) -> int:

@@ -14,7 +14,7 @@ from torch.nn.functional import leaky_relu
 from ganrun.errors import UserError, require
 from ganrun.game import Verdict
 from ganrun.networks.dcgan import pyramid
-from ganrun.networks.heads import CONDITIONS, Head, appended_classes
+from ganrun.networks.heads import CONDITIONS, Affine, Head, appended_classes
 from ganrun.networks.layers import append_label, as_vector, chosen, squash
 from ganrun.networks.resampling import Downsample, Upsample
 from ganrun.networks.resnet import scaled
@@ -174,12 +174,17 @@ class Projection(nn.Module):
 
     def __init__(self, features: int, num_classes: int):
         super().__init__()
+        self.in_features = features
         self.linear = nn.Linear(features, features, bias=False)
         self.embed = nn.Linear(num_classes, features, bias=False)
 
     def forward(self, features: Tensor, label: Tensor | None = None) -> Verdict:
         embedded = self.embed(as_vector(label, self.embed.in_features, features.dtype))
         return Verdict((self.linear(features) * embedded).sum(1), features)
+
+    def affine(self, features: Tensor, label: Tensor | None = None) -> Affine:
+        embedded = self.embed(as_vector(label, self.embed.in_features, features.dtype))
+        return Affine(features, embedded @ self.linear.weight, 0.0)
 
 
 def planned(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ganrun.attributes import Attribute, Wanted, as_seen, asked, drawn, remarks
 from ganrun.classes import ambiguities, index_of
 from ganrun.errors import UserError, is_out_of_memory, one_of, require
-from ganrun.noise import Noise
+from ganrun.noise import Codes, Noise
+from ganrun.sampling import codes
 from ganrun.sampling.samplers import Sampler
 from ganrun.seeding import derive, rng_for
 from ganrun.standing import BATCH, batch_norms, measure, said
@@ -74,6 +75,7 @@ class SamplingGenerator(nn.Module):
         An integer is an index, text a name; integers that are also names of other classes give a warning.
         Of attributes a label is text as "age=31,smiling=1", or a dict; those left out have their mean, or of two
         values the more frequent one; one without a value is taken through its values, by default the first.
+        Of InfoGAN's codes, if there are no classes, text as "c1=3,c2=0.5"; those left out are drawn.
         truncation: of a style-based generator, psi: styles are w_mean + psi (w - w_mean), the first truncation_cutoff
         of them, None = all; see StyleBased. Of others the largest coordinate of their noise; see Noise. None = off.
         Raises UserError for labels and truncations that do not fit.
@@ -121,8 +123,15 @@ class SamplingGenerator(nn.Module):
         labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
         if self.sampler and truncation is not None:
             raise UserError(f"truncation={truncation}: sampler={self.sampler.name} chooses the noise; leave one out")
+        if self.sampler and self.codes and labels is not None:
+            raise UserError(f"sampler={self.sampler.name} chooses the noise, and with it the code; leave label= out")
         z = self.sampler.draw(numbers, seed, labels) if self.sampler else self.draw(numbers, seed, truncation)
-        return self.decode(z, labels, truncation, truncation_cutoff), labels
+        return self.decode(z, labels, truncation, truncation_cutoff), None if self.codes else labels
+
+    @property
+    def codes(self) -> Codes | None:
+        """The noise, if its codes are what labels ask for."""
+        return self.noise if isinstance(self.noise, Codes) and not (self.classes or self.attributes) else None
 
     @property
     def in_w(self) -> bool:
@@ -200,6 +209,8 @@ class SamplingGenerator(nn.Module):
 
         truncation, truncation_cutoff: in w; other generators have truncated noise instead, from `draw`.
         """
+        if self.codes and labels is not None:
+            z, labels = codes.put(z, labels), None
         if truncation is not None and self.in_w:
             return self.synthesise(self.styles(z, labels, truncation, truncation_cutoff))
         return self._made(self.generator, z, labels)
@@ -236,13 +247,15 @@ class SamplingGenerator(nn.Module):
     def turn(self, label: Label | Wanted | Sequence[Wanted] | None = None) -> Tensor | None:
         """Class indices (num,) int64 that samples go through; all by default, None if unconditional.
 
-        Of attributes, vectors (num, F) float32 as networks see them.
+        Of attributes, vectors (num, F) float32 as networks see them; of InfoGAN's codes, see codes.asked.
 
         A name comes before an index: the text "2" is the class of that name, if there is one, else the class with
         index 2. Integers are indices. Raises UserError, naming the valid classes.
         """
         if self.attributes:
             return as_seen(asked(label, self.attributes), self.attributes)
+        if self.codes:
+            return codes.asked(label, self.codes)
         if not self.classes:
             if label is not None:
                 raise UserError(f"label={label}: this generator is unconditional, it has no classes; leave label= out")
@@ -265,7 +278,8 @@ class SamplingGenerator(nn.Module):
         """Warnings for labels that are the name of one class and the index of another, and for what they leave open."""
         if self.attributes:
             return remarks(label, self.attributes)
-        return [] if label is None or isinstance(label, Tensor) else ambiguities(_listed(label), self.classes)
+        indices = label is None or self.codes or isinstance(label, Tensor)
+        return [] if indices else ambiguities(_listed(label), self.classes)
 
 
 def _listed(label: Label) -> list[Any]:

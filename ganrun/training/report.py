@@ -52,7 +52,7 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     table.add_row("loss", loss + (f", conditional on {conditional}" if cfg.conditional.key else ""))
     for name, node in (cfg.conditional.get("terms") or {}).items():
         table.add_row("conditional", f"{name} {values(node)}")
-    for group in ("penalty", "augment", "presentation", "term", "callbacks", "logger"):
+    for group in ("penalty", "augment", "presentation", "head", "term", "callbacks", "logger"):
         if cfg.get(group):
             table.add_row(group, "; ".join(f"{name} {values(node)}" for name, node in cfg[group].items()))
     if module.frozen:

@@ -5,6 +5,7 @@
   ganrun sample from=<run> num=1000 out=samples                 PNGs, in class folders if conditional; also out=x.zip
   ganrun sample from=<run>/best.safetensors label=3 truncation=0.7 standing=16
   ganrun sample from=<run> label="age=31,smiling=1"             of attributes; one without a value: a column for each
+  ganrun sample from=<run> label=c1                             of InfoGAN's codes: a column for each value of the first
   ganrun sample from=<run> interpolate=8 out=walk.mp4           also walk.gif; walk.png has a row for each way
   ganrun sample from=<run> neighbours=5                         beside each sample its nearest training images
 

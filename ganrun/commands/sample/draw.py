@@ -17,6 +17,7 @@ from ganrun.errors import NotFinite, UserError, is_out_of_memory
 from ganrun.files.storage import replacing
 from ganrun.pictures import grid, heads, most_classes, scatter
 from ganrun.progress import tracked
+from ganrun.sampling.codes import headings as code_headings
 from ganrun.sampling.files import check_channels, write_folder, write_npy, write_npz, write_zip
 from ganrun.sampling.films import write_gif, write_mp4
 from ganrun.sampling.generator import SamplingGenerator
@@ -104,6 +105,8 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
 
 def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
     """The headings of a grid's columns."""
+    if sampling.codes:
+        return code_headings(turn, sampling.codes)
     if not sampling.attributes:
         return heads(sampling.classes, turn.tolist())
     values = in_units(turn, sampling.attributes)
@@ -114,6 +117,8 @@ def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
 
 def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) -> Tensor | None:
     """The requested classes or vectors; by default all classes, in display order, or `most` evenly spaced ones."""
+    if request.label is None and sampling.codes:
+        return sampling.turn(sampling.codes.names[0])
     if request.label is not None or not sampling.classes:
         return sampling.turn(request.label)
     found = spaced(by_number(sampling.classes), most)
