@@ -20,18 +20,17 @@ from ganrun.networks.minibatch_std import minibatch_std
 from ganrun.networks.modulated import FORMS
 from ganrun.networks.resampling import Downsample
 from ganrun.networks.stylegan2_blocks import DiscriminatorBlock, Projection, SynthesisBlock, equalised_head
+from ganrun.styles import StyleBased
 
 ARCHITECTURES = ("orig", "skip", "resnet")  # figure 7: neither, images of all sizes, residual blocks
-W_MEAN_DECAY = 0.995  # a forward
 
 
-class Generator(nn.Module):
+class Generator(StyleBased):
     """z (batch, z_dim), label (batch,) or None -> images (batch, channels, H, W), unbounded if value_range is None.
 
     A label may also be a vector of attributes, (batch, num_classes); its embedding is normalised, so that mostly its
-    direction counts. Images are `synthesis` of `num_styles` copies of `mapping`'s w. In training mode noise is drawn
-    from torch's default generators, and each forward moves `w_mean` towards the mean of its w; in eval mode an image is
-    a function of z and the label.
+    direction counts. In training mode noise is drawn from torch's default generators; in eval mode an image is a
+    function of z and the label.
 
     width:          most channels of a stage
     fmaps:          sizes above base * 16 * fmaps have fewer: width * 16 * fmaps / 2^n at the n-th doubling of the base
@@ -40,6 +39,7 @@ class Generator(nn.Module):
     architecture:   orig, skip (the sum of an image of each size) or resnet
     noise_inputs:   adds noise after each convolution, with a learnt strength
     modulation:     what styles scale, to the same effect: activations, or weights, by grouped convolutions
+    mixing:         probability that a second z gives some of a sample's styles in training, see StyleBased; 0 = off
     clamp:          largest absolute value that a layer puts out, for reduced precision; None = off
     value_range:    (low, high) of the pixels, by tanh or sigmoid; None = not squashed, as published
 
@@ -61,15 +61,16 @@ class Generator(nn.Module):
         architecture: str = "skip",
         noise_inputs: bool = True,
         modulation: str = "activations",
+        mixing: float = 0.0,
         clamp: float | None = None,
         value_range: Sequence[float] | None = None,
         num_classes: int = 0,
     ):
-        super().__init__()
         require(1, z_dim=z_dim, w_dim=w_dim, mapping_layers=mapping_layers)
         chosen("generator.architecture", architecture, ARCHITECTURES)
         chosen("generator.modulation", modulation, FORMS)
         widths, base = planned(resolution, width, fmaps, clamp)
+        super().__init__(w_dim, 2 * len(widths), mixing=mixing)  # a style for each convolution, and for the last image
         self.mapping = Mapping(z_dim, num_classes, width=w_dim, layers=mapping_layers)
         self.constant = nn.Parameter(torch.randn(widths[0], *base))
         settings = {"w_dim": w_dim, "channels": channels, "noise": noise_inputs, "clamp": clamp, "form": modulation}
@@ -79,14 +80,6 @@ class Generator(nn.Module):
             self.blocks.append(SynthesisBlock(a, b, size, architecture=architecture, last=last, **settings))
         self.squash = squash(value_range)
         self.notes = [said(widths)]
-        self.num_styles = 2 * len(widths)  # one for each convolution, and one for the last image
-        self.register_buffer("w_mean", torch.zeros(w_dim))
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        w = self.mapping(z, label)
-        if self.training:
-            self.w_mean.lerp_(w.detach().mean(0), 1 - W_MEAN_DECAY)
-        return self.synthesis(w[:, None].expand(-1, self.num_styles, -1))
 
     def synthesis(self, styles: Tensor) -> Tensor:
         """styles (batch, num_styles, w_dim), those of the smallest sizes first -> images (batch, channels, H, W)."""

@@ -12,6 +12,7 @@ from ganrun.attributes import KEY as ATTRIBUTES
 from ganrun.callbacks.samples import classes_in_grid
 from ganrun.config.typed import is_ramp
 from ganrun.metrics.protocol import short as short_protocol
+from ganrun.module import GANModule
 from ganrun.optim import PlayerOptimizer
 from ganrun.training.build import Parts
 from ganrun.training.hardware import precision_of
@@ -35,18 +36,21 @@ def plain_table() -> Table:
     return table
 
 
+def add_players(table: Table, module: GANModule) -> None:
+    """Each player's networks, and what they say of themselves."""
+    for name, player in module.players.items():
+        networks = ", ".join(short(f"{type(n).__module__}.{type(n).__qualname__}") for n in player.networks)
+        table.add_row(name, f"{networks}, {sum(p.numel() for p in player.parameters()):,} parameters")
+        for note in [note for network in player.networks for note in getattr(network, "notes", ())]:
+            table.add_row("", note)
+
+
 def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Table:
     """The summary of what is about to be trained."""
     cfg, module = parts.cfg, parts.module
     table = plain_table()
     add_data(table, parts)
-    for name, player in module.players.items():
-        networks = ", ".join(short(f"{type(n).__module__}.{type(n).__qualname__}") for n in player.networks)
-        table.add_row(
-            name, f"{networks}, {sum(p.numel() for n in player.networks for p in n.parameters()):,} parameters"
-        )
-        for note in [note for network in player.networks for note in getattr(network, "notes", ())]:
-            table.add_row("", note)
+    add_players(table, module)
     conditional = cfg.conditional.key or "none"
     loss = short(cfg.loss.get("_target_", "none"))
     table.add_row("loss", loss + (f", conditional on {conditional}" if cfg.conditional.key else ""))
