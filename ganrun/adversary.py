@@ -31,11 +31,15 @@ class Judge:
         return self._evaluate(self._adversary.discriminator.forward, x).logits
 
     def _evaluate(self, discriminator: Callable[..., Verdict], x: Tensor) -> Verdict:
+        verdict = discriminator(*self.seen(x))
+        return verdict._replace(logits=at_least_float32(verdict.logits))
+
+    def seen(self, x: Tensor) -> tuple[Tensor | None, ...]:
+        """What the discriminator is given for x: x and the condition, after the augmentations."""
         condition = self._condition
         for augment in self._adversary.augment.values():
             x, condition = self._augmented(augment, x, condition)
-        verdict = discriminator(x, condition)
-        return verdict._replace(logits=at_least_float32(verdict.logits))
+        return x, condition
 
     @staticmethod
     def _augmented(augment: Callable[[Tensor], Tensor], x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ class Verdict(NamedTuple):
     features: Tensor  # (batch, F) before the last layer
     classes: Tensor | None = None  # (batch, K): logits of classes; see networks/heads.py
     embedding: Tensor | None = None  # (batch, E), each of length 1
+    maps: tuple[Tensor, ...] = ()  # what terms of this very network need, such as maps to decode
 
 
 def at_least_float32(x: Tensor) -> Tensor:
