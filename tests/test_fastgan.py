@@ -232,7 +232,7 @@ def test_bfloat16():
 
 
 OF_G = {"init": "stem", "to_128": "to_small", "to_big": "to_image"}
-OF_G |= {f"feat_{8 << i}": f"stages.{i}" for i in range(7)} | {f"se_{64 << i}": f"excitations.{i}" for i in range(4)}
+OF_G |= {f"feat_{8 << i}": f"stages.{i}" for i in range(8)} | {f"se_{64 << i}": f"excitations.{i}" for i in range(4)}
 OF_D = {"down_from_big": "stem", "rf_big": "head", "rf_small": "small_head"}
 OF_D |= {f"down_{4 << i}": f"blocks.{i}" for i in range(5)}
 OF_D |= {f"se_{2 << i}_{16 << i}": f"excitations.{i}" for i in range(3)}
@@ -257,7 +257,7 @@ def copied(theirs, ours, names):
             fill(getattr(theirs, their), [ours.get_submodule(our)])
     if hasattr(theirs, "down_from_small"):
         fill(theirs.down_from_small, [ours.small_stem, ours.small_blocks])
-    return theirs, ours
+    return theirs
 
 
 def fill(source, parts):
@@ -270,7 +270,7 @@ def fill(source, parts):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("resolution", [256, 512, 1024])
+@pytest.mark.parametrize("resolution", [256, 1024])
 def test_with_copied_weights_a_checkout_gives_the_same(resolution):
     if "FASTGAN" not in os.environ:
         pytest.skip("set FASTGAN to a checkout of FastGAN's code, with models.py")
@@ -278,21 +278,23 @@ def test_with_copied_weights_a_checkout_gives_the_same(resolution):
     theirs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(theirs)
     torch.manual_seed(0)
-    shape = {"channels": 3, "resolution": resolution, "width": 16}
     squashed = (-1, 1) if resolution == 1024 else None  # smaller images are not, in their code
-    g, ours = copied(theirs.Generator(16, 8, 3, resolution), Generator(z_dim=8, value_range=squashed, **shape), OF_G)
-    z = torch.randn(2, 8, dtype=torch.float64)
+    ours, critic = (
+        Generator(z_dim=8, channels=3, resolution=resolution, width=16, value_range=squashed),
+        Discriminator(channels=3, resolution=resolution),
+    )
+    z, g = torch.randn(2, 8, dtype=torch.float64), copied(theirs.Generator(16, 8, 3, resolution), ours, OF_G)
     for a, b in zip(g(z), ours(z, both=True), strict=True):
         assert a.std() > 0.01
         torch.testing.assert_close(b, a)
-    d, ours = copied(theirs.Discriminator(16, 3, resolution), Discriminator(**shape), OF_D)
-    x, small = (torch.randn(2, 3, side, side, dtype=torch.float64) for side in (resolution, 128))
-    verdict = ours(x, None, small)
-    expected = [each.view(2, -1) for each in d([x, small], "fake").chunk(2)]  # of the image, and of the smaller one
+    d = copied(theirs.Discriminator(64, 3, resolution), critic, OF_D)
+    x, small = (torch.randn(1, 3, side, side, dtype=torch.float64) for side in (resolution, 128))
+    verdict = critic(x, None, small)
+    expected = [each.view(1, -1) for each in d([x, small], "fake").chunk(2)]  # of the image, and of the smaller one
     torch.testing.assert_close(verdict.logits, torch.cat(expected, 1))
     torch.manual_seed(1)
     part = int(torch.randint(4, ()))
     whole, again, quarter = d([x, small], "real", part=part)[1]
     torch.manual_seed(1)
-    for (_, decoded), expected in zip(ours.rebuilt(verdict.maps), (whole, quarter, again), strict=True):
+    for (_, decoded), expected in zip(critic.rebuilt(verdict.maps), (whole, quarter, again), strict=True):
         torch.testing.assert_close(decoded, expected)

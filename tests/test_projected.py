@@ -281,6 +281,7 @@ def test_with_copied_weights_a_checkout_gives_the_same(monkeypatch):
     torch.manual_seed(0)
     settings = {"cout": 64, "expand": True, "proj_type": 2, "num_discs": 4, "separable": False}
     for classes in (0, 10):
+        network.float()
         d = theirs.ProjectedDiscriminator(diffaug=False, backbone_kwargs=settings | {"cond": classes})
         d.feature_network.pretrained = network
         by = {"condition": "projection", "num_classes": classes} if classes else {}

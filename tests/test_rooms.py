@@ -40,6 +40,8 @@ CORE = {  # file -> the modules of ganrun it may import
     "terms.py": {"adversary", "errors", "game", "lazy", "ramps"},
     "adversary.py": {"errors", "game", "losses"},
     "recipes/gan.py": {"game", "adversary"},
+    "recipes/fastgan.py": {"adversary", "errors", "game", "recipes"},
+    "reconstruction.py": {"adversary", "errors", "game", "lazy", "ramps"},
     "gradients.py": set(),
     "activations.py": set(),
     "module.py": {"game", "schedule", "ema", "gradients", "modules", "noise", "optim", "seeding", "standing"},
