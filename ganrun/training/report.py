@@ -41,9 +41,7 @@ def summary(parts: Parts, run_dir: Path, device: str, processes: int = 1) -> Tab
     add_data(table, parts)
     for name, player in module.players.items():
         networks = ", ".join(short(f"{type(n).__module__}.{type(n).__qualname__}") for n in player.networks)
-        table.add_row(
-            name, f"{networks}, {sum(p.numel() for n in player.networks for p in n.parameters()):,} parameters"
-        )
+        table.add_row(name, f"{networks}, {sum(p.numel() for p in player.parameters()):,} parameters")
     conditional = cfg.conditional.key or "none"
     loss = short(cfg.loss.get("_target_", "none"))
     table.add_row("loss", loss + (f", conditional on {conditional}" if cfg.conditional.key else ""))
