@@ -55,7 +55,11 @@ class Judge:
             return self._judged(*both).logits.chunk(2)
 
     def _evaluate(self, x: Tensor, *, eager: bool = False) -> Verdict:
-        return self._judged(*self._augmented(x, self._condition), eager=eager)
+        return self._judged(*self.seen(x), eager=eager)
+
+    def seen(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the discriminator is given for x: x and the condition, after the augmentations."""
+        return self._augmented(x, self._condition)
 
     def _judged(self, x: Tensor, condition: Tensor | None, *, eager: bool = False) -> Verdict:
         """What is left of x after the augmentations -> the verdict, its logits in float32."""

@@ -24,6 +24,7 @@ class Verdict(NamedTuple):
     embedding: Tensor | None = None  # (batch, E), each of length 1
     direction: Tensor | None = None  # (batch,): logits that teach the last direction alone; see networks/slicing.py
     code: Tensor | None = None  # (batch, K): what it takes a fake's code for; see networks/code.py
+    maps: tuple[Tensor, ...] = ()  # what terms of this very network need, such as maps to decode
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ log sigmoid(x) = -softplus(-x).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, cat
 from torch.nn.functional import relu, softplus
 
@@ -28,9 +30,12 @@ def least_squares(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
     return ((real - (1 - smoothing)).square().mean() + fake.square().mean()) / 2
 
 
-def hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))): Lim and Ye 2017, arXiv 1705.02894; Miyato et al. 2018, eq. 16."""
-    return relu(1 - real).mean() + relu(1 + fake).mean()
+def hinge(real: Tensor, fake: Tensor, of_real: float | Tensor = 1, of_fake: float | Tensor = 1) -> Tensor:
+    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))): Lim and Ye 2017, arXiv 1705.02894; Miyato et al. 2018, eq. 16.
+
+    of_real, of_fake: the margins in place of 1, one number or one for each logit.
+    """
+    return relu(of_real - real).mean() + relu(of_fake + fake).mean()
 
 
 def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
@@ -163,10 +168,25 @@ class LeastSquaresOfCycleGAN(LeastSquares):
 
 
 class Hinge(AdversarialLoss):
-    """Hinge for the discriminator, -E D(G(z)) for the generator."""
+    """Hinge for the discriminator, -E D(G(z)) for the generator.
+
+    margin: 1, or (low, high) between which each logit's is drawn, as in FastGAN's code (Liu et al. 2021, 2101.04775).
+    """
+
+    def __init__(self, margin: float | Sequence[float] = 1.0, discriminator_factor: float = 1.0):
+        super().__init__(discriminator_factor)
+        low, high = (margin, margin) if isinstance(margin, float | int) else margin
+        if not 0 < low <= high:
+            raise ValueError(f"margin={margin}; expected a number above 0, or two, the lower one first")
+        self.low, self.high = float(low), float(high)
 
     def discriminator(self, real, fake):
-        return self.discriminator_factor * hinge(real, fake)
+        return self.discriminator_factor * hinge(real, fake, self.margins(real), self.margins(fake))
+
+    def margins(self, logits: Tensor) -> float | Tensor:
+        if self.low == self.high:
+            return self.low
+        return self.low + (self.high - self.low) * torch.rand_like(logits)
 
     def generator(self, real, fake):
         return -fake.mean()

@@ -257,7 +257,8 @@ class GANModule(pl.LightningModule):
         State that acts on training is thus the same everywhere. Integers, such as counters, are already the same.
         """
         named = self.recipe.named_buffers(prefix="recipe")
-        buffers = [b for name, b in named if b.is_floating_point() and name not in self.per_rank]
+        apart = {*self.per_rank, *self._names_of_bystanders()}
+        buffers = [b for name, b in named if b.is_floating_point() and name not in apart]
         if buffers:
             flat = torch.cat([b.float().flatten() for b in buffers])
             torch.distributed.all_reduce(flat)

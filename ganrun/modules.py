@@ -22,9 +22,12 @@ def eager(network: nn.Module) -> Iterator[None]:
 
 
 def untrained(module: nn.Module, trained: set[int], path: str = "") -> dict[str, nn.Module]:
-    """The largest parts of a module with no trained parameter, by path. trained: ids of parameters."""
+    """The largest parts of a module with no trained parameter, by path. trained: ids of parameters.
+
+    A ModuleDict, such as a recipe's terms, counts by its parts: one of them may have a state of its own.
+    """
     parameters = [id(p) for p in module.parameters()]
-    if parameters and path and trained.isdisjoint(parameters):
+    if parameters and path and trained.isdisjoint(parameters) and not isinstance(module, nn.ModuleDict):
         return {path: module}
     parts = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()} if parameters else {}
     return {where: found for name, child in parts.items() for where, found in untrained(child, trained, name).items()}

@@ -4,8 +4,8 @@ mimicry    github.com/kwotsin/mimicry
 StudioGAN  github.com/POSTECH-CVLab/PyTorch-StudioGAN
 R3GAN      github.com/brownvc/R3GAN
 
-The first two train copies of ganrun's networks, so that sizes are equal, on the same images as PNGs, with its own loop, losses,
-gradient penalty and logging at their defaults. Its thread runs only while `step` waits for it, and its DataLoader's
+The first two train copies of ganrun's networks, so that sizes are equal, on the same images as PNGs, with their own
+loop, losses, gradient penalty and logging at their defaults. A trainer's thread runs only while `step` waits for it, and its DataLoader's
 workers decode only then. A round ends with the generator's move; what a trainer logs afterwards is part of its next
 round. mimicry keeps no averaged generator; StudioGAN keeps one. R3GAN trains its own networks, which start from the
 weights of ganrun's; its loop asks for a GPU, so that what surrounds its `AdversarialTraining` is written out here.
@@ -345,7 +345,7 @@ class StudioGAN(OwnTrainer):
 
 
 class R3GAN(OwnTrainer):
-    """`AdversarialTraining` on R3GAN's own networks and operators: the discriminator, then the generator, the average."""
+    """`AdversarialTraining` on R3GAN's own networks and operators; the discriminator moves first."""
 
     requires = ("R3GAN/Trainer.py", "R3GAN/Networks.py")
     imports = ("", "R3GAN.Trainer", "R3GAN.Networks")

@@ -19,7 +19,7 @@ MISTAKES = {
     "optimizer.betas=0.5,0.9": "optimizer.betas=[0.5,0.9]",
     "loss=WGAN_GP": "did you mean wgan-gp",
     "model=none": (
-        "valid: biggan, biggan-deep, cyclegan, dcgan, deep-conv, mlp, pix2pix, r3gan, resnet, sagan, stylegan2"
+        "valid: biggan, biggan-deep, cyclegan, dcgan, deep-conv, fastgan, mlp, pix2pix, projected-gan, r3gan, resnet"
     ),
     "conditional=true": (
         "valid: attributes, 2c, adc, auxiliary, d2d-ce, label, multi-hinge, none, projection, semi-supervised, twin"

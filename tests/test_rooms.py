@@ -48,6 +48,8 @@ CORE = {  # file -> the modules of ganrun it may import
     "latents.py": {"adversary", "errors", "game", "lazy", "ramps"},
     "recipes/gan.py": {"game", "adversary"},
     "recipes/logan.py": {"adversary", "errors", "game", "recipes"},
+    "recipes/fastgan.py": {"adversary", "errors", "game", "recipes"},
+    "reconstruction.py": {"adversary", "errors", "game", "lazy", "ramps"},
     "gradients.py": set(),
     "activations.py": set(),
     "module.py": {"game", "schedule", "ema", "gradients", "lazy", "modules", "noise", "optim", "seeding", "standing"},

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ganrun.adversary import Adversary
+from ganrun.adversary import Adversary, Judge
 from ganrun.game import Batch, Losses, Player, Recipe
 
 
@@ -43,6 +43,10 @@ class GAN(Recipe):
     def generate(self, batch: Batch) -> Batch:
         return {"fake": self.generator(batch["z"], batch.get(self.condition))}
 
+    def judge(self, batch: Batch, generated: Batch) -> Judge:
+        """The memory of the discriminator's verdicts in one move."""
+        return self.adversary.judge(batch.get(self.condition))
+
     def classify(self, real: Tensor) -> Tensor | None:
         """Heads with two logits a class, or one more for fakes, have those of real classes first."""
         label = None  # any will do, since no class's logit depends on it
@@ -51,11 +55,11 @@ class GAN(Recipe):
         return self.adversary.discriminator(real, label).classes
 
     def _discriminator_losses(self, batch: Batch, generated: Batch) -> Losses:
-        judge = self.adversary.judge(batch.get(self.condition))
+        judge = self.judge(batch, generated)
         losses = self.adversary.discriminator_losses(judge, batch["real"], generated["fake"])
         return self.with_terms(losses, "discriminator", judge, batch, generated)
 
     def _generator_losses(self, batch: Batch, generated: Batch) -> Losses:
-        judge = self.adversary.judge(batch.get(self.condition))
+        judge = self.judge(batch, generated)
         losses = self.adversary.generator_losses(judge, batch["real"], generated["fake"])
         return self.with_terms(losses, "generator", judge, batch, generated)

@@ -11,9 +11,10 @@ from ganrun.files.storage import writing
 
 log = logging.getLogger("ganrun")
 LIGHTNING = ("pytorch_lightning", "lightning", "lightning_fabric")
-NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py
+NOT_FOR_US = (  # Lightning's advice that does not apply: see data/datamodule.py, module.py
     ".*does not have many workers",
     ".*dataloader is not resumable",
+    "Found .* in eval mode",  # frozen networks are
     ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a deprecated check
 )
 
