@@ -5,10 +5,11 @@ StudioGAN  github.com/POSTECH-CVLab/PyTorch-StudioGAN
 R3GAN      github.com/brownvc/R3GAN
 
 The first two train copies of ganrun's networks, so that sizes are equal, on the same images as PNGs, with their own
-loop, losses, gradient penalty and logging at their defaults. A trainer's thread runs only while `step` waits for it, and its DataLoader's
-workers decode only then. A round ends with the generator's move; what a trainer logs afterwards is part of its next
-round. mimicry keeps no averaged generator; StudioGAN keeps one. R3GAN trains its own networks, which start from the
-weights of ganrun's; its loop asks for a GPU, so that what surrounds its `AdversarialTraining` is written out here.
+loop, losses, gradient penalty and logging at their defaults. A trainer's thread runs only while `step` waits for it,
+and its DataLoader's workers decode only then. A round ends with the generator's move; what a trainer logs afterwards
+is part of its next round. mimicry keeps no averaged generator; StudioGAN keeps one. R3GAN trains its own networks,
+which start from the weights of ganrun's; its loop asks for a GPU, so that what surrounds its `AdversarialTraining` is
+written out here.
 """
 
 import argparse
