@@ -53,7 +53,7 @@ MISTAKES = {
     "seed=${nope}": "there is no key nope",
     "loss=null": "a group takes the name of an option",
     "~loss": "loss is missing",
-    "penalty=[r3]": "did you mean r2 or r1?",
+    "penalty=[r3]": "did you mean r2 or r1 or cr?",
     "experiment=scalar": "did you mean scalar-gan",
     "stepz=3": "did you mean steps?",
     "generator.widht=3": "did you mean generator.width",
