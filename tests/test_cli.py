@@ -45,7 +45,7 @@ MISTAKES = {
     "+seed=3": "leave out the +: seed=3",
     "+loss=hinge": "leave out the +: loss=hinge",
     "optimizer.generator=adam": "chosen by optimizer/generator=<option>",
-    "penalty.weight=3": "choose an option first, as in penalty=[dragan] penalty.dragan.weight=",
+    "penalty.weight=3": "choose an option first, as in penalty=[bcr] penalty.bcr.weight=",
     "pairs.factor=3": "choose an option first, as in pairs=super-resolution pairs.factor=",
     "++pairs.factor=3": "pairs is off",
     "penalty=[r1] penalty.r1=3": "expected one of its keys: penalty.r1.<key>=",
