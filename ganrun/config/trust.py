@@ -13,7 +13,8 @@ RUN_ROOMS = (  # what a run's config may name; constructing it writes nothing, e
     *GENERATOR_ROOMS, "ganrun.adversary", "ganrun.augment", "ganrun.callbacks.posthoc_ema", "ganrun.callbacks.rates",
     "ganrun.conditioning", "ganrun.data", "ganrun.ema", "ganrun.latents", "ganrun.loggers", "ganrun.losses",
     "ganrun.metrics", "ganrun.optim", "ganrun.path_length", "ganrun.penalties", "ganrun.power_ema",
-    "ganrun.presentations", "ganrun.ramps", "ganrun.recipes", "ganrun.regularisers", "ganrun.terms",
+    "ganrun.presentations", "ganrun.ramps", "ganrun.recipes", "ganrun.reconstruction", "ganrun.regularisers",
+    "ganrun.terms",
     "pytorch_lightning.callbacks.rich_model_summary", OPTIMIZERS,
 )  # fmt: skip
 LONGEST = 200  # characters of a dotted name; real names are shorter, and Python's importer recurses over the parts
