@@ -55,15 +55,15 @@ def walk(
     between, decode = sampling.noise.between, partial(sampling.decode, **truncated)
     if space == "w":
         of_keys = None if labels is None else labels.repeat_interleave(keys, 0)
-        z = _by_batch(partial(sampling.styles, **truncated), z, of_keys, batch_size)
+        z = by_batch(partial(sampling.styles, **truncated), z, of_keys, batch_size)
         between, decode = torch.lerp, lambda styles, _: sampling.synthesise(styles)
     steps = path(z.view(walks, keys, *z.shape[1:]), frames, between, closed=closed)
     while group := list(islice(steps, max(1, batch_size // walks))):  # as many frames as fit into a batch
         rows = None if labels is None else torch.cat([labels] * len(group))
-        yield from _by_batch(decode, torch.cat(group), rows, batch_size).split(walks)
+        yield from by_batch(decode, torch.cat(group), rows, batch_size).split(walks)
 
 
-def _by_batch(
+def by_batch(
     made: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, labels: Tensor | None, batch_size: int
 ) -> Tensor:
     """made(x, labels), in parts of `batch_size` rows."""
