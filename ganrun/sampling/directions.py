@@ -89,9 +89,7 @@ def weights_of_z(sampling: SamplingGenerator) -> list[Tensor]:
         for hook in hooks:
             hook.remove()
     if not found:
-        raise UserError(
-            "directions: no linear layer of this generator takes z as it is, so SeFa has nothing to look at"
-        )
+        raise UserError("directions: no linear layer of this generator takes z as it is, so SeFa has none")
     return found
 
 

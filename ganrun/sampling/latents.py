@@ -44,25 +44,16 @@ class Latents:
 
     def check(self, sampling: SamplingGenerator, where: str) -> None:
         """Raises UserError unless they are this generator's. where: where they come from, for messages."""
-        expected: tuple[int, ...] = (sampling.noise.z_dim,)
-        if self.space != "z":
-            network = style_based(sampling.generator, f"{where} has {self.space}", "give latents of its own")
-            expected = (
-                (network.num_styles, *network.w_mean.shape) if self.space == "w+" else tuple(network.w_mean.shape)
-            )
-        got = tuple(self.values.shape[1:])
-        if got != expected:
-            told = "x".join(map(str, got)), "x".join(map(str, expected))
+        if (got := tuple(self.values.shape[1:])) != (expected := shape_of(sampling, self.space, where)):
+            told = ["x".join(map(str, each)) for each in (got, expected)]
             raise UserError(f"{where}: {self.space} has {told[0]} numbers, but this generator's {told[1]}")
         conditional = bool(sampling.classes or sampling.attributes)
         if self.space == "z" and (self.labels is not None) != conditional:
-            kinds = ("unconditional", "conditional")
-            told = f"they are of {'an unconditional' if conditional else 'a conditional'} generator"
-            raise UserError(f"{where}: {told}, and this one is {kinds[conditional]}")
-        if self.labels is not None and sampling.classes and not self.labels.max() < len(sampling.classes):
-            raise UserError(
-                f"{where}: label {self.labels.max()}, but this generator has {len(sampling.classes)} classes"
-            )
+            kinds = ("an unconditional", "a conditional")
+            raise UserError(f"{where}: of {kinds[not conditional]} generator, and this is {kinds[conditional]} one")
+        most = len(sampling.classes)
+        if self.labels is not None and most and not 0 <= self.labels.min() <= self.labels.max() < most:
+            raise UserError(f"{where}: expected labels from 0 to {most - 1}, this generator's classes")
 
     def images(
         self, sampling: SamplingGenerator, truncation: float | None = None, truncation_cutoff: int | None = None
@@ -84,6 +75,14 @@ class Latents:
         network = sampling.generator
         found = as_styles(self.values.to(network.w_mean.device), network.num_styles)
         return found if truncation is None else network.truncated(found, truncation, truncation_cutoff)
+
+
+def shape_of(sampling: SamplingGenerator, space: str, where: str) -> tuple[int, ...]:
+    """Of one latent. Raises UserError where a generator has no such space."""
+    if space == "z":
+        return (sampling.noise.z_dim,)
+    network = style_based(sampling.generator, f"{where}, of {space}", "give latents of z")
+    return (network.num_styles, *network.w_mean.shape) if space == "w+" else tuple(network.w_mean.shape)
 
 
 def as_styles(values: Tensor, num_styles: int) -> Tensor:

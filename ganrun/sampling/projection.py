@@ -1,4 +1,4 @@
-"""Projection: latents that reproduce given images, by gradient descent; Karras et al. 2020, arXiv 1912.04958, section 5.
+"""Projection: latents that reproduce given images, by gradient descent; Karras et al. 2020, arXiv 1912.04958, sec. 5.
 
 What differs from the paper: the noise inputs stay as they are, so that latents alone make the same image again;
 distances are those of pixels plus those of any frozen features; and z can be searched for generators without styles.

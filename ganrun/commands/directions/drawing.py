@@ -30,7 +30,7 @@ def draw(request: Request) -> None:
     images = walks(sampling, base, found, steps)
     if not images.isfinite().all():
         raise NotFinite(f"{request.file}: this generator makes NaN or infinity; give a smaller reach=")
-    heads = [f"{step:+.2g}" for step in steps]
+    heads = [f"{step:.2g}" for step in steps]
     picture = grid(images.flatten(0, 1) / 2 + 0.5, columns=len(steps), names=heads, shown=sampling.shown)
     write_npz(
         request.out.with_suffix(".npz"),

@@ -52,14 +52,18 @@ def check(cfg: DictConfig) -> Request:
         raise UserError(f"label={keys['label']}: the latents have their own; leave it out")
     file, run = find_generator(keys.pop("from"))
     out = place_of("out", keys.pop("out"))
+    check_out(out, keys["overwrite"])
+    latents = keys.pop("latents")
+    return Request(file, run, out=out, latents=place_of("latents", latents) if latents else None, **keys)
+
+
+def check_out(out: Path, overwrite: bool) -> None:
     if out.suffix.lower() != ".png":
         raise UserError(f"out={out}: this makes a .png, and an .npz beside it")
     if not out.parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent} to put it in")
     for path in (out, out.with_suffix(".npz")):
-        check_free(str(path), path, keys["overwrite"])
-    latents = keys.pop("latents")
-    return Request(file, run, out=out, latents=place_of("latents", latents) if latents else None, **keys)
+        check_free(str(path), path, overwrite)
 
 
 def place_of(key: str, path: str) -> Path:

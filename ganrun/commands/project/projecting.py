@@ -22,7 +22,7 @@ from ganrun.pictures import side_by_side
 from ganrun.progress import tracked
 from ganrun.sampling.files import check_channels
 from ganrun.sampling.generator import SamplingGenerator
-from ganrun.sampling.latents import Latents, save
+from ganrun.sampling.latents import save
 from ganrun.sampling.projection import Projected, project
 from ganrun.styles import style_based
 from ganrun.training.hardware import device_named
