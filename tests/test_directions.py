@@ -10,6 +10,8 @@ from torch import nn
 
 from ganrun.errors import UserError
 from ganrun.networks import dcgan, deep_conv, fastgan, mlp, r3gan, resnet, stylegan2
+from ganrun.networks.layers import ConditionalBatchNorm
+from ganrun.networks.modulated import Modulated
 from ganrun.noise import Normal
 from ganrun.sampling.directions import find, sefa, walks, weights_of_z
 from ganrun.sampling.generator import SamplingGenerator
@@ -48,22 +50,21 @@ def test_in_a_linear_synthesis_an_image_moves_by_the_root_of_the_eigenvalue():
             torch.testing.assert_close(moved.square().sum(1), found.eigenvalues, rtol=1e-4, atol=1e-5)
 
 
-def test_stylegan2_says_which_weights_take_each_style():
-    """A style that no weights are said to take changes nothing; all others have as many rows as their layers' inputs."""
+@pytest.mark.parametrize("architecture", stylegan2.ARCHITECTURES)
+@torch.no_grad()
+def test_stylegan2_says_which_weights_take_each_style(architecture):
+    """As forward passes show: each layer is given another w."""
     torch.manual_seed(0)
-    for architecture in stylegan2.ARCHITECTURES:
-        network = stylegan2.Generator(z_dim=6, channels=1, resolution=8, width=4, w_dim=5, mapping_layers=1,
-                                      architecture=architecture).eval()  # fmt: skip
-        weights = network.style_weights()
-        assert len(weights) == network.num_styles == 4 and all(each.shape[1] == 5 for each in weights)
-        styles, rows = network.styles(torch.randn(1, 6)), []
-        with torch.no_grad():
-            for layer in [each for each in network.modules() if type(each).__name__ == "Modulated"]:
-                layer.register_forward_hook(lambda layer, given, _: rows.append((given[1], layer.style.weight)))
-            network.synthesis(styles + torch.arange(4.0)[:, None])
-        for k, weight in enumerate(weights):
-            given = [found for w, found in rows if torch.allclose(w, styles[:, k] + k)]
-            assert torch.equal(torch.cat(given), weight), (architecture, k)
+    settings = {"z_dim": 6, "w_dim": 5, "mapping_layers": 1, "architecture": architecture}
+    network = stylegan2.Generator(channels=1, resolution=16, width=4, **settings).eval()
+    styles, given = network.styles(torch.randn(1, 6)) + torch.arange(6.0)[:, None], []
+    for layer in [each for each in network.modules() if isinstance(each, Modulated)]:
+        layer.register_forward_hook(lambda layer, inputs, _: given.append((inputs[1], layer.style.weight)))
+    network.synthesis(styles)
+    weights = network.style_weights()
+    assert len(weights) == network.num_styles == 6
+    for k, weight in enumerate(weights):
+        assert torch.equal(torch.cat([own for w, own in given if torch.equal(w, styles[:, k])]), weight), k
 
 
 def test_dcgan_and_others_by_their_first_layer():
@@ -84,16 +85,16 @@ def test_dcgan_and_others_by_their_first_layer():
         base = Latents(made.draw([0], 0), "z", made.turn() if made.turn() is None else made.turn()[:1])
         images = walks(made, base, directions, [0.0, 1.5])
         moved = Latents(base.values + 1.5 * directions.vectors[1:2], "z", base.labels).images(made)
-        torch.testing.assert_close(images[1, 1], moved[0]), name
-        torch.testing.assert_close(images[0, 0], base.images(made)[0]), name
+        torch.testing.assert_close(images[1, 1], moved[0])
+        torch.testing.assert_close(images[0, 0], base.images(made)[0])
 
 
-def test_bigganscolumns_are_those_of_its_parts_of_z():
+def test_columns_of_biggan_are_those_of_its_parts_of_z():
     network = resnet.Generator(
         z_dim=8, channels=1, resolution=32, width=4, latents="chunks", num_classes=3, embedding=5
     )
     weights = weights_of_z(made_of(network, 8, "abc"))
-    norms = [layer for module in network.modules() if type(module).__name__ == "ConditionalBatchNorm"
+    norms = [layer for module in network.modules() if isinstance(module, ConditionalBatchNorm)
              for layer in (module.scale, module.shift)]  # fmt: skip
     assert len(weights) == 1 + len(norms)
     assert torch.equal(weights[0][:, :2], network.stem.weight) and not weights[0][:, 2:].any()
@@ -101,13 +102,17 @@ def test_bigganscolumns_are_those_of_its_parts_of_z():
     assert torch.equal(find(made_of(network, 8, "abc"), 1, [0, 0]).vectors[:, 2:], torch.zeros(1, 6))
 
 
-class Squared(nn.Linear):
+class Squared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+
     def forward(self, z, label=None):
-        return super().forward(z.square()).view(-1, 1, 2, 2)
+        return self.linear(z.square()).view(-1, 1, 2, 2)
 
 
 def test_refusals():
-    made = made_of(Squared(6, 4))
+    made = made_of(Squared())
     with pytest.raises(UserError, match="no linear layer of this generator takes z as it is"):
         find(made, 1)
     with pytest.raises(UserError, match=r"layers=\[1,3\]; expected \[first,last\] within 0 to 2, .* take w"):
