@@ -12,6 +12,7 @@ from torch import nn
 
 from ganrun.errors import UserError
 from ganrun.networks import dcgan
+from ganrun.networks.frozen import Perceptual
 from ganrun.noise import Codes, Normal, Uniform
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.latents import Latents, load, save
@@ -46,6 +47,15 @@ def test_distance_by_hand():
     a[:, 0], b[0, 1], b[1, 0] = 1, 1, 3  # at right angles; the same direction
     assert Distance(b)(a).tolist() == pytest.approx([1, 2])
     assert Distance(b, Halves(), weight=0.5)(a).tolist() == pytest.approx([1 + 0.5 * 2, 2])
+
+
+def test_distance_of_features_is_the_perceptual_one():
+    perceptual = Perceptual.__new__(Perceptual)
+    nn.Module.__init__(perceptual)
+    perceptual.features = Halves()
+    a, b = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = Distance(b, Halves(), weight=2.0)(a)
+    torch.testing.assert_close(found.mean(), (a - b).square().mean() + 2 * perceptual(a, b))
 
 
 @pytest.mark.parametrize(("size", "expected"), [((8, 16), (64, 128)), ((64, 80), (64, 80)), ((512, 256), (256, 128))])
@@ -169,11 +179,13 @@ def test_command(place):
         assert image.width > image.height
     again = ["sample", "from=run", "latents=found/latents.npz"]
     ganrun(*again, "out=again.npz", cwd=place)
-    with Image.open(place / "found" / "4" / "00001.png") as image:
+    with Image.open(place / "found" / "found" / "4" / "00001.png") as image:
         assert np.array_equal(np.load(place / "again.npz")["arr_0"][2, ..., 0], np.asarray(image))
     ganrun(*again, "interpolate=3", "frames=2", "out=walk.png", cwd=place)
     ganrun(*SHORT, "fit=resize", "out=found", "overwrite=true", "label=3", cwd=place, check=1)
-    assert (place / "found" / "large.png").exists()
+    assert (place / "found" / "found" / "large.png").exists()
+    done = ganrun("project", "from=run", "input=own/4/00001.png", "out=one", "steps=2", cwd=place)
+    assert "distance of pixels and features of efficientnet-lite0" in done.stdout
     for words, told in [
         ([*again, "num=9"], "num=9; expected at most 4, the latents in found/latents.npz"),
         ([*again, "interpolate=9"], "interpolate=9: 9 keys, but 4 latents in found/latents.npz"),

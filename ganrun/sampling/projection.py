@@ -113,15 +113,16 @@ def search(
 ) -> Tensor:  # fmt: skip
     """Latents that are nearest to the targets, in the form of begin.values, by Adam.
 
-    made: latents -> images. distance: images -> (num,). noise: keeps z where it is drawn; None = w, which is free.
+    made: latents -> images. distance: images -> (num,). noise: keeps z within its bounds, which a normal has not; None = w.
     rngs: of the noise that is added, one for each latent, so that each depends on its own alone.
     """
     latents = begin.values.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([latents], lr=lr)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * lr_factor(step / steps)
+        progress = (step + 0.5) / steps
+        optimizer.param_groups[0]["lr"] = lr * lr_factor(progress)
         random = torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in rngs]).to(latents)
-        moved = latents + begin.std * noise_factor(step / steps) * random
+        moved = latents + begin.std * noise_factor(progress) * random
         (latents.grad,) = torch.autograd.grad(distance(made(moved)).sum(), latents)
         optimizer.step()
         if noise is not None:

@@ -29,7 +29,7 @@ from ganrun.training.hardware import device_named
 from ganrun.training.of_checkpoint import open_generator
 from ganrun.training.report import console
 
-BESIDE, LATENTS = "beside", "latents.npz"  # in the output folder
+FOUND, BESIDE, LATENTS = "found", "beside", "latents.npz"  # in the output folder
 
 
 def projecting(request: Request) -> dict[str, str]:
@@ -42,7 +42,7 @@ def projecting(request: Request) -> dict[str, str]:
     settings = {"steps": request.steps, "lr": request.lr, "seed": request.seed, "weight": request.features_weight}
     given = {"space": space, "label": label_of(request, sampling), "features": features} | settings
     place, listing = find(request.input)
-    places, faults = outputs(request.out, listing.files), dict(listing.faults)
+    places, faults = outputs(Path(), listing.files), dict(listing.faults)
     parts, names = [], tracked(sorted(places), len(places), "projecting")
     for images, some in batches(request, place, names, shape, sampling.depth, faults):
         try:
@@ -150,10 +150,10 @@ def batches(
 def write_pictures(
     request: Request, found: Projected, images: Tensor, places: list[Path], sampling: SamplingGenerator
 ) -> None:
-    """For each image its reconstruction, and under beside/ a picture of both. Raises CannotWrite."""
+    """For each image its reconstruction, and a picture of both, under the same name. Raises CannotWrite."""
     for target, made, path in zip(images, found.images, places, strict=True):
-        write(made[None], path, sampling.depth)
-        beside = request.out / BESIDE / path.relative_to(request.out)
+        write(made[None], request.out / FOUND / path, sampling.depth)
+        beside = request.out / BESIDE / path
         with writing(beside):
             beside.parent.mkdir(parents=True, exist_ok=True)
         pair = [(each[None] / 2 + 0.5).clamp(0, 1) for each in (target, made)]
