@@ -113,8 +113,8 @@ def search(
 ) -> Tensor:  # fmt: skip
     """Latents that are nearest to the targets, in the form of begin.values, by Adam.
 
-    made: latents -> images. distance: images -> (num,). noise: keeps z within its bounds, which a normal has not; None = w.
-    rngs: of the noise that is added, one for each latent, so that each depends on its own alone.
+    made: latents -> images. distance: images -> (num,). noise: keeps z within its bounds, of which a normal has none;
+    None = w. rngs: of the noise that is added, one for each latent, so that each depends on its own alone.
     """
     latents = begin.values.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([latents], lr=lr)

@@ -6,8 +6,9 @@
   ganrun sample from=<run> latents=projected/latents.npz interpolate=4 out=walk.mp4   a walk between them
 
 The folder then holds latents.npz, found/ with each reconstruction and beside/ with a picture of both, under the image's
-name. The table shows the distance before and after: mean squared error of pixels in [-1, 1], plus that of frozen features.
-Images that cannot be projected are listed, and the exit code is then 1. The last line on stdout is the folder.
+name. The table shows the distance before and after: the mean squared error of pixels in [-1, 1], plus that of frozen
+features. Images that cannot be projected are listed, and the exit code is then 1. The last line on stdout is the
+folder.
 """
 
 import sys
