@@ -10,6 +10,7 @@ from PIL import Image
 from test_truncation_w import sampling as of_styles
 from torch import nn
 
+from ganrun.config.places import quoted
 from ganrun.errors import UserError
 from ganrun.networks import dcgan
 from ganrun.networks.frozen import Perceptual
@@ -146,6 +147,11 @@ class TestFile:
         path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
         with pytest.raises(UserError, match=r"latents=x\.npz cannot be read: .*; expected a latents\.npz"):
             load(path, "latents=x.npz")
+
+
+def test_its_path_needs_no_quotes():
+    words = ["latents=my run/é.npz", "generator.latents=chunks"]
+    assert quoted(words) == ["latents='my run/é.npz'", words[1]]
 
 
 @pytest.fixture(scope="module")
