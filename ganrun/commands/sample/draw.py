@@ -106,7 +106,8 @@ def files(request: Request, sampling: SamplingGenerator) -> None:
 def picture(request: Request, sampling: SamplingGenerator) -> None:
     """A grid with a column for each class or vector that is drawn in turn; a scatter plot of points."""
     if sampling.value_range is None:
-        save(scatter(samples(request, sampling, request.num or POINTS, sampling.turn(request.label))), request)
+        made = samples(request, sampling, number(request, sampling, POINTS), sampling.turn(request.label))
+        save(scatter(made), request)
         return
     num, size = number(request, sampling, IMAGES), sampling.sample(1).shape[-2:]
     turn, names, columns = classes_in_turn(request, sampling, most_classes(num, size)), None, max(1, round(num**0.5))
