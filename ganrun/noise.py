@@ -68,6 +68,10 @@ class Noise(nn.Module, ABC):
         """z (num, z_dim) -> minus its log density, up to a constant; (num,). Raises UserError without a smooth one."""
         raise UserError(f"{type(self).__name__} noise has no smooth density, along which sampler=ddls could move")
 
+    def confined(self, z: Tensor, start: Tensor) -> Tensor:
+        """The nearest noise to z (num, z_dim) that could be drawn, where a search moved it from `start`."""
+        return z
+
     def between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
         """The point at t in [0, 1] of a path from a to b, (..., z_dim), that runs through likely noise."""
         return torch.lerp(a, b, t)
@@ -96,6 +100,9 @@ class Uniform(Noise):
 
     def draw(self, num, rng):
         return torch.rand(num, self.z_dim, generator=rng) * 2 - 1
+
+    def confined(self, z, start):
+        return z.clamp(-1, 1)
 
 
 class Codes(Normal):
@@ -136,6 +143,11 @@ class Codes(Normal):
     def _code(self, num: int, rng: Generator) -> Tensor:
         parts = [one_hot(torch.randint(each, (num,), generator=rng), each).float() for each in self.categorical]
         return torch.cat([*parts, torch.rand(num, self.continuous, generator=rng) * 2 - 1], 1)
+
+    def confined(self, z, start):
+        """Categorical codes stay as they were: between two values there is none."""
+        free, values = z[:, : -self.width], start[:, -self.width : z.shape[1] - self.continuous]
+        return torch.cat([free, values, z[:, z.shape[1] - self.continuous :].clamp(-1, 1)], 1)
 
     def between(self, a, b, t):
         free = super().between(a[..., : -self.width], b[..., : -self.width], t)

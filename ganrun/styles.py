@@ -55,6 +55,10 @@ class StyleBased(nn.Module):
         second = self.mapping(torch.randn_like(z), condition)[:, None]
         return torch.where(self._first(len(z), z.device)[..., None], styles, second)
 
+    def style_weights(self) -> list[Tensor]:
+        """For each style the weights (outputs, w_dim) of all layers that take it, stacked; for SeFa's directions."""
+        raise UserError(f"{type(self).__name__} does not say which weights take its styles; expected style_weights()")
+
     def _first(self, num: int, device: torch.device) -> Tensor:
         """(num, num_styles) bool: which styles come from the first z."""
         crossover = torch.randint(1, self.num_styles, (num, 1), device=device)

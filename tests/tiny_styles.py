@@ -28,6 +28,9 @@ class Generator(StyleBased):
     def synthesis(self, styles):
         return torch.einsum("blw,lwp->bp", styles, self.maps).view(-1, *self.shape)
 
+    def style_weights(self):
+        return [each.T for each in self.maps]
+
 
 def tiny(depth=3, *, classes=0, mixing=0.0, resolution=4, growth=1):
     torch.manual_seed(0)

@@ -67,9 +67,9 @@ def _quoted_element(text: str) -> str:
 
 
 def is_place(key: str) -> bool:
-    """Does a dotted key name a file or folder? Its last part decides."""
+    """Does a dotted key name a file or folder? Its last part decides, but generator.latents is no file."""
     name = key.rpartition(".")[2]
-    return not key.startswith("hydra") and (name in NAMES or ENDING.search(name) is not None)
+    return not key.startswith("hydra") and (key == "latents" or name in NAMES or ENDING.search(name) is not None)
 
 
 def quote(text: str) -> str:

@@ -90,6 +90,16 @@ class Generator(StyleBased):
             first += used  # the style of an image is also that of the next convolution
         return self.squash(image)
 
+    def style_weights(self) -> list[Tensor]:
+        taking: list[list[Tensor]] = [[] for _ in range(self.num_styles)]
+        first = 0
+        for block in self.blocks:
+            layers = [conv.conv for conv in block.convs] + ([block.to_image.conv] if block.to_image else [])
+            for i, layer in enumerate(layers):
+                taking[first + i].append(layer.style.weight)
+            first += len(block.convs)
+        return [torch.cat(weights) for weights in taking]
+
 
 class Discriminator(nn.Module):
     """Images (batch, channels, H, W), condition as the generator's label -> one logit each.

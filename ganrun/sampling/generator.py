@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ganrun.seeding import derive, rng_for
 from ganrun.standing import BATCH, batch_norms, measure, said
 from ganrun.styles import StyleBased, style_based
 
+if TYPE_CHECKING:
+    from ganrun.sampling.latents import Latents
+
 CHUNK = 256  # samples a forward pass
 Label = int | str | Sequence[int | str] | Tensor  # a class's index or name; one for all, or several
 
@@ -30,6 +33,7 @@ class SamplingGenerator(nn.Module):
     depth:       bits of the pixels that it was trained on, and that its images are written with
     shown:       channels for pictures, see pictures.visible
     trained:     on which data, for how many steps, averaged or not, as far as that is known
+    latents:     what sample 0, 1, ... is made of, in place of noise; None = noise is drawn
     sampler:     chooses the noise of samples by what a discriminator thinks of them; None = as it is drawn
 
     Example:
@@ -57,6 +61,7 @@ class SamplingGenerator(nn.Module):
         self.attributes = list(attributes)
         self.trained: dict[str, Any] = {}
         self.sampler: Sampler | None = None
+        self.latents: Latents | None = None
 
     def sample(
         self,
@@ -120,6 +125,9 @@ class SamplingGenerator(nn.Module):
         truncation_cutoff: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The samples with these numbers, and their labels."""
+        if self.latents is not None:
+            given = self.latents[list(numbers)]
+            return given.images(self, truncation, truncation_cutoff), given.labels
         labels = None if turn is None else turn[torch.tensor([number % len(turn) for number in numbers])]
         if self.sampler and truncation is not None:
             raise UserError(f"truncation={truncation}: sampler={self.sampler.name} chooses the noise; leave one out")

@@ -7,6 +7,7 @@
   ganrun sample from=<run> label="age=31,smiling=1"             of attributes; one without a value: a column for each
   ganrun sample from=<run> label=c1                             of InfoGAN's codes: a column for each value of the first
   ganrun sample from=<run> interpolate=8 out=walk.mp4           also walk.gif; walk.png has a row for each way
+  ganrun sample from=<run> latents=projected/latents.npz        what ganrun project found; with interpolate= a walk
   ganrun sample from=<run> neighbours=5                         beside each sample its nearest training images
 
 The run's directory is needed only for neighbours=; otherwise generator.safetensors and generator.yaml are enough. The

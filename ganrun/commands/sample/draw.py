@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ganrun.sampling.files import check_channels, write_folder, write_npy, write
 from ganrun.sampling.films import write_gif, write_mp4
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.interpolation import walk
+from ganrun.sampling.latents import load as load_latents
 from ganrun.training.hardware import device_named
 from ganrun.training.of_checkpoint import open_generator
 
@@ -62,10 +64,25 @@ def load(request: Request) -> SamplingGenerator:
     for note in sampling.ambiguities(request.label):
         print(f"note: {note}", file=sys.stderr)
     sampling.to(device)
+    if request.latents is not None:
+        where = f"latents={request.latents}"
+        given = load_latents(Path(request.latents).expanduser(), where)
+        given.check(sampling, where)
+        sampling.latents = given
     if request.standing is not None:
         sampling.stand(request.standing, **truncated(request))
     give_sampler(sampling, request.sampler, request.file, request.run, request.trust)
     return sampling
+
+
+def number(request: Request, sampling: SamplingGenerator, default: int) -> int:
+    """Of samples; by default as many as there are latents, if they are given. Raises UserError."""
+    if sampling.latents is None:
+        return request.num or default
+    there = len(sampling.latents)
+    if (request.num or 0) > there:
+        raise UserError(f"num={request.num}; expected at most {there}, the latents in {request.latents}")
+    return request.num or there
 
 
 def truncated(request: Request) -> dict[str, Any]:
@@ -75,23 +92,24 @@ def truncated(request: Request) -> dict[str, Any]:
 def files(request: Request, sampling: SamplingGenerator) -> None:
     """A folder, .zip or .npz, batch by batch."""
     write = {FOLDER: write_folder, ".zip": write_zip, ".npz": write_npz, ".npy": write_npy}[request.kind]
-    num = request.num or (POINTS if sampling.value_range is None else IMAGES)
+    num = number(request, sampling, POINTS if sampling.value_range is None else IMAGES)
     made = batches(request, sampling, num, sampling.turn(request.label))
     if sampling.value_range is not None and request.kind in (FOLDER, ".zip"):
         check_channels(request.out, sampling.sample(1).shape[1])
-    labelled = sampling.classes or sampling.attributes
-    if request.kind == ".npy" and labelled:
+    labelled = sampling.latents is None or sampling.latents.labels is not None
+    classes, attributes = (sampling.classes, sampling.attributes) if labelled else ([], [])
+    if request.kind == ".npy" and (classes or attributes):
         print("note: an .npy holds no labels; an .npz does", file=sys.stderr)
-    held = {"classes": sampling.classes, "attributes": sampling.attributes, "depth": sampling.depth}
-    write(request.out, made, num=num, **held)
+    write(request.out, made, num=num, classes=classes, attributes=attributes, depth=sampling.depth)
 
 
 def picture(request: Request, sampling: SamplingGenerator) -> None:
     """A grid with a column for each class or vector that is drawn in turn; a scatter plot of points."""
     if sampling.value_range is None:
-        save(scatter(samples(request, sampling, request.num or POINTS, sampling.turn(request.label))), request)
+        made = samples(request, sampling, number(request, sampling, POINTS), sampling.turn(request.label))
+        save(scatter(made), request)
         return
-    num, size = request.num or IMAGES, sampling.sample(1).shape[-2:]
+    num, size = number(request, sampling, IMAGES), sampling.sample(1).shape[-2:]
     turn, names, columns = classes_in_turn(request, sampling, most_classes(num, size)), None, max(1, round(num**0.5))
     if turn is not None and len(turn) > 1:
         num = request.num or max(1, num // len(turn)) * len(turn)  # whole rows, and every requested class
@@ -116,7 +134,12 @@ def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
 
 
 def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) -> Tensor | None:
-    """The requested classes or vectors; by default all classes, in display order, or `most` evenly spaced ones."""
+    """The requested classes or vectors; by default all classes, in display order, or `most` evenly spaced ones.
+
+    None for latents, which have their own.
+    """
+    if sampling.latents is not None:
+        return None
     if request.label is None and sampling.codes:
         return sampling.turn(sampling.codes.names[0])
     if request.label is not None or not sampling.classes:
@@ -131,7 +154,10 @@ def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) ->
 def interpolation(request: Request, sampling: SamplingGenerator) -> None:
     """A film of several walks side by side; in a .png, a row for each step from one key to the next."""
     still = request.kind == ".png"
-    frames, walks = request.frames or (8 if still else FPS), request.num or (1 if still else WALKS)
+    frames, walks = request.frames or (8 if still else FPS), request.num or (1 if still or sampling.latents else WALKS)
+    if sampling.latents is not None and walks * request.interpolate > len(sampling.latents):
+        told = f"{walks * request.interpolate} keys, but {len(sampling.latents)} latents in {request.latents}"
+        raise UserError(f"interpolate={request.interpolate}: {told}")
     columns = max(1, round(walks**0.5))
     check_room(walks * (request.interpolate - 1) * (frames + 1) if still else walks)
     if not still and request.interpolate * frames > IN_FILM:
@@ -165,7 +191,7 @@ def neighbours(request: Request, sampling: SamplingGenerator) -> None:
     from ganrun.commands.sample.neighbours import beside_neighbours
     from ganrun.training.saved_run import data_of  # imports everything that opens a data set
 
-    num = request.num or ROWS
+    num = number(request, sampling, ROWS)
     check_room(num * (1 + request.neighbours))
     made = samples(request, sampling, num, classes_in_turn(request, sampling, num))
     data = data_of(request.run, trust=request.trust, data_dir=request.data_dir)

@@ -18,7 +18,8 @@ from ganrun.files.run_dir import RunDir, find_run
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
         "truncation_cutoff": int | None, "standing": int | None, "label": Any, "batch_size": int, "device": str,
         "trust": str | list[str], "interpolate": int | None, "space": Literal["z", "w"], "frames": int | None,
-        "fps": int | None, "neighbours": int | None, "data_dir": str | None, **SAMPLER_KEYS}  # fmt: skip
+        "fps": int | None, "neighbours": int | None, "latents": str | None,
+        "data_dir": str | None, **SAMPLER_KEYS}  # fmt: skip
 TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "pad": bool,
              "device": str, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {
@@ -74,6 +75,7 @@ class Request:
     frames: int | None
     fps: int | None
     neighbours: int | None
+    latents: str | None
     data_dir: str | None
     sampler: dict[str, Any]  # see sampler.py
 
@@ -153,6 +155,7 @@ def check_sample(cfg: DictConfig) -> Request:
             raise UserError(f"{key}={keys[key]}; expected at most {most:,}")
     if keys["space"] != "z" and keys["interpolate"] is None:
         raise UserError(f"space={keys['space']}: it acts with interpolate= only; add it, or leave space= out")
+    check_latents(keys)
     check_sampler(keys)
     keys["sampler"] = {key: keys.pop(key) for key in SAMPLER_KEYS}
     made_of = _made_of(keys)
@@ -162,6 +165,16 @@ def check_sample(cfg: DictConfig) -> Request:
         raise UserError("neighbours= needs the run's data set, which its config names; give from=<run directory>")
     check_out(out, made_of, keys)
     return Request(file, run, **keys | {"out": Path(out).expanduser()})
+
+
+def check_latents(keys: dict[str, Any]) -> None:
+    """Raises UserError for what cannot act on given latents."""
+    if keys["latents"] is None:
+        return
+    for key in ("label", "sampler"):
+        if keys[key] is not None:
+            raise UserError(f"{key}={keys[key]}: with latents= nothing is drawn, and labels are theirs; leave it out")
+    check_place("latents", keys["latents"])
 
 
 def _made_of(keys: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from ganrun.data.files import Folder, Listing, Zip, file_fault, printable, sourc
 from ganrun.data.formats import is_deep_colour, opened, orientation, quiet
 from ganrun.data.levels import Seen, check
 from ganrun.data.modes import is_deep
-from ganrun.data.pixels import SIDEWAYS, Decoding
+from ganrun.data.pixels import SIDEWAYS, Decoding, Fit
 from ganrun.depth import to_numbers
 from ganrun.errors import UserError, is_out_of_memory, reason_of
 from ganrun.files.storage import replacing, writing
@@ -27,7 +27,9 @@ def translate(request: Translation) -> dict[str, str]:
     """Writes a PNG for each image; returns the reason for each one that failed. Raises UserError, CannotWrite."""
     translator = load(request)
     check_channels(translator, request)
-    found, listing = find(request)
+    found, listing = find(request.input)
+    if request.out.suffix and len(listing.files) > 1:
+        raise UserError(f"out={request.out}: {len(listing.files)} images need a folder; leave out the ending")
     places = {name: request.out for name in listing.files} if request.out.suffix else {}
     places = places or outputs(request.out, listing.files)
     check_free(request, found, places)
@@ -57,9 +59,8 @@ def load(request: Translation) -> Translator:
     return made.to(device_named(request.device))
 
 
-def find(request: Translation) -> tuple[Folder | Zip, Listing]:
+def find(path: Path) -> tuple[Folder | Zip, Listing]:
     """The folder or archive with the images, and their list, with at least one image, readable or not."""
-    path = request.input
     if path.is_file() and path.suffix.lower() != ".zip":
         listing = Listing()
         listing.add(path.name, file_fault(path))
@@ -73,8 +74,6 @@ def find(request: Translation) -> tuple[Folder | Zip, Listing]:
         print(f"input={path}: {unused}")
     if not listing.files and not listing.faults:
         raise UserError(f"input={path}: there is no image in it")
-    if request.out.suffix and len(listing.files) > 1:
-        raise UserError(f"out={request.out}: {len(listing.files)} images need a folder; leave out the ending")
     return place, listing
 
 
@@ -124,20 +123,24 @@ def why(error: Exception) -> str:
     if is_out_of_memory(error):
         return "it is so large that the network needs more memory than there is"
     reason = " ".join(reason_of(error).split()).removeprefix("ValueError: ")
-    reason = reason.replace("dataset.max_pixels=", "max_pixels=")
+    for key in ("max_pixels", "fit"):
+        reason = reason.replace(f"dataset.{key}=", f"{key}=")
     reason = re.sub(r"; dataset\.frames=.*", "; save the one that is meant as a file of its own", reason)
     return re.sub(r"; give dataset\.range=.*", "; save it in 8 bits", reason)
 
 
-def decoded(content: bytes, channels: int, max_pixels: int | None, bits: int = 8) -> Tensor:
-    """Pixels (channels, H, W) of so many bits, upright, in the image's own size.
+def decoded(
+    content: bytes, channels: int, max_pixels: int | None, bits: int = 8, *,
+    to: tuple[int, int] | None = None, fit: Fit = "exact",
+) -> Tensor:  # fmt: skip
+    """Pixels (channels, H, W) of so many bits, upright, in the image's own size, or fitted `to` another (H, W).
 
     Raises whatever Pillow does on a damaged file, ValueError for an image that would come out black.
     """
     with opened(content, max_pixels) as image:
         size = image.size if orientation(image) in SIDEWAYS else image.size[::-1]
         deep = is_deep(image) or is_deep_colour(image)
-    decoding = Decoding(size, channels, fit="exact", max_pixels=max_pixels, depth=bits)
+    decoding = Decoding(to or size, channels, fit=fit, max_pixels=max_pixels, depth=bits)
     if deep:
         depth, low, high = decoding.look(content)
         if depth.full:  # for other depths, decoding reports that they have no range
