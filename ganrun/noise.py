@@ -137,6 +137,9 @@ class Codes(Normal):
         parts = [one_hot(torch.randint(each, (num,), generator=rng), each).float() for each in self.categorical]
         return torch.cat([*parts, torch.rand(num, self.continuous, generator=rng) * 2 - 1], 1)
 
+    def energy(self, z):
+        return Noise.energy(self, z)  # a code has no smooth density
+
     def between(self, a, b, t):
         free = super().between(a[..., : -self.width], b[..., : -self.width], t)
         return torch.cat([free, torch.lerp(a[..., -self.width :], b[..., -self.width :], t)], -1)

@@ -117,7 +117,7 @@ def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
 
 def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) -> Tensor | None:
     """The requested classes or vectors; by default all classes, in display order, or `most` evenly spaced ones."""
-    if request.label is None and sampling.codes:
+    if request.label is None and sampling.codes and not sampling.sampler:  # which would choose the code, too
         return sampling.turn(sampling.codes.names[0])
     if request.label is not None or not sampling.classes:
         return sampling.turn(request.label)
