@@ -193,9 +193,7 @@ def with_heads(discriminator: nn.Module, heads: dict[str, Callable[[nn.Module], 
     return discriminator
 
 
-def check_heads(
-    heads: dict[str, Callable[[nn.Module], nn.Module]], loss: AdversarialLoss, gradient_norm: bool
-) -> None:
+def check_heads(heads: dict[str, Callable[[nn.Module], nn.Module]], loss: AdversarialLoss, gradient_norm: bool) -> None:
     """Raises UserError for a loss that does not go with one of them, or for gradient normalisation that does not."""
     for name in [name for name, change in heads.items() if is_outer(change)]:
         if gradient_norm:
