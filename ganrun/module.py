@@ -86,7 +86,7 @@ class GANModule(pl.LightningModule):
 
     def _plan(self, schedule: Schedule) -> list[Move]:
         moves = schedule.plan({name: player.generates for name, player in self.players.items()})
-        if not self.micro_batch and schedule.generator_batch in (None, self.batch_size):
+        if not (self.recipe.anew or self.micro_batch) and schedule.generator_batch in (None, self.batch_size):
             return moves
         return [move._replace(generate=True, graph=self.players[move.player].generates) for move in moves]
 
