@@ -61,12 +61,12 @@ class Judge:
         """What the discriminator is given for x: x and the condition, after the augmentations."""
         return self._augmented(x, self._condition)
 
-    def _judged(self, x: Tensor, condition: Tensor | None, *, eager: bool = False) -> Verdict:
-        """What is left of x after the augmentations -> the verdict, its logits in float32."""
+    def _judged(self, *given: Tensor | None, eager: bool = False) -> Verdict:
+        """What is left after the augmentations, x and the condition first -> the verdict, its logits in float32."""
         network: Callable[..., Verdict] = self._adversary.discriminator
         if self._adversary.gradient_norm:
-            return with_gradient_norm(network.forward, x, condition)
-        verdict = (network.forward if eager else network)(x, condition)
+            return with_gradient_norm(network.forward, *given)
+        verdict = (network.forward if eager else network)(*given)
         return verdict._replace(logits=at_least_float32(verdict.logits))
 
     def _augmented(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -108,8 +108,8 @@ class Adversary(Timed):
         heads: dict[str, Callable[[nn.Module], nn.Module]] | None = None,
     ):
         super().__init__()
-        change_head(discriminator, heads or {}, loss, gradient_norm)
-        self.discriminator = discriminator
+        check_heads(heads or {}, loss, gradient_norm)
+        self.discriminator = with_heads(discriminator, heads or {})
         self.loss = loss
         self.penalties = nn.ModuleDict(penalties or {})
         self.augment = nn.ModuleDict(augment or {})
@@ -133,7 +133,7 @@ class Adversary(Timed):
         if self.gradient_norm and any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
             raise UserError(
                 "critic.gradient_norm=true looks at single samples, which the discriminator's batch norm mixes; "
-                "add critic.norm=none"
+                "add critic.norm=none where the network has this choice, or leave it out"
             )
         for penalty in self.penalties.values():
             if hasattr(penalty, "check"):
@@ -180,26 +180,31 @@ class Adversary(Timed):
         return Losses({"adversarial": self.loss.generator(real_logits, judge(fake).logits)})
 
 
-def change_head(
-    discriminator: nn.Module,
-    heads: dict[str, Callable[[nn.Module], nn.Module]],
-    loss: AdversarialLoss,
-    gradient_norm: bool,
-) -> None:
-    """Replaces the discriminator's head by what `heads` make of it, one around the other, the `outer` ones last.
+def with_heads(discriminator: nn.Module, heads: dict[str, Callable[[nn.Module], nn.Module]]) -> nn.Module:
+    """The discriminator, its head replaced by what `heads` make of it, one around the other, the `outer` ones last.
 
-    Raises UserError for a discriminator whose head cannot be changed, and for a loss that does not go with one.
+    Raises UserError for a discriminator whose head cannot be changed.
     """
-    outer = {name: getattr(getattr(change, "func", change), "outer", False) for name, change in heads.items()}
-    for name in sorted(heads, key=outer.get):
+    for name in sorted(heads, key=lambda name: is_outer(heads[name])):
         if not hasattr(getattr(discriminator, "head", None), "affine"):
             kind = type(discriminator).__module__.rpartition(".")[2]
             raise UserError(f"head.{name}: {kind} has no single last layer that it could change; try model=dcgan")
         discriminator.head = heads[name](discriminator.head)
-        if outer[name] and gradient_norm:
+    return discriminator
+
+
+def check_heads(heads: dict[str, Callable[[nn.Module], nn.Module]], loss: AdversarialLoss, gradient_norm: bool) -> None:
+    """Raises UserError for a loss that does not go with one of them, or for gradient normalisation that does not."""
+    for name in [name for name, change in heads.items() if is_outer(change)]:
+        if gradient_norm:
             raise UserError(f"head.{name}: critic.gradient_norm=true makes logits of its own; leave one of them out")
-        if outer[name] and loss.slope(torch.zeros(1)) is None:
+        if loss.slope(torch.zeros(1)) is None:
             raise UserError(
                 f"head.{name}: it is not defined for {type(loss).__name__}, whose generator maximises no rising "
                 "function of each logit; expected loss=hinge, non-saturating, minimax or wgan, or one built on them"
             )
+
+
+def is_outer(change: Callable[[nn.Module], nn.Module]) -> bool:
+    """Does it go around all other changes of the head?"""
+    return getattr(getattr(change, "func", change), "outer", False)

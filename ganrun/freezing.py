@@ -46,10 +46,12 @@ def parts_of(network: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
 def freeze(recipe: Recipe, num: int) -> list[nn.Parameter]:
     """Freezes the first `num` layers or blocks of each discriminator; returns their parameters.
 
-    Raises UserError unless at least one layer is left to train.
+    Raises UserError unless at least one layer is left to train, and for a network that begins with frozen features.
     """
     frozen = []
     for path, network in recipe.discriminators().items() if num else ():
+        if not all(p.requires_grad for p in network.parameters()):
+            raise UserError(f"freeze_discriminator={num}: the first layers of {path} are never trained; leave it out")
         layers = layers_of(network)
         if num >= len(layers):
             raise UserError(

@@ -97,6 +97,7 @@ class Recipe(Timed, ABC):
     needs:      keys of the data that `generate` takes; the labels of a conditional game are always given
     panels:     keys of the images that a picture shows side by side for each example, with their headings
     unpaired:   True = each side of two-sided data comes in an order of its own
+    anew:       True = what is generated depends on networks that other players move, so that each move generates anew
     translates: for each exported network that turns images into images, the keys of its input and its output
 
     Example:
@@ -108,6 +109,7 @@ class Recipe(Timed, ABC):
     needs: ClassVar[Sequence[str]] = ()
     panels: ClassVar[Mapping[str, str]] = {"fake": ""}
     unpaired: ClassVar[bool] = False
+    anew: ClassVar[bool] = False
     translates: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     @abstractmethod

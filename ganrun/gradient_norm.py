@@ -20,15 +20,15 @@ def gradient_normalised(logits: Tensor, gradient: Tensor) -> Tensor:
     return logits / (length + logits.abs()).clamp_min(LEAST)
 
 
-def with_gradient_norm(discriminator: Callable[..., Verdict], x: Tensor, condition: Tensor | None) -> Verdict:
+def with_gradient_norm(discriminator: Callable[..., Verdict], x: Tensor, *given: Tensor | None) -> Verdict:
     """The verdict on x (batch, ...) with normalised logits, in float32; features and classes stay as they are.
 
-    discriminator: not compiled, since it is differentiated twice.
+    discriminator: not compiled, since it is differentiated twice. given: what it takes beside x.
     """
     with torch.enable_grad():
         x = at_least_float32(x)
         x = x if x.requires_grad else x.detach().requires_grad_()
-        verdict = discriminator(x, condition)
+        verdict = discriminator(x, *given)
         logits = at_least_float32(verdict.logits)
         (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
         return verdict._replace(logits=gradient_normalised(logits, gradient.flatten(1)))

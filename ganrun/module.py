@@ -86,7 +86,7 @@ class GANModule(pl.LightningModule):
 
     def _plan(self, schedule: Schedule) -> list[Move]:
         moves = schedule.plan({name: player.generates for name, player in self.players.items()})
-        if not self.micro_batch and schedule.generator_batch in (None, self.batch_size):
+        if not (self.recipe.anew or self.micro_batch) and schedule.generator_batch in (None, self.batch_size):
             return moves
         return [move._replace(generate=True, graph=self.players[move.player].generates) for move in moves]
 
@@ -257,7 +257,7 @@ class GANModule(pl.LightningModule):
         State that acts on training is thus the same everywhere. Integers, such as counters, are already the same.
         """
         named = self.recipe.named_buffers(prefix="recipe")
-        apart = {*self.per_rank, *self._names_of_bystanders()}
+        apart = {*self.per_rank, *self.names_of_bystanders()}
         buffers = [b for name, b in named if b.is_floating_point() and name not in apart]
         if buffers:
             flat = torch.cat([b.float().flatten() for b in buffers])
@@ -272,7 +272,7 @@ class GANModule(pl.LightningModule):
             with self.averaged():
                 pass
             checkpoint["state_dict"].update(self.ema.state_dict(prefix="ema."))
-        for name in self._names_of_bystanders():  # they are loaded again from their own source
+        for name in self.names_of_bystanders():  # they are loaded again from their own source
             del checkpoint["state_dict"][name]
         own = {name: checkpoint["state_dict"][name].cpu() for name in self.per_rank}
         every = [own] * self.trainer.world_size
@@ -285,9 +285,9 @@ class GANModule(pl.LightningModule):
         if self.ema:
             self.ema.forget()
         own = self.state_dict()
-        checkpoint["state_dict"].update({name: own[name] for name in self._names_of_bystanders()})
+        checkpoint["state_dict"].update({name: own[name] for name in self.names_of_bystanders()})
 
-    def _names_of_bystanders(self) -> list[str]:
+    def names_of_bystanders(self) -> list[str]:
         """The names of the bystanders' tensors in the state_dict."""
         return [f"recipe.{path}.{name}" for path, network in self.bystanders.items() for name in network.state_dict()]
 

@@ -149,6 +149,9 @@ class Codes(Normal):
         free, values = z[:, : -self.width], start[:, -self.width : z.shape[1] - self.continuous]
         return torch.cat([free, values, z[:, z.shape[1] - self.continuous :].clamp(-1, 1)], 1)
 
+    def energy(self, z):
+        return Noise.energy(self, z)  # a code has no smooth density
+
     def between(self, a, b, t):
         free = super().between(a[..., : -self.width], b[..., : -self.width], t)
         return torch.cat([free, torch.lerp(a[..., -self.width :], b[..., -self.width :], t)], -1)

@@ -4,11 +4,15 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, ganrun
+from test_configs import SMALL, composed
 
 import ganrun as package
 from ganrun.errors import UserError
 from ganrun.files.checkpoint import load_checkpoint
 from ganrun.files.run_dir import RunDir
+from ganrun.sampling.discriminator_file import assemble
+from ganrun.training.build import build
+from ganrun.training.of_checkpoint import of_discriminators
 
 FEW = ["dataset.limit=24", "batch_size=8", "evaluate.every=0", "steps=2", "export.discriminator=true"]
 
@@ -54,6 +58,33 @@ def test_both_of_cyclegan(place):
         torch.testing.assert_close(dict(network.state_dict()), saved(run, f"recipe.{path}."), rtol=0, atol=0)
     with pytest.raises(UserError, match="there are several discriminators: adversary_a"):
         trained.judge(torch.zeros(1, 1, 16, 16))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=resnet", "head=[minibatch,san]", "conditional=projection"],
+        ["model=stylegan2", "generator.w_dim=8", "head=[san]", "term=[infogan]", "conditional=projection"],
+        ["model=resnet", "critic.gradient_norm=true", "critic.norm=none"],
+        ["model=fastgan", "dataset.resolution=32"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_heads_and_gradient_normalisation_come_with_it(words):
+    cfg = composed(*SMALL, "loss=hinge", *words)[0]
+    module = build(cfg).module.eval()
+    (path, network), *_ = module.recipe.discriminators().items()
+    if "head=[minibatch,san]" in words:
+        torch.nn.init.normal_(network.head.head.sum.weight)
+    about = of_discriminators(cfg, {"value_range": [-1, 1], "classes": []}, 2, [path])
+    tensors = {f"{path}.{name}": value for name, value in network.state_dict().items()}
+    trained = assemble(yaml.safe_load(yaml.safe_dump(about)), tensors, [], "here")
+    x, y = torch.rand(4, 1, *[32 if "model=fastgan" in words else 16] * 2), torch.arange(4)
+    expected = module.recipe.adversary.judge(y if "conditional=projection" in words else None)(x)
+    with torch.no_grad():
+        found = trained.judge(x, y)
+    assert not found.logits.requires_grad
+    torch.testing.assert_close(found.logits, expected.logits.detach())
 
 
 def test_values_are_those_of_the_data(run):

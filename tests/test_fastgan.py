@@ -19,6 +19,7 @@ from ganrun.networks import excitation
 from ganrun.networks.excitation import Downscaling, Excitation, Noise
 from ganrun.networks.fastgan import Discriminator, Generator, quarter_of
 from ganrun.networks.resnet import Discriminator as Another
+from ganrun.penalties import R2, input_gradient
 from ganrun.recipes.fastgan import FastGAN
 from ganrun.recipes.gan import GAN
 from ganrun.reconstruction import Reconstruction
@@ -168,6 +169,17 @@ def test_the_discriminator_sees_the_generators_own_smaller_fakes():
     assert torch.equal(judge(real).logits, discriminator(real, None, real[:, :, ::2, ::2]).logits)
     recipe.players()["generator"].losses(batch, generated).total().backward()
     assert recipe.generator.to_small.parametrizations.weight.original.grad.abs().sum() > 0
+
+
+def test_a_penalty_at_fakes_leaves_them_their_own_smaller_version():
+    recipe, batch, generated = game()
+    adversary, discriminator = recipe.adversary.eval(), recipe.adversary.discriminator
+    plain = adversary.discriminator_losses(recipe.judge(batch, generated), batch["real"], generated["fake"])
+    adversary.penalties["r2"] = R2(1.0)
+    losses = adversary.discriminator_losses(recipe.judge(batch, generated), batch["real"], generated["fake"])
+    torch.testing.assert_close(losses.terms["adversarial"], plain.terms["adversarial"])
+    gradient = input_gradient(lambda x: discriminator(x).logits, generated["fake"])
+    torch.testing.assert_close(losses.terms["r2"], gradient.square().sum(1).mean() / 2)
 
 
 def test_the_term_moves_the_decoders_and_what_they_decode():

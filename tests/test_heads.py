@@ -16,6 +16,7 @@ from ganrun.networks.minibatch import MinibatchDiscrimination, closeness
 from ganrun.networks.mlp import Discriminator
 from ganrun.networks.r3gan import Projection
 from ganrun.networks.slicing import Slicing
+from ganrun.networks.stylegan2_blocks import Projection as MappedProjection
 from ganrun.penalties import R1
 
 LABEL = torch.tensor([1, 0, 2, 1])
@@ -26,6 +27,7 @@ HEADS = {
     "classes": lambda: Head(5, "classes", 3),
     "embedding": lambda: Head(5, "embedding", 3),
     "r3gan": lambda: Projection(5, 3),
+    "stylegan2": lambda: MappedProjection(5, 3, layers=2),
 }
 
 

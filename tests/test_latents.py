@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from conftest import TINY, ganrun
+from test_configs import composed
 from torch import nn
 
 import ganrun as ganrun_package
@@ -20,6 +21,7 @@ from ganrun.noise import Codes
 from ganrun.recipes.gan import GAN
 from ganrun.recipes.logan import LOGAN, natural_step
 from ganrun.sampling.codes import asked, headings, put
+from ganrun.training.build import build
 
 NOISE = Codes(12, categorical=[3, 2], continuous=2)
 
@@ -174,6 +176,11 @@ def test_codes_that_are_asked_for():
 
 
 SMALL = [*TINY, "dataset.limit=64", "metric=[]", "on_collapse=null", "sample_every=0", "checkpoint.every=2"]
+
+
+def test_each_move_generates_with_the_discriminator_as_it_is():
+    module = build(composed(*SMALL, "term=[logan]", "loss=wgan", "schedule.discriminator=1")[0]).module
+    assert [(move.generate, move.graph) for move in module.moves] == [(True, False), (True, True)]
 
 
 def test_resume_is_exact(tmp_path):

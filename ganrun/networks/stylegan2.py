@@ -116,6 +116,8 @@ class Discriminator(nn.Module):
         logits = discriminator(images, labels).logits  # images (batch, 3, 32, 32) -> (batch,)
     """
 
+    from_image_on = ("from_image", "blocks")  # lists of stages whose first one is the nearest to the image
+
     def __init__(
         self,
         *,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ganrun.game import Verdict
 from ganrun.networks.equalised import GAIN, equalise, leaky
-from ganrun.networks.heads import Head
+from ganrun.networks.heads import Affine, Head
 from ganrun.networks.mapping import Mapping
 from ganrun.networks.modulated import StyledConv, ToImage
 from ganrun.networks.resampling import Blur, Downsample, Upsample
@@ -93,12 +93,17 @@ class Projection(nn.Module):
 
     def __init__(self, features: int, num_classes: int, layers: int):
         super().__init__()
+        self.in_features = features
         self.linear = equalise(nn.Linear(features, features))
         self.mapping = Mapping(0, num_classes, width=features, layers=layers)
 
     def forward(self, features: Tensor, label: Tensor | None = None) -> Verdict:
         logits = (self.linear(features) * self.mapping(None, label)).sum(1) / sqrt(features.shape[1])
         return Verdict(logits, features)
+
+    def affine(self, features: Tensor, label: Tensor | None = None) -> Affine:
+        mapped = self.mapping(None, label) / sqrt(self.in_features)
+        return Affine(features, mapped @ self.linear.weight, mapped @ self.linear.bias)
 
 
 def equalised_head(head: Head) -> Head:

@@ -52,6 +52,10 @@ class JudgeOfTwoSizes(Judge):
         super().__init__(adversary, condition)
         self._fake, self._small = fake, small
 
+    def differentiable(self, x: Tensor) -> Tensor:
+        """Fakes stay as they are: a penalty's pass makes the smaller version from them, the loss's pass must not."""
+        return x if x is self._fake else super().differentiable(x)
+
     def seen(self, x: Tensor) -> tuple[Tensor | None, ...]:
         given = super().seen(x)
         return (*given, super().seen(self._small)[0]) if x is self._fake else given

@@ -29,6 +29,8 @@ class LOGAN(GAN):
     to_discriminator: False = the discriminator's gradient takes the moved z as given.
     """
 
+    anew = True
+
     def __init__(
         self,
         generator: nn.Module,

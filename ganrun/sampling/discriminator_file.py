@@ -8,14 +8,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ganrun.adversary import with_heads
 from ganrun.config.trust import GENERATOR_ROOMS, package_names, shown
 from ganrun.errors import UserError
 from ganrun.files.storage import replacing
 from ganrun.game import Verdict
+from ganrun.gradient_norm import with_gradient_norm
 from ganrun.modules import untrained
 from ganrun.sampling.generator_file import build_trusted, reading
 
@@ -29,6 +32,7 @@ class TrainedDiscriminator(nn.Module):
     value_range: of the pixels that they take, None for vectors
     classes:     names of the labels that they are given, empty if none are
     trained:     on which data, by which loss, for how many steps
+    normalised:  those of the networks whose logits critic.gradient_norm divides
 
     Example:
         trained = ganrun.load_discriminator("<run>/discriminator.safetensors")
@@ -42,6 +46,7 @@ class TrainedDiscriminator(nn.Module):
         value_range: Sequence[float] | None,
         classes: list[str],
         trained: dict[str, Any],
+        normalised: Sequence[str] = (),
     ):
         super().__init__()
         self.networks = networks
@@ -49,6 +54,7 @@ class TrainedDiscriminator(nn.Module):
         self.value_range = value_range
         self.classes = classes
         self.trained = trained
+        self.normalised = normalised
         self.eval().requires_grad_(False)
 
     @property
@@ -66,13 +72,27 @@ class TrainedDiscriminator(nn.Module):
         if self.value_range is not None:
             low, high = self.value_range
             images = (images + 1) * ((high - low) / 2) + low
-        return self.network(images, label)
+        return self(images, label)
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Verdict:
+        """The verdict of the only network on images in its own value range, as in training."""
+        network = self.network
+        if not self.normalised:
+            return network(images, label)
+        verdict = with_gradient_norm(network, images, label)
+        return verdict if torch.is_grad_enabled() else Verdict(*map(detached, verdict))
+
+
+def detached(value: Any) -> Any:
+    """Without its graph, if it is a tensor."""
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def save_discriminator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Writes `path` (.safetensors) and the .yaml beside it, which holds a checksum of it.
 
-    tensors: by `<network>.<name>`. header: networks (their configs by name), value_range, classes, trained.
+    tensors: by `<network>.<name>`. header: networks (their configs by name), value_range, classes, trained; where there
+    are some, heads (by network, the configs of what changes its head) and normalised (networks, see above).
     """
     data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     header = {"format": FORMAT, **header, "checksum": checksum(data)}
@@ -114,11 +134,14 @@ def assemble(
     """
     allowed = (*GENERATOR_ROOMS, *package_names(trust))
     networks = {path: build_trusted(node, allowed, f"{where}: {path}") for path, node in header["networks"].items()}
+    for path, nodes in header.get("heads", {}).items():
+        heads = {name: build_trusted(node, allowed, f"{where}: head.{name}") for name, node in nodes.items()}
+        with_heads(networks[path], heads)
     for path, network in networks.items():
         own = {key.removeprefix(f"{path}."): value for key, value in tensors.items() if key.startswith(f"{path}.")}
         network.load_state_dict(frozen_parts(network) | own)
     about = {key: header[key] for key in ("value_range", "classes", "trained")}
-    return TrainedDiscriminator(networks, **about)
+    return TrainedDiscriminator(networks, **about, normalised=header.get("normalised", ()))
 
 
 def frozen_parts(network: nn.Module) -> dict[str, Tensor]:

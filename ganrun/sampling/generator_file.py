@@ -6,6 +6,7 @@ ganrun's networks and noise are built, unless the caller trusts more packages.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,13 @@ def check_header(header: dict[str, Any]) -> None:
 
 
 def build_trusted(config: dict[str, Any], allowed: Iterable[str], key: str) -> Any:
-    """The object that a config describes, with those it holds. Raises UserError for a class that is not allowed."""
+    """The object that a config describes, with those it holds; with _partial_ a callable that still needs arguments.
+
+    Raises UserError for a class that is not allowed.
+    """
     found = trusted_class(config["_target_"], allowed, key=f"{key}._target_")
-    settings = {name: value for name, value in config.items() if name != "_target_"}
+    settings = {name: value for name, value in config.items() if name not in ("_target_", "_partial_")}
     for name, value in settings.items():
         if isinstance(value, dict) and "_target_" in value:
             settings[name] = build_trusted(value, allowed, f"{key}.{name}")
-    return found(**settings)
+    return partial(found, **settings) if config.get("_partial_") else found(**settings)

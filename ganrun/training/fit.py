@@ -160,8 +160,9 @@ class Fit:
         """The files of the newest generator, and of the discriminators if asked for."""
         self.export(self.run.generator)
         if self.parts.cfg.export.discriminator:
-            networks = self.module.recipe.discriminators()
+            networks, left_out = self.module.recipe.discriminators(), set(self.module.names_of_bystanders())
             tensors = {f"{path}.{key}": x for path, net in networks.items() for key, x in net.state_dict().items()}
+            tensors = {name: x for name, x in tensors.items() if f"recipe.{name}" not in left_out}
             about = of_discriminators(self.parts.cfg, self.samples_are, self.trainer.global_step, networks)
             save_discriminator(self.run.discriminator, tensors, about)
 

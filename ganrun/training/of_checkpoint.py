@@ -70,9 +70,18 @@ def header(cfg: DictConfig, about: dict[str, Any], trained: dict[str, Any]) -> d
 
 def of_discriminators(cfg: DictConfig, about: dict[str, Any], steps: int, paths: Iterable[str]) -> dict[str, Any]:
     """The content of discriminator.yaml. about: from a checkpoint, see Fit.samples_are."""
+    paths = list(paths)
     networks = {path: OmegaConf.to_container(network_config(cfg, path), resolve=True) for path in paths}
+    heads = {path: OmegaConf.to_container(node, resolve=True) for path in paths if (node := beside(cfg, path, "heads"))}
+    normalised = [path for path in paths if beside(cfg, path, "gradient_norm")]
     trained = {"dataset": cfg.dataset.get("name"), "steps": steps, "seed": cfg.seed, "loss": cfg.loss.get("_target_")}
-    return {"networks": networks, "trained": trained, **{key: about[key] for key in ("value_range", "classes")}}
+    described = {"networks": networks, "trained": trained, **{key: about[key] for key in ("value_range", "classes")}}
+    return described | ({"heads": heads} if heads else {}) | ({"normalised": normalised} if normalised else {})
+
+
+def beside(cfg: DictConfig, path: str, setting: str) -> Any:
+    """A setting of the adversary that a recipe's discriminator is in; None if it has none."""
+    return OmegaConf.select(cfg.recipe, f"{path.rpartition('.')[0]}.{setting}")
 
 
 def network_config(cfg: DictConfig, name: str) -> DictConfig:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 from ganrun.files.storage import link, remove_partial
+from ganrun.lazy import Lazy
 from ganrun.signals import Signals, requeue
 from ganrun.training.build import Parts, build
 from ganrun.training.failing import died, failing
@@ -110,6 +111,8 @@ def announce(parts: Parts, run: RunDir, start: Start | None, notes: Iterable[str
     to_know, to_warn_of = norm_notes(parts)
     if parts.data.depth > 8 and precision_of(parts.cfg) == "bf16-mixed":
         to_warn_of.append("precision=bf16-mixed rounds what networks make to 8 bits in training; 32-true keeps 16")
+    if parts.module.lazy_moves and not any(isinstance(m, Lazy) and m.every > 1 for m in parts.module.modules()):
+        to_warn_of.append("schedule.lazy_moves=true: no penalty or term has every= above 1, so that no move is lazy")
     for note in [*notes, *to_warn_of, *([start.note] if start and start.note else [])]:
         log.warning(note)
         screen.print(f"warning: {note}", style="yellow")

@@ -1,6 +1,7 @@
 """Another run's weights for networks of possibly other shapes: what fits is copied, the rest is reported.
 
-Layers are matched by their names alone. Those of another size of image fit where name and shape agree.
+Layers are matched by their names. Those of another size of image fit where name and shape agree; the stages of a
+discriminator that says so (`from_image_on`) are counted from the smallest map, as those of its generator are.
 """
 
 from collections.abc import Container, Sequence
@@ -47,6 +48,9 @@ def copy_what_fits(
     Raises UserError if no weight fits, or one that is frozen does not. key: the config key that named the weights.
     """
     own = {name: value for name, value in module.state_dict().items() if name.startswith(only)}
+    for path, network in module.recipe.discriminators().items():
+        for stages in getattr(network, "from_image_on", ()):
+            given = given._replace(state=counted_from_the_end(own, given.state, f"recipe.{path}.{stages}."))
     state, by_name = fitted(own, given, classes)
     misfits = {layer_of(name) for name in own if name not in state or state[name].shape != own[name].shape}
     fitting = {name: state[name] for name in own if layer_of(name) not in misfits}
@@ -57,6 +61,23 @@ def copy_what_fits(
     said = "; ".join(filter(None, [by_class(by_name - misfits, given.classes, classes), difference(own, state)]))
     copied, all_of_them = (sum(not name.startswith(AVERAGES) for name in names) for names in (fitting, own))
     return f"{key}: {copied} of {all_of_them} tensors are copied; {said}" if said else None
+
+
+def counted_from_the_end(own: dict[str, Tensor], state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """`state` with the numbers that follow `prefix` moved, so that its last stage has the number of the last one here.
+
+    A stage that would come before the first one here gets a number below 0.
+    """
+    here, there = ([int(name.removeprefix(prefix).split(".")[0]) for name in some if name.startswith(prefix)]
+                   for some in (own, state))  # fmt: skip
+    if not (here and there):
+        return state
+    moved = {}
+    for name, value in state.items():
+        number, dot, rest = name.removeprefix(prefix).partition(".")
+        renamed = f"{prefix}{int(number) + max(here) - max(there)}{dot}{rest}" if name.startswith(prefix) else name
+        moved[renamed] = value
+    return moved
 
 
 def check_frozen(module: GANModule, fitting: Container[str], key: str) -> None:

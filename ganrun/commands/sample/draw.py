@@ -140,7 +140,7 @@ def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) ->
     """
     if sampling.latents is not None:
         return None
-    if request.label is None and sampling.codes:
+    if request.label is None and sampling.codes and not sampling.sampler:  # which would choose the code, too
         return sampling.turn(sampling.codes.names[0])
     if request.label is not None or not sampling.classes:
         return sampling.turn(request.label)

@@ -55,5 +55,5 @@ def give_sampler(
     given = {own: keys[key] for key, own in SETTINGS[name].items() if keys[key] is not None}
     if name == "drs":
         given["labels"] = lambda num: sampling.any_labels(num, rng_for("drs labels"))
-    logits = judged(sampling.generator, found.network, device)
+    logits = judged(sampling.generator, found, device)
     sampling.sampler = {"drs": DRS, "ddls": DDLS}[name](logits, sampling.noise, **given)
