@@ -61,12 +61,15 @@ class Judge:
         """What the discriminator is given for x: x and the condition, after the augmentations."""
         return self._augmented(x, self._condition)
 
-    def _judged(self, x: Tensor, condition: Tensor | None, *, eager: bool = False) -> Verdict:
-        """What is left of x after the augmentations -> the verdict, its logits in float32."""
+    def _judged(self, x: Tensor, condition: Tensor | None, *others: Tensor, eager: bool = False) -> Verdict:
+        """What is left of x after the augmentations -> the verdict, its logits in float32.
+
+        others: what else the discriminator is given.
+        """
         network: Callable[..., Verdict] = self._adversary.discriminator
         if self._adversary.gradient_norm:
-            return with_gradient_norm(network.forward, x, condition)
-        verdict = (network.forward if eager else network)(x, condition)
+            return with_gradient_norm(lambda *inputs: network.forward(*inputs, *others), x, condition)
+        verdict = (network.forward if eager else network)(x, condition, *others)
         return verdict._replace(logits=at_least_float32(verdict.logits))
 
     def _augmented(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
