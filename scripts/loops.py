@@ -37,6 +37,7 @@ LOSSES = {  # the discriminator's and the generator's, the latter of the logits 
 }
 CIFAR = ["dataset=digits", "dataset.resolution=32", "dataset.channels=3", "optimizer.betas=[0.0,0.9]"]
 QUARTER = ["generator.width=16", "discriminator.width=16", "schedule.discriminator=5"]  # of SNGAN's width
+NARROW = ["generator.width=48", "discriminator.width=48", "batch_size=16"]  # 1/16 of R3GAN's width
 STYLES = [
     *("experiment=base/stylegan2", "ema=average", "term=[path-length]", "dataset=digits", "dataset.resolution=64"),
     *("dataset.channels=3", "batch_size=16", "generator.mixing=0.9", "penalty.r1.weight=0.05"),
@@ -51,7 +52,7 @@ MODELS = {  # overrides, and steps a round with each loss
     ),
     "mlp-ring": (["model=mlp", "dataset=ring", "generator.z_dim=16", *TINY], {"non-saturating": 300, "wgan-gp": 60}),
     "resnet-32": (["model=resnet", *CIFAR, *QUARTER], {"hinge": 1}),
-    "r3gan-32": (["model=r3gan", *CIFAR, "generator.width=96", "discriminator.width=96"], {"r3gan": 1}),
+    "r3gan-32": (["model=r3gan", *CIFAR, *NARROW], {"r3gan": 2}),
     "stylegan2-64": (STYLES, {"non-saturating": 16}),  # the period of R1
     "biggan-32": (["model=biggan", "conditional=projection", *CIFAR, *QUARTER, "generator.z_dim=80"], {"hinge": 1}),
 }
