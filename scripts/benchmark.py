@@ -6,13 +6,15 @@ plain   the same mathematics written for speed, without Lightning: fakes shared 
 peer    the same mathematics as public GAN scripts mostly write it: fresh fakes for every move, with a graph that the
         discriminator's move wastes, nothing frozen, contiguous, a PNG decoded for each sample, `.item()` each move
 
---peer adds the own trainer of a checkout of mimicry or PyTorch-StudioGAN, with the same networks, batch and images.
+--peer adds the own trainer of a checkout of mimicry, PyTorch-StudioGAN, R3GAN or stylegan2-ada-pytorch, on the rows
+that it is for, with the same networks, batch and images.
 
 All start from the same weights and take turns within one process: a round is so many steps of each, so that whatever
 else the machine does slows all alike. One more round before the first is warm-up. A step is one round of the schedule;
-with wgan-gp that is five moves of the critic and one of the generator. ganrun and plain are timed in fp32 and, where
-the hardware multiplies it, in bf16; peers always in fp32. `of peak` is the share that ganrun's step reaches of the
-speed at which this machine multiplies large matrices or convolves, whichever is faster, in that precision.
+with wgan-gp that is five moves of the critic and one of the generator. StyleGAN2's path length and R1 are moves of
+every 4th and 16th step: only rounds of a multiple of 16 steps show the mean. ganrun and plain are timed in fp32 and,
+where the hardware multiplies it, in bf16; peers always in fp32. `of peak` is the share that ganrun's step reaches of
+the speed at which this machine multiplies large matrices or convolves, whichever is faster, in that precision.
 
 --costs measures all else that a user waits for, in place of the rows. On a machine that is busy with other work set
 OMP_NUM_THREADS below its number of cores: small networks spend their time waiting for a thread otherwise.
@@ -37,10 +39,12 @@ from costs import COSTS, clock, watch
 from loops import ROWS, FiniteCheck, Peer, Plain
 from peers import open_peer
 from rich.table import Table
+from style_loops import PeerStyles, PlainStyles
 from torch.nn.functional import conv2d
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ganrun.styles import StyleBased
 from ganrun.training.build import Parts
 from ganrun.training.hardware import device_type, multiplies_bf16
 from ganrun.training.report import console
@@ -70,7 +74,7 @@ class TakeTurns(pl.Callback):
         self.parts, self.steps, self.peers = parts, steps, peers
         self.times: dict[str, list[float]] = {"ganrun": []}  # ms a step
         self.outside: list[float] = []  # of ganrun's ms a step those outside training_step
-        self.flops = 0  # of one step
+        self.flops = 0.0  # of a step
         self.inside, training_step = 0.0, parts.module.training_step
 
         def timed(*args: Any) -> None:
@@ -81,10 +85,13 @@ class TakeTurns(pl.Callback):
         parts.module.training_step = timed
 
     def on_train_start(self, trainer, pl_module) -> None:
-        plain, peer = Plain(self.parts, pl_module.device), Peer(self.parts, pl_module.device)
+        styles = isinstance(self.parts.module.recipe.generator, StyleBased)
+        kinds = (PlainStyles, PeerStyles) if styles else (Plain, Peer)
+        plain, peer = (kind(self.parts, pl_module.device) for kind in kinds)
         with Flops() as counter:
-            plain.step()
-        self.flops = counter.total
+            for _ in range(plain.period):
+                plain.step()
+        self.flops = counter.total / plain.period
         self.loops = {"plain": plain, "peer": peer, "finite": FiniteCheck(pl_module)}
         self.loops |= {own.__name__: own(self.parts, pl_module.device) for own in self.peers}
         self.times |= {name: [] for name in self.loops}
@@ -111,7 +118,7 @@ def measure(name: str, precision: str, options: argparse.Namespace) -> dict[str,
     """Milliseconds a step; ratios and differences are medians of each round's."""
     overrides, default_steps = ROWS[name]
     steps, rounds = options.steps or default_steps, options.rounds
-    peers = [] if name.startswith("mlp") else options.peer
+    peers = [peer for peer in options.peer if name.startswith(peer.rows)]
     print(f"{name}, {precision}: {rounds} rounds of {steps} steps", file=sys.stderr)
     words = [*overrides, *QUIET, f"precision={precision}", *options.set]
     turns = watch(words, (rounds + 1) * steps + 1, lambda parts: TakeTurns(parts, steps, peers))

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from peers import decode, png
+from omegaconf import DictConfig
+from own_trainer import decode, png
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -36,6 +37,13 @@ LOSSES = {  # the discriminator's and the generator's, the latter of the logits 
 }
 CIFAR = ["dataset=digits", "dataset.resolution=32", "dataset.channels=3", "optimizer.betas=[0.0,0.9]"]
 QUARTER = ["generator.width=16", "discriminator.width=16", "schedule.discriminator=5"]  # of SNGAN's width
+NARROW = ["generator.width=48", "discriminator.width=48", "batch_size=16"]  # 1/16 of R3GAN's width
+STYLES = [
+    *("experiment=base/stylegan2", "ema=average", "term=[path-length]", "dataset=digits", "dataset.resolution=64"),
+    *("dataset.channels=3", "batch_size=16", "generator.mixing=0.9", "penalty.r1.weight=0.05"),
+    *(f"{net}.{key}" for net in ("generator", "discriminator") for key in ("width=32", "fmaps=0.5")),
+    *("generator.z_dim=64", "generator.w_dim=64"),
+]
 MODELS = {  # overrides, and steps a round with each loss
     "dcgan-32": (["model=dcgan", "dataset=digits", "dataset.resolution=32"], {"non-saturating": 10, "wgan-gp": 4}),
     "dcgan-64": (
@@ -44,7 +52,8 @@ MODELS = {  # overrides, and steps a round with each loss
     ),
     "mlp-ring": (["model=mlp", "dataset=ring", "generator.z_dim=16", *TINY], {"non-saturating": 300, "wgan-gp": 60}),
     "resnet-32": (["model=resnet", *CIFAR, *QUARTER], {"hinge": 1}),
-    "r3gan-32": (["model=r3gan", *CIFAR, "generator.width=96", "discriminator.width=96"], {"r3gan": 1}),
+    "r3gan-32": (["model=r3gan", *CIFAR, *NARROW], {"r3gan": 2}),
+    "stylegan2-64": (STYLES, {"non-saturating": 16}),  # the period of R1
     "biggan-32": (["model=biggan", "conditional=projection", *CIFAR, *QUARTER, "generator.z_dim=80"], {"hinge": 1}),
 }
 ROWS = {
@@ -59,12 +68,13 @@ class Loop:
 
     memory_format: torch.memory_format
     fused: bool
+    period = 1  # steps until the moves are the same again
 
     def __init__(self, parts: Parts, device: torch.device):
         cfg, recipe = parts.cfg, parts.module.recipe
         self.discriminator_loss, self.generator_loss = LOSSES[type(recipe.adversary.loss)]
         self.penalty_weight = cfg.penalty.gradient.weight if "gradient" in cfg.penalty else 0.0
-        self.gamma = cfg.penalty.r1.weight if "r1" in cfg.penalty else 0.0  # of R1 and R2
+        self.gamma = cfg.penalty.r1.weight if "r2" in cfg.penalty else 0.0  # of R1 and R2
         self.relative = isinstance(recipe.adversary.loss, RelativisticPairing)
         self.label = cfg.conditional.key  # None = both networks are given none
         self.critic_moves, self.batch_size, self.z_dim = cfg.schedule.discriminator, cfg.batch_size, cfg.noise.z_dim
@@ -73,10 +83,15 @@ class Loop:
         self.generator = copy.deepcopy(recipe.generator).to(memory_format=self.memory_format)
         self.discriminator = copy.deepcopy(recipe.adversary.discriminator).to(memory_format=self.memory_format)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        adam = partial(torch.optim.Adam, lr=cfg.optimizer.lr, betas=tuple(cfg.optimizer.betas), fused=self.fused)
-        self.generator_adam = adam(self.generator.parameters())
-        self.discriminator_adam = adam(self.discriminator.parameters())
+        self.generator_adam = self.adam(self.generator, cfg.optimizer.generator)
+        self.discriminator_adam = self.adam(self.discriminator, cfg.optimizer.discriminator)
         self.reals = self.batches(parts.data)
+
+    def adam(self, network: torch.nn.Module, cfg: DictConfig) -> torch.optim.Adam:
+        """Corrected for lazy moves, of which there is one each `cfg.lazy` steps; None = there are none."""
+        share = 1.0 if cfg.lazy is None else cfg.lazy / (cfg.lazy + 1)
+        betas = tuple(beta**share for beta in cfg.betas)
+        return torch.optim.Adam(network.parameters(), lr=share * cfg.lr, betas=betas, fused=self.fused)
 
     def fakes(self, label: Tensor | None) -> Tensor:
         return self.generator(torch.randn(self.batch_size, self.z_dim, device=self.device), label)
@@ -148,9 +163,13 @@ class Plain(Loop):
         self.discriminator.requires_grad_(False)
         update(self.generator_adam, self.for_generator(real, fake, label))
         self.discriminator.requires_grad_(True)
-        with torch.no_grad():
-            torch._foreach_lerp_([*self.average.parameters()], [*self.generator.parameters()], self.average_weight)
-            self.copy_buffers()
+        self.follow()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """The average follows the generator."""
+        torch._foreach_lerp_([*self.average.parameters()], [*self.generator.parameters()], self.average_weight)
+        self.copy_buffers()
 
 
 class Peer(Loop):
@@ -170,12 +189,16 @@ class Peer(Loop):
     def step(self) -> None:
         for _ in range(self.critic_moves):
             real, label = next(self.reals)
-            loss = self.against(real, self.fakes(label).detach(), label)
-            update(self.discriminator_adam, loss)
-            loss.item()
-        loss = self.for_generator(real, self.fakes(label), label)
-        update(self.generator_adam, loss)
+            self.move(self.discriminator_adam, self.against(real, self.fakes(label).detach(), label))
+        self.move(self.generator_adam, self.for_generator(real, self.fakes(label), label))
+        self.follow()
+
+    def move(self, adam: torch.optim.Optimizer, loss: Tensor) -> None:
+        update(adam, loss)
         loss.item()
+
+    def follow(self) -> None:
+        """The average follows the generator."""
         for average, live in zip(self.average.parameters(), self.generator.parameters(), strict=True):
             average.data.mul_(1 - self.average_weight).add_(live.data, alpha=self.average_weight)
         self.copy_buffers()

@@ -2,204 +2,40 @@
 
 mimicry    github.com/kwotsin/mimicry
 StudioGAN  github.com/POSTECH-CVLab/PyTorch-StudioGAN
-R3GAN      github.com/brownvc/R3GAN
+R3GAN      github.com/brownvc/R3GAN, see r3gan_peer.py
+StyleGAN2  github.com/NVlabs/stylegan2-ada-pytorch, see stylegan2_peer.py
 
 The first two train copies of ganrun's networks, so that sizes are equal, on the same images as PNGs, with their own
 loop, losses, gradient penalty and logging at their defaults. A trainer's thread runs only while `step` waits for it,
 and its DataLoader's workers decode only then. A round ends with the generator's move; what a trainer logs afterwards
-is part of its next round. mimicry keeps no averaged generator; StudioGAN keeps one. R3GAN trains its own networks,
-which start from the weights of ganrun's; its loop asks for a GPU, so that what surrounds its `AdversarialTraining` is
+is part of its next round. mimicry keeps no averaged generator; StudioGAN keeps one. The others train their own
+networks, which start from the weights of ganrun's; their loops ask for a GPU, so that what surrounds their losses is
 written out here.
 """
 
 import argparse
 import contextlib
-import copy
 import importlib
-import io
 import json
-import multiprocessing
 import os
 import sys
-import tempfile
-import threading
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from unittest import mock
 
 import torch
+from own_trainer import ROUNDS, OwnTrainer, TakingTurns, quiet
 from packaging.version import parse
-from PIL import Image
+from r3gan_peer import R3GAN
+from stylegan2_peer import StyleGAN2ADA
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import Compose, Normalize, ToTensor
-from torchvision.transforms.functional import to_pil_image, to_tensor
+from torch.utils.data import DataLoader
 
-from ganrun.losses import Hinge
-from ganrun.training.build import Parts
-
-EPOCH = 50_000  # as long as CIFAR-10's: to start workers anew after every few rounds would be no fair comparison
-ROUNDS = 100_000  # more than any benchmark asks for
-
-
-class Pictures(Dataset):
-    """PNGs in memory, decoded at each access to (-1, 1); an epoch repeats them up to EPOCH samples."""
-
-    def __init__(self, images: Tensor, labels: list[int], turn: Any):
-        self.files = [png(image) for image in images]
-        self.labels = labels
-        self.turn = turn
-        self.transform = Compose([ToTensor(), Normalize((0.5,), (0.5,))])
-
-    def __len__(self) -> int:
-        return max(EPOCH, len(self.files))
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        self.wait()
-        index %= len(self.files)
-        return self.transform(Image.open(io.BytesIO(self.files[index]))), self.labels[index]
-
-    def wait(self) -> None:
-        """Until it is the trainer's turn: workers would decode ahead in the others' time."""
-        while not self.turn.acquire(timeout=5):
-            parent = multiprocessing.parent_process()
-            if parent is not None and not parent.is_alive():
-                sys.exit(1)  # killed, so that nobody will end this worker
-        self.turn.release()
-
-
-def png(image: Tensor) -> bytes:
-    to_pil_image(image).save(file := io.BytesIO(), format="PNG")
-    return file.getvalue()
-
-
-def decode(files: list[bytes]) -> Tensor:
-    """(batch, C, H, W) in [-1, 1]."""
-    return torch.stack([to_tensor(Image.open(io.BytesIO(file))) * 2 - 1 for file in files])
-
-
-class Ended(BaseException):
-    """Unwinds a trainer that `close` ends; no Exception, which it might catch."""
-
-
-class TakingTurns:
-    """A loop in a thread of its own that runs only while `step` waits; it calls `hand_over` at the end of a round."""
-
-    def __init__(self):
-        self.turn = multiprocessing.Lock()  # held while it is the others' turn
-        self.turn.acquire()
-        self.nowhere = open(os.devnull, "w")  # noqa: SIM115 - a logger keeps it from round to round
-        self.error: BaseException | None = None
-        self.closing = False
-        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def train(self) -> None:
-        """The loop, in the thread."""
-        raise NotImplementedError
-
-    def step(self) -> None:
-        """Exactly one round; raises what the loop raises."""
-        if self.error is None:
-            with self.running():
-                self.go.release()
-                self.done.acquire()
-        if self.error is not None:
-            raise self.error
-
-    def close(self) -> None:
-        if self.closing:
-            return
-        self.closing = True
-        with self.running():
-            self.go.release()
-            self.thread.join()
-        self.nowhere.close()
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        self.turn.release()
-        try:
-            with quiet(self.nowhere):
-                yield
-        finally:
-            self.turn.acquire()
-
-    def hand_over(self) -> None:
-        """Returns when the next round is asked for."""
-        self.done.release()
-        self.go.acquire()
-        if self.closing:
-            raise Ended
-
-    def run(self) -> None:
-        self.go.acquire()
-        try:
-            if not self.closing:
-                self.train()
-                raise RuntimeError("the trainer ended by itself")
-        except Ended:
-            pass
-        except BaseException as error:
-            self.error = error
-        self.done.release()
-
-
-@contextlib.contextmanager
-def quiet(nowhere: TextIO) -> Iterator[None]:
-    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-class OwnTrainer(TakingTurns):
-    """A peer's trainer on copies of ganrun's networks."""
-
-    root: Path  # of the checkout
-    module: Any  # what was imported from it
-    requires: tuple[str, ...] = ()  # files that tell a checkout
-    imports: tuple[str, ...] = ("", "")  # a folder below root, modules in it, of which the first is `module`
-    stand_ins: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - packages that training does not need; what to give them
-
-    def __init__(self, parts: Parts, device: torch.device):
-        self.cfg, self.device = parts.cfg, torch.device(device)
-        stored = parts.data.read(torch.arange(len(parts.data)))
-        real = stored["real"].cpu()
-        if real.dim() != 4:
-            raise ValueError(f"{type(self).__name__} trains on images; got samples of shape {tuple(real.shape[1:])}")
-        self.channels, self.size = real.shape[1], real.shape[2]
-        self.generator = self.copied(parts.module.recipe.generator)
-        self.discriminator = self.copied(parts.module.recipe.adversary.discriminator)
-        self.penalty_weight = self.cfg.penalty.gradient.weight if "gradient" in self.cfg.penalty else 0.0
-        self.hinge = isinstance(parts.module.recipe.adversary.loss, Hinge)
-        self.folder = tempfile.TemporaryDirectory(prefix="ganrun-peer-")
-        super().__init__()
-        self.conditional = self.cfg.conditional.key is not None
-        labels = stored[self.cfg.conditional.key].tolist() if self.conditional else [0] * len(real)
-        self.pictures = Pictures(real, labels, self.turn)
-
-    def copied(self, network: nn.Module) -> nn.Module:
-        return copy.deepcopy(network).to(self.device, memory_format=torch.contiguous_format)
-
-    def train(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # a thread begins with the first
-        self.start()
-
-    def start(self) -> None:
-        """Runs the peer's trainer."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Ends the trainer, its workers and its files."""
-        super().close()
-        self.folder.cleanup()
+__all__ = ["PEERS", "OwnTrainer", "TakingTurns", "open_peer"]
 
 
 class Mimicry(OwnTrainer):
@@ -345,71 +181,6 @@ class StudioGAN(OwnTrainer):
             cudnn.benchmark, cudnn.deterministic = kept
 
 
-class R3GAN(OwnTrainer):
-    """`AdversarialTraining` on R3GAN's own networks and operators; the discriminator moves first."""
-
-    requires = ("R3GAN/Trainer.py", "R3GAN/Networks.py")
-    imports = ("", "R3GAN.Trainer", "R3GAN.Networks")
-    stand_ins = {"pkg_resources": {"parse_version": parse}}  # noqa: RUF012 - an older setuptools has it
-    WORKERS = 3  # as its train.py has it
-
-    def start(self) -> None:
-        networks = [each.to(self.device) for each in r3gan_networks(self.generator, self.discriminator)]
-        average, optimizer = copy.deepcopy(networks[0]), self.cfg.optimizer
-        play = self.module.AdversarialTraining(*networks)
-        adam = partial(torch.optim.Adam, lr=optimizer.lr, betas=tuple(optimizer.betas))
-        adams = [adam(network.parameters()) for network in networks]
-        loader = DataLoader(self.pictures, self.cfg.batch_size, shuffle=True, num_workers=self.WORKERS, drop_last=True)
-        reals = (real.to(self.device) for _ in range(ROUNDS) for real, _ in loader)
-        gamma = self.cfg.penalty.r1.weight
-        moves = [partial(play.AccumulateDiscriminatorGradients, Gamma=gamma), play.AccumulateGeneratorGradients]
-        while True:
-            for network in networks:
-                network.requires_grad_(False)
-            for network, own_adam, move in zip(reversed(networks), reversed(adams), moves, strict=True):
-                noise = torch.randn(self.cfg.batch_size, self.cfg.noise.z_dim, device=self.device)
-                own_adam.zero_grad(set_to_none=True)
-                network.requires_grad_(True)
-                move(noise, next(reals), None)
-                network.requires_grad_(False)
-                own_adam.step()
-            for kept, live in zip(average.parameters(), networks[0].parameters(), strict=True):
-                kept.data.copy_(live.data.lerp(kept.data, self.cfg.ema.decay))
-            self.hand_over()
-
-
-def r3gan_networks(generator: nn.Module, discriminator: nn.Module) -> list[nn.Module]:
-    """R3GAN's generator and discriminator, of the sizes and with the weights of ganrun's."""
-    theirs, embed = sys.modules["R3GAN.Networks"], generator.embed
-    first = next(m for m in generator.modules() if type(m).__name__ == "Block").convs[1]
-    stages = [generator.stem, *generator.stages]
-    widths = [stage[-1].convs[2].out_channels for stage in stages]
-    group = first.out_channels // first.groups
-    blocks = [sum(type(m).__name__ == "Block" for m in stage) for stage in stages]
-    expansion = first.out_channels // widths[0]
-    classes = {} if embed is None else dict(ConditionDimension=embed.in_features)
-    sizes = (widths, [expansion * width // group for width in widths], blocks)
-    inputs = generator.basis.scale.in_features - (0 if embed is None else embed.out_features)
-    condition = {} if embed is None else dict(ConditionEmbeddingDimension=embed.out_features)
-    made = [theirs.Generator(inputs, *sizes, expansion, **classes, **condition)]
-    condition = {} if embed is None else dict(ConditionEmbeddingDimension=widths[0])
-    made += [theirs.Discriminator(*(each[::-1] for each in sizes), expansion, **classes, **condition)]
-    for network, own in zip(made, (generator, discriminator), strict=True):
-        copy_by_order(network, own)
-    return made
-
-
-@torch.no_grad()
-def copy_by_order(theirs: nn.Module, own: nn.Module) -> None:
-    """Copies all parameters: of equal shapes, the first to the first."""
-    by_shape: dict[tuple[int, ...], list[Tensor]] = {}
-    for parameter in own.parameters():
-        by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
-    for parameter in theirs.parameters():
-        parameter.copy_(by_shape[tuple(parameter.shape)].pop(0))
-    assert not any(by_shape.values())
-
-
 class Place(str):
     """The device by name and, where a rank is asked for, rank 0: StudioGAN takes one for the other."""
 
@@ -470,22 +241,27 @@ class StandIn(types.ModuleType):
         pass
 
 
+PEERS = (Mimicry, StudioGAN, R3GAN, StyleGAN2ADA)
+
+
 def open_peer(path: str) -> type[OwnTrainer]:
     """The trainer of the checkout at `path`, to be made with (parts, device)."""
     root = Path(path).resolve()
-    for peer in (Mimicry, StudioGAN, R3GAN):
+    for peer in PEERS:
         if all((root / file).is_file() for file in peer.requires):
-            return type(peer.__name__, (peer,), {"root": root, "module": load(root, peer)})
-    raise argparse.ArgumentTypeError(
-        f"{path}; expected a checkout of mimicry (with {Mimicry.requires[0]}), "
-        f"of PyTorch-StudioGAN (with {StudioGAN.requires[-1]}) or of R3GAN (with {R3GAN.requires[0]})"
-    )
+            module = load(root, peer)
+            modules = {name: each for name, each in sys.modules.items() if name.partition(".")[0] in peer.shared}
+            return type(peer.__name__, (peer,), {"root": root, "module": module, "modules": modules})
+    *most, last = (f"of {peer.__name__} (with {peer.requires[0]})" for peer in PEERS)
+    raise argparse.ArgumentTypeError(f"{path}; expected a checkout {', '.join(most)} or {last}")
 
 
 def load(root: Path, peer: type[OwnTrainer]) -> Any:
     """Imports the peer's module, with stand-ins for packages that are not installed and not needed."""
     folder, *names = peer.imports
     sys.path.insert(0, place := str(root / folder))
+    for other in [name for name in sys.modules if name.partition(".")[0] in peer.shared]:
+        del sys.modules[other]  # two peers have packages of one name; each keeps the one that it was imported with
     try:
         with open(os.devnull, "w") as nowhere, quiet(nowhere), standing_in(peer.stand_ins) as stand_in:
             while missing := next(filter(None, map(first_missing, names)), ""):

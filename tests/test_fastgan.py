@@ -284,9 +284,9 @@ def fill(source, parts):
 @torch.no_grad()
 @pytest.mark.parametrize("resolution", [256, 1024])
 def test_with_copied_weights_a_checkout_gives_the_same(resolution):
-    if "FASTGAN" not in os.environ:
-        pytest.skip("set FASTGAN to a checkout of FastGAN's code, with models.py")
-    spec = importlib.util.spec_from_file_location("fastgan_models", Path(os.environ["FASTGAN"]) / "models.py")
+    if "GANRUN_FASTGAN" not in os.environ:
+        pytest.skip("set GANRUN_FASTGAN to a checkout of FastGAN's code, with models.py")
+    spec = importlib.util.spec_from_file_location("fastgan_models", Path(os.environ["GANRUN_FASTGAN"]) / "models.py")
     theirs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(theirs)
     torch.manual_seed(0)

@@ -348,7 +348,7 @@ def test_r3gan(size, classes, monkeypatch):
     for parameter in [*generator.parameters(), *discriminator.parameters()]:
         nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)  # as made, blocks are the identity
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    theirs = importlib.import_module("peers").r3gan_networks(generator, discriminator)
+    theirs = importlib.import_module("r3gan_peer").r3gan_networks(generator, discriminator)
     x, z, label = inputs(size, 12, torch.float32)  # its filters know no other
     label = label if classes else None
     one_hot = None if label is None else torch.eye(CLASSES)[label]

@@ -46,7 +46,7 @@ def test_no_checkout_is_refused_in_one_line(peers, tmp_path):
     with pytest.raises(argparse.ArgumentTypeError) as refusal:
         peers.open_peer(str(tmp_path))
     message = str(refusal.value)
-    assert message.startswith(f"{tmp_path}; expected a checkout of mimicry") and "\n" not in message
+    assert message.startswith(f"{tmp_path}; expected a checkout of Mimicry") and "\n" not in message
 
 
 def test_a_missing_package_is_named(peers, tmp_path):

@@ -288,10 +288,10 @@ def test_a_missing_package_names_the_extra(monkeypatch):
 @torch.no_grad()
 def test_with_copied_weights_a_checkout_gives_the_same(monkeypatch):
     """Their mixtures and heads, on our frozen features in place of timm's."""
-    if "PROJECTED_GAN" not in os.environ:
-        pytest.skip("set PROJECTED_GAN to a checkout of projected-gan")
+    if "GANRUN_PROJECTED_GAN" not in os.environ:
+        pytest.skip("set GANRUN_PROJECTED_GAN to a checkout of projected-gan")
     monkeypatch.setitem(sys.modules, "timm", types.ModuleType("timm"))
-    monkeypatch.syspath_prepend(str(Path(os.environ["PROJECTED_GAN"])))
+    monkeypatch.syspath_prepend(str(Path(os.environ["GANRUN_PROJECTED_GAN"])))
     from pg_modules import discriminator as theirs
     from pg_modules import projector
 

@@ -1,12 +1,15 @@
 """StyleGAN2: published parameter counts and settings, layers by hand, with copied weights the published outputs."""
 
+import importlib
 import math
 import os
+import sys
 from itertools import product
+from unittest import mock
 
 import pytest
 import torch
-from conftest import ganrun
+from conftest import ROOT, ganrun
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from test_configs import composed
@@ -72,64 +75,23 @@ SHAPE = {"resolution": 32, "num_classes": 3, "width": 16, "fmaps": 0.125}  # 16,
 def peer(monkeypatch):
     if PEER not in os.environ:
         pytest.skip(f"set {PEER} to a checkout")
-    monkeypatch.syspath_prepend(os.environ[PEER])
-    import training.networks
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    opened = importlib.import_module("peers").open_peer(os.environ[PEER])
+    with mock.patch.dict(sys.modules, opened.modules):  # its networks pickle themselves as they are made
+        yield opened.modules["training.networks"]
 
-    return training.networks
+
+def copy(pairs, theirs):
+    """From their network, with weights drawn anew."""
+    random(theirs).float()
+    for own, other in pairs:
+        own.copy_(other)
 
 
 def weights(layer):
     """Raw weights, biases and buffers of a layer and those below, in their order."""
     named = {name.replace(".original", ""): value for name, value in layer.state_dict().items()}
     return {name.replace("parametrizations.", ""): value for name, value in named.items()}
-
-
-def copy_layer(mine, theirs):
-    own = weights(mine)
-    for name, value in theirs.named_parameters():
-        own[name].copy_(value)
-
-
-def copy_mapping(mine, theirs):
-    copy_layer(mine.embed, theirs.embed)
-    for i, layer in enumerate(mine.layers):
-        copy_layer(layer, getattr(theirs, f"fc{i}"))
-
-
-def copy_styled(mine, theirs):
-    copy_layer(mine.conv.style, theirs.affine)
-    weights(mine)["conv.weight"].copy_(theirs.weight)
-    mine.bias.copy_(theirs.bias)
-    if hasattr(theirs, "noise_const"):
-        mine.strength.copy_(theirs.noise_strength)
-        mine.noise.copy_(theirs.noise_const)
-
-
-def copy_generator(mine, theirs):
-    copy_mapping(mine.mapping, theirs.mapping)
-    mine.constant.copy_(theirs.synthesis.b4.const)
-    for i, block in enumerate(mine.blocks):
-        other = getattr(theirs.synthesis, f"b{4 * 2**i}")
-        for conv, name in zip(block.convs, ("conv0", "conv1")[i == 0 :], strict=True):
-            copy_styled(conv, getattr(other, name))
-        if block.to_image is not None:
-            copy_styled(block.to_image, other.torgb)
-        if block.shortcut is not None:
-            copy_layer(block.shortcut[0], other.skip)
-
-
-def copy_discriminator(mine, theirs):
-    others = [getattr(theirs, f"b{32 // 2**i}") for i in range(len(mine.blocks) + 1)]
-    for block, other in zip(mine.blocks, others[:-1], strict=True):
-        copy_layer(block.first, other.conv0)
-        copy_layer(block.second, other.conv1)
-        if block.shortcut is not None:
-            copy_layer(block.shortcut[1], other.skip)
-    for layer, other in zip(mine.from_image, others, strict=False):
-        copy_layer(layer, other.fromrgb)
-    for layer, name in ((mine.conv, "conv"), (mine.dense, "fc"), (mine.head.linear, "out")):
-        copy_layer(layer, getattr(theirs.b4, name))
-    copy_mapping(mine.head.mapping, theirs.mapping)
 
 
 @pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
@@ -142,14 +104,15 @@ def test_copied_weights_give_the_peers_output(peer, architecture):
     own = {"architecture": architecture, "clamp": 1.0, "channels": 3}
     theirs = peer.Generator(z_dim=6, w_dim=5, mapping_kwargs={"num_layers": 3}, synthesis_kwargs=settings, **sizes)
     mine = Generator(z_dim=6, w_dim=5, mapping_layers=3, **own, **SHAPE).eval()
-    copy_generator(mine, random(theirs).float())
+    scripts = importlib.import_module("stylegan2_peer")
+    copy(scripts.generator_pairs(mine, theirs), theirs)
     z, label = torch.randn(4, 6), torch.tensor([0, 2, 1, 1])
     images = theirs(z, one_hot(label, 3).float(), noise_mode="const")
     torch.testing.assert_close(mine(z, label), images, rtol=1e-5, atol=1e-5)
 
     theirs = peer.Discriminator(**sizes, **settings, epilogue_kwargs={"mbstd_group_size": 2})
     mine = Discriminator(condition="projection", minibatch_std=2, **own, **SHAPE)
-    copy_discriminator(mine, random(theirs).float())
+    copy(scripts.discriminator_pairs(mine, theirs), theirs)
     logits = theirs(images, one_hot(label, 3).float()).squeeze(1)
     torch.testing.assert_close(mine(images, label).logits, logits, rtol=1e-5, atol=1e-5)
 
