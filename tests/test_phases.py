@@ -4,11 +4,12 @@ import copy
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from forked import run
-from test_configs import composed
+from test_configs import SMALL, composed
 from test_golden import in_double
 from test_module import fitted
 from test_optim import make
@@ -20,6 +21,7 @@ from torch.nn.functional import softplus
 
 from ganrun.adversary import Adversary
 from ganrun.errors import UserError
+from ganrun.files.run_dir import RunDir
 from ganrun.game import Now
 from ganrun.losses import Hinge
 from ganrun.path_length import PathLength, path_lengths
@@ -29,6 +31,7 @@ from ganrun.schedule import Schedule
 from ganrun.seeding import derive, seed_default_generators
 from ganrun.training.build import build
 from ganrun.training.report import corrected
+from ganrun.training.run import announce
 
 STYLES = [*WORDS, "dataset.resolution=8", "dataset.limit=40", "on_collapse=null", "metric=[]"]
 
@@ -306,3 +309,12 @@ class TestCorrection:
             build(composed(*STYLES, "optimizer.generator.lazy=4")[0])
         with pytest.raises(UserError, match=r"schedule\.lazy_moves=1; expected true or false"):
             Schedule({"generator": 1}, lazy_moves=1)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_lazy_moves_without_anything_lazy_are_told(every, tmp_path, capsys):
+    words = ["schedule.lazy_moves=true", "penalty=[r1]", f"penalty.r1.every={every}"]
+    parts = build(composed(*SMALL, *words)[0])
+    probe = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"), world_size=1)
+    announce(parts, RunDir(tmp_path), None, [], probe)
+    assert ("so that no move is lazy" in " ".join(capsys.readouterr()[0].split())) == (every == 1)
