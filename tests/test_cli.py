@@ -113,7 +113,9 @@ MISTAKES = {
     "resume=/no/such/run": "there is no such run directory or checkpoint",
     "resume=.": "not a run",
     "-m resume=x": "leave out -m",
-    "loss=hinge loss.smoothing=0.1": "loss.smoothing: there is no such key; did you mean loss.margin? valid: loss.margin, loss.discriminator_factor",
+    "loss=hinge loss.smoothing=0.1": (
+        "loss.smoothing: there is no such key; did you mean loss.margin? valid: loss.margin, loss.discriminator_factor"
+    ),
     "loss.smoothing=1.5": "loss: smoothing=1.5; expected 0 <= smoothing < 1",
     "loss.discriminator_factor=abc": "expected a number",
     "penalty=[] penalty.r1.weight=3": "add penalty=[r1]",
