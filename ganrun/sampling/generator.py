@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,20 @@ from ganrun.seeding import derive, rng_for
 from ganrun.standing import BATCH, batch_norms, measure, said
 from ganrun.styles import StyleBased, style_based
 
-if TYPE_CHECKING:
-    from ganrun.sampling.latents import Latents
-
 CHUNK = 256  # samples a forward pass
 Label = int | str | Sequence[int | str] | Tensor  # a class's index or name; one for all, or several
+
+
+class Given(Protocol):
+    """Latents that are given instead of drawn, as in latents.py."""
+
+    labels: Tensor | None
+
+    def __getitem__(self, rows: Any) -> "Given": ...
+
+    def images(
+        self, sampling: "SamplingGenerator", truncation: float | None = None, truncation_cutoff: int | None = None
+    ) -> Tensor: ...
 
 
 class SamplingGenerator(nn.Module):
@@ -61,7 +70,7 @@ class SamplingGenerator(nn.Module):
         self.attributes = list(attributes)
         self.trained: dict[str, Any] = {}
         self.sampler: Sampler | None = None
-        self.latents: Latents | None = None
+        self.latents: Given | None = None
 
     def sample(
         self,
