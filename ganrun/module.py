@@ -78,6 +78,7 @@ class GANModule(pl.LightningModule):
         self.player_optimizers = {name: optimizers[name](self._trainable[name]) for name in self.players}
         self._timed = [module for module in recipe.modules() if isinstance(module, Timed)]
         self.per_rank = [f"recipe.{name}" for name in per_rank_buffers(recipe)]  # in the names of the state_dict
+        self._apart = {*self.per_rank, *self.names_of_bystanders()}  # buffers that processes do not average
         self._means: dict[str, GradientMean] = {}  # by player, where there are several processes
         self.given: Callable[[int, int], Iterator[Batch]] | None = None  # data and labels for standing statistics
         self._generated: Batch = {}  # the outputs that the players fight over, until they are generated anew
@@ -257,8 +258,7 @@ class GANModule(pl.LightningModule):
         State that acts on training is thus the same everywhere. Integers, such as counters, are already the same.
         """
         named = self.recipe.named_buffers(prefix="recipe")
-        apart = {*self.per_rank, *self.names_of_bystanders()}
-        buffers = [b for name, b in named if b.is_floating_point() and name not in apart]
+        buffers = [b for name, b in named if b.is_floating_point() and name not in self._apart]
         if buffers:
             flat = torch.cat([b.float().flatten() for b in buffers])
             torch.distributed.all_reduce(flat)

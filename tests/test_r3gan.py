@@ -223,10 +223,8 @@ def test_sizes_and_shapes(resolution):
     assert (x.grad != 0).all()
 
 
-def test_a_penalty_reaches_every_weight():
+def assert_r1_reaches_every_weight(critic, x, label):
     """The gradient of R1 by a finite difference; biases only say where the slope changes."""
-    critic = random(Discriminator(channels=1, resolution=16, width=4, blocks=1, num_classes=3, condition="projection"))
-    x, label = torch.randn(4, 1, 16, 16, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
 
     def penalty():
         return R1(1.0)(lambda image: critic(image, label).logits, x, x)
@@ -241,6 +239,12 @@ def test_a_penalty_reaches_every_weight():
         p.data.view(-1)[i] += 1e-6
         slope = (values[0] - values[1]) / 2e-6
         assert p.grad.abs().max() > 0 and slope == pytest.approx(p.grad.flatten()[i].item(), rel=1e-3), name
+
+
+def test_a_penalty_reaches_every_weight():
+    critic = random(Discriminator(channels=1, resolution=16, width=4, blocks=1, num_classes=3, condition="projection"))
+    x, label = torch.randn(4, 1, 16, 16, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    assert_r1_reaches_every_weight(critic, x, label)
 
 
 def test_the_projection_needs_a_label():

@@ -21,6 +21,7 @@ from ganrun.config.choices import as_key
 from ganrun.config.explain import explain
 from ganrun.config.groups import config_dir, groups
 from ganrun.config.own_configs import check_own
+from ganrun.config.places import as_text
 from ganrun.errors import UserError, one_of
 
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-r", "--run", "--resolve", "-cd", "--config-dir", "-sc",
@@ -59,6 +60,18 @@ def run_hydra(config_name: str, args: list[str], task: Callable[[DictConfig], No
         GlobalHydra.instance().clear()
     if raised:
         raise raised[0]
+
+
+def composed(config_name: str, args: list[str]) -> DictConfig | None:
+    """The config of a command that does one thing at a time; None = Hydra itself answered, as for --cfg job.
+
+    Raises UserError if it cannot be composed.
+    """
+    args = [as_text(arg) if arg.startswith("label=") else arg for arg in args]  # a class may be named 003 or true
+    refuse_flags(args, sweeps=False)
+    found: list[DictConfig] = []
+    run_hydra(config_name, args, found.append)
+    return found[0] if found else None
 
 
 @contextmanager

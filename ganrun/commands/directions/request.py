@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ganrun.commands.sample.request import check_free, checked, find_generator
-from ganrun.config.typed import check_minimum, check_place
+from ganrun.commands.sample.request import check_free, checked, find_generator, place_of
+from ganrun.config.typed import check_minimum
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 
@@ -64,11 +64,3 @@ def check_out(out: Path, overwrite: bool) -> None:
         raise UserError(f"out={out}: there is no folder {out.parent} to put it in")
     for path in (out, out.with_suffix(".npz")):
         check_free(str(path), path, overwrite)
-
-
-def place_of(key: str, path: str) -> Path:
-    """The path that a key names. Raises UserError."""
-    if not path:
-        raise UserError(f"{key}=: expected a path")
-    check_place(key, path)
-    return Path(path).expanduser()

@@ -13,23 +13,17 @@ folder.
 
 import sys
 
-from omegaconf import DictConfig
-
 from ganrun.commands.project.request import check
-from ganrun.config.hydra_main import refuse_flags, run_hydra
-from ganrun.config.places import as_text
+from ganrun.config.hydra_main import composed
 from ganrun.signals import terminated
 
 
 def run(args: list[str]) -> int:
     """Returns the exit code. The last line on stdout is the folder that was written."""
-    args = [as_text(arg) if arg.startswith("label=") else arg for arg in args]  # a class may be named 003 or true
-    refuse_flags(args, sweeps=False)
-    composed: list[DictConfig] = []
-    run_hydra("project", args, composed.append)
-    if not composed:  # Hydra itself answered, as for --cfg job
+    cfg = composed("project", args)
+    if cfg is None:
         return 0
-    request = check(composed[0])
+    request = check(cfg)
     from ganrun.commands.project.projecting import projecting
 
     with terminated():

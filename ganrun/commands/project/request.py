@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from ganrun.commands.sample.request import FOLDER, check_apart, check_free, checked, find_generator
-from ganrun.config.typed import check_minimum, check_place
+from ganrun.commands.sample.request import FOLDER, check_apart, check_free, checked, find_generator, place_of
+from ganrun.config.typed import check_minimum
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 
@@ -57,11 +57,7 @@ def check(cfg: DictConfig) -> Request:
     if keys["weights"] and keys["features"] in (AUTO, NONE):
         raise UserError(f"weights={keys['weights']}: they are those of features=<network of torchvision>; give both")
     file, run = find_generator(keys.pop("from"))
-    for name in ("input", "out"):
-        if not keys[name]:
-            raise UserError(f"{name}=: expected a path")
-        check_place(name, keys[name])
-    paths = {name: Path(keys.pop(name)).expanduser() for name in ("input", "out")}
+    paths = {name: place_of(name, keys.pop(name)) for name in ("input", "out")}
     if paths["out"].suffix != FOLDER:
         raise UserError(f"out={paths['out']}: this makes a folder; leave out the ending")
     check_apart(**paths)

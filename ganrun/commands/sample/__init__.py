@@ -14,23 +14,17 @@ The run's directory is needed only for neighbours=; otherwise generator.safetens
 last line on stdout is the path that was written.
 """
 
-from omegaconf import DictConfig
-
 from ganrun.commands.sample.request import check_sample
-from ganrun.config.hydra_main import refuse_flags, run_hydra
-from ganrun.config.places import as_text
+from ganrun.config.hydra_main import composed
 from ganrun.signals import terminated
 
 
 def run(args: list[str]) -> int:
     """Returns the exit code. The last line on stdout is the path that was written."""
-    args = [as_text(arg) if arg.startswith("label=") else arg for arg in args]  # a class may be named 003 or true
-    refuse_flags(args, sweeps=False)
-    composed: list[DictConfig] = []
-    run_hydra("sample", args, composed.append)
-    if not composed:  # Hydra itself answered, as for --cfg job
+    cfg = composed("sample", args)
+    if cfg is None:
         return 0
-    request = check_sample(composed[0])
+    request = check_sample(cfg)
     from ganrun.commands.sample.draw import draw
 
     with terminated():

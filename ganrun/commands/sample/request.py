@@ -108,13 +108,17 @@ def check_translate(cfg: DictConfig) -> Translation:
     keys = checked(cfg, TRANSLATE)
     check_minimum(cfg, {"max_pixels": 1})
     file, run = find_generator(keys.pop("from"))
-    for name in ("input", "out"):
-        if not keys[name]:
-            raise UserError(f"{name}=: expected a path")
-        check_place(name, keys[name])
-    paths = {name: Path(keys.pop(name)).expanduser() for name in ("input", "out")}
+    paths = {name: place_of(name, keys.pop(name)) for name in ("input", "out")}
     check_apart(**paths)
     return Translation(file, run, **paths, **keys)
+
+
+def place_of(key: str, path: str) -> Path:
+    """The path that a key names. Raises UserError."""
+    if not path:
+        raise UserError(f"{key}=: expected a path")
+    check_place(key, path)
+    return Path(path).expanduser()
 
 
 def check_apart(input: Path, out: Path) -> None:

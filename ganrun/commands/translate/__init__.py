@@ -12,21 +12,17 @@ exit code is then 1. The last line on stdout is the path that was written.
 
 import sys
 
-from omegaconf import DictConfig
-
 from ganrun.commands.sample.request import check_translate
-from ganrun.config.hydra_main import refuse_flags, run_hydra
+from ganrun.config.hydra_main import composed
 from ganrun.signals import terminated
 
 
 def run(args: list[str]) -> int:
     """Returns the exit code. The last line on stdout is the path that was written."""
-    refuse_flags(args, sweeps=False)
-    composed: list[DictConfig] = []
-    run_hydra("translate", args, composed.append)
-    if not composed:  # Hydra itself answered, as for --cfg job
+    cfg = composed("translate", args)
+    if cfg is None:
         return 0
-    request = check_translate(composed[0])
+    request = check_translate(cfg)
     from ganrun.commands.translate.images import translate
 
     with terminated():
