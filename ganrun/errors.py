@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class Failure(Exception):
-    """An error that the command prints as one line before it ends with `exit_code`."""
+    """An error that the command prints as one line before it ends with `exit_code`.
+
+    run_dir: of the run that failed, None if there is none. run: the same as a ganrun.Run, in calls from Python.
+    """
 
     exit_code = 1
+    run_dir: Path | None = None
+    run: Any = None
 
 
 class UserError(Failure, ValueError):

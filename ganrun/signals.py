@@ -16,6 +16,7 @@ log = logging.getLogger("ganrun")
 # SLURM sends USR1 before a job's time is up
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 ECHO = 0.5  # seconds within which a second Ctrl-C counts as the first one, repeated by a wrapper
+_raises: list[bool] = []  # not empty: see `raising`
 
 
 class Signals:
@@ -58,8 +59,20 @@ class Signals:
             with suppress(OSError):  # the terminal itself may be gone
                 os.write(2, f"ganrun: {name(number)}: finishing the step and saving; Ctrl-C quits at once\n".encode())
         elif number == signal.SIGINT and time.monotonic() - self._since > ECHO:
+            if _raises:
+                raise KeyboardInterrupt
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Within it a second Ctrl-C raises KeyboardInterrupt, which leaves a notebook its variables."""
+    _raises.append(True)
+    try:
+        yield
+    finally:
+        _raises.pop()
 
 
 def in_main_thread() -> bool:

@@ -68,6 +68,13 @@ class Record:
         }
         return dict(sorted(found.items()))
 
+    def newest_grid(self) -> Path | None:
+        """The picture of a finished run's end, or the last one on the way; None if there is none."""
+        final, steps = self.run.samples / "final.png", [*self.grids().values()]
+        if final.exists() and (self.status == "finished" or not steps):
+            return final
+        return steps[-1] if steps else None
+
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines that have a step; a line cut off by a kill is left out."""

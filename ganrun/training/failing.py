@@ -28,8 +28,11 @@ def failing(run: RunDir) -> Iterator[None]:
             run.write_result(run.read_result() | {"status": "failed", "reason": reason_of(known), "steps": step})
         if not isinstance(known, Failure):
             print(f"ganrun: failed at step {step}; {advice}", file=sys.stderr)
+            error.run_dir = run.path
             raise
-        raise type(known)(f"{known}; {advice}") from error
+        failure = type(known)(f"{known}; {advice}")
+        failure.run_dir = run.path
+        raise failure from error
 
 
 def told_as(error: Exception, run: RunDir) -> Exception:

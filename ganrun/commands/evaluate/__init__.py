@@ -25,16 +25,23 @@ if TYPE_CHECKING:
 
 def run(args: list[str]) -> int:
     """Prints a table, writes the scores into the run's result.json, and returns the exit code."""
+    score(args, shows=True)
+    return 0
+
+
+def score(args: list[str], *, shows: bool = False) -> list["Scored"]:
+    """Writes the scores into the run's result.json, and returns them. shows: print a table?"""
+    found: list[Scored] = []
     refuse_flags(args, sweeps=False)
     of_dataset = [arg for arg in args if arg.startswith("dataset.")]
     if any(arg.startswith("dataset=") for arg in args):
         of_dataset = []
     rest = [arg for arg in args if arg not in of_dataset]
-    run_hydra("evaluate", rest, lambda cfg: _evaluate(cfg, of_dataset))
-    return 0
+    run_hydra("evaluate", rest, lambda cfg: found.extend(_evaluate(cfg, of_dataset, shows)))
+    return found
 
 
-def _evaluate(cfg: DictConfig, of_dataset: list[str]) -> None:
+def _evaluate(cfg: DictConfig, of_dataset: list[str], shows: bool) -> list["Scored"]:
     from ganrun.commands.evaluate.evaluations import write_into
     from ganrun.commands.evaluate.scoring import evaluate
 
@@ -43,13 +50,16 @@ def _evaluate(cfg: DictConfig, of_dataset: list[str]) -> None:
     if cfg.out:
         with replacing(Path(cfg.out).expanduser()) as file:
             file.write((json.dumps([asdict(score) for score in scores], indent=2) + "\n").encode())
-    print_table(cfg, scores)
+    if shows:
+        print_table(cfg, scores)
     if run:
         try:
             write_into(run, scores)
-            print(run.result)
+            if shows:
+                print(run.result)
         except UserError as error:  # it is being trained, and will write its own result
             print(f"warning: not written into {run.result}: {error}", file=sys.stderr)
+    return scores
 
 
 def shown(score: "Scored") -> str:

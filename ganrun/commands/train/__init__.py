@@ -3,6 +3,7 @@
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,33 +30,69 @@ if TYPE_CHECKING:
 
 def run(args: list[str]) -> int:
     """Returns the exit code. The last line on stdout is the run or sweep directory."""
-    resumed = [arg for arg in args if arg.startswith("resume=")][-1:]
-    resumed = [arg for arg in resumed if arg not in ("resume=", "resume=null")]
-    multirun = bool({"-m", "--multirun"} & set(args))
-    if resumed and multirun:
+    if is_of_sweep(args):
+        return start_sweep(args)[1]
+    outcome = start(args)
+    return _finish(*outcome) if outcome else 0
+
+
+def is_of_sweep(args: list[str]) -> bool:
+    """Does the command line start a sweep, or go on with one?"""
+    resumed, multirun = _resumed(args), bool({"-m", "--multirun"} & set(args))
+    if resumed is not None and multirun:
         raise UserError("resume= goes on with one run, or with all jobs of a sweep's directory; leave out -m")
-    if resumed:
-        return _resume(unquoted(resumed[-1].removeprefix("resume=")), args)
-    if multirun:
+    return multirun or (resumed is not None and sweep.is_sweep(Path(resumed).expanduser()))
+
+
+def start_sweep(args: list[str]) -> tuple[Path, int]:
+    """Runs a sweep, or what is left of one; returns its directory and the exit code."""
+    resumed = _resumed(args)
+    if resumed is None:
         return sweep.run(args, _job, _typed)
+    return sweep.resume(Path(resumed).expanduser(), _beside_resume(args), _job, _typed)
+
+
+def start(args: list[str]) -> tuple[dict[str, Any], RunDir] | None:
+    """Trains a new run, or goes on with one; returns its result. None = Hydra itself answered, as for --cfg job."""
+    resumed = _resumed(args)
+    if resumed is not None:
+        from ganrun.training.resume import resume
+
+        return resume(resumed, _beside_resume(args))
+    outcome: list[tuple[dict[str, Any], RunDir]] = []
+    _of_one_run(args, lambda cfg: outcome.append(_single(cfg)))
+    return outcome[0] if outcome else None
+
+
+def composed(args: list[str]) -> DictConfig:
+    """The checked config of a run, final but for what the machine decides. Builds and writes nothing."""
+    found: list[DictConfig] = []
+
+    def checked(cfg: DictConfig) -> None:
+        _check(cfg, _typed())
+        found.append(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)))
+
+    _of_one_run(args, checked)
+    return found[0]
+
+
+def _of_one_run(args: list[str], task: Callable[[DictConfig], None]) -> None:
+    """Composes the config of a new run and calls `task` with it."""
     for word in args:
         if word.startswith(("sweep=", "sweep.")):
             raise UserError(f"{word}: it acts in sweeps; add -m, or leave it out")
-    outcome: list[tuple[dict[str, Any], RunDir]] = []
     refuse_flags(args)
-    run_hydra("train", args, lambda cfg: outcome.append(_single(cfg)))
-    return _finish(*outcome[0]) if outcome else 0  # Hydra itself answered, as for --cfg job
+    run_hydra("train", args, task)
 
 
-def _resume(path: str, args: list[str]) -> int:
-    """Goes on with a run, or with a sweep."""
-    rest = [arg for arg in without_config_dirs(args) if not arg.startswith("resume=")]
-    folder = Path(path).expanduser()
-    if sweep.is_sweep(folder):
-        return sweep.resume(folder, rest, _job, _typed)
-    from ganrun.training.resume import resume
+def _resumed(args: list[str]) -> str | None:
+    """The run or sweep that resume= names; None for a new one."""
+    given = [arg.removeprefix("resume=") for arg in args if arg.startswith("resume=")][-1:]
+    return unquoted(given[0]) if given and given[0] not in ("", "null") else None
 
-    return _finish(*resume(path, rest))
+
+def _beside_resume(args: list[str]) -> list[str]:
+    return [arg for arg in without_config_dirs(args) if not arg.startswith("resume=")]
 
 
 def _finish(result: dict[str, Any], run: RunDir) -> int:
@@ -139,13 +176,19 @@ def _typed() -> list[str]:
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
 
 
-def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", bool]:
-    """Checks and builds everything that can be refused. Returns warnings, parts, and if this is the first process."""
+def _check(cfg: DictConfig, overrides: list[str]) -> list[str]:
+    """Checks all that can be refused before anything is built; returns warnings."""
     try:
         notes = check(cfg, overrides)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:  # a dangling interpolation, a missing value
         raise UserError(explain(error, "train", overrides)) from error
+    return notes
+
+
+def _build(cfg: DictConfig, overrides: list[str]) -> tuple[list[str], "Parts", bool]:
+    """Checks and builds everything that can be refused. Returns warnings, parts, and if this is the first process."""
+    notes = _check(cfg, overrides)
     from ganrun.training.build import build
     from ganrun.training.hardware import precision_of
     from ganrun.training.state import init_from

@@ -98,8 +98,10 @@ class Sweep(NamedTuple):
 Task = Callable[[DictConfig, RunDir, Settings, list[Any]], dict[str, Any]]
 
 
-def run(args: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> int:
-    """Runs every combination of the comma-separated values. Exit code 1 if a job failed, 128 + n after signal n.
+def run(args: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> tuple[Path, int]:
+    """Runs every combination of the comma-separated values; returns the directory and the exit code.
+
+    The code is 1 if a job failed, 128 + n after signal n.
 
     task: trains one job in its directory, with further callbacks. overrides_now: of the job that Hydra has composed.
     """
@@ -111,11 +113,11 @@ def run(args: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> 
     named = [arg.partition("=")[2] for arg in args if arg.lstrip("+").startswith("run_dir=")]
     args = [arg for arg in args if not arg.lstrip("+").startswith("run_dir=")]
     directory = directory_of(unquoted(named[-1]) if named else None, args)
-    return train_all(directory, [args], task, overrides_now, settings)
+    return directory, train_all(directory, [args], task, overrides_now, settings)
 
 
-def resume(path: Path, words: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> int:
-    """Goes on with all of a sweep's command lines."""
+def resume(path: Path, words: list[str], task: Task, overrides_now: Callable[[], list[str]]) -> tuple[Path, int]:
+    """Goes on with all of a sweep's command lines; returns its directory and the exit code."""
     settings, words = settings_of(words)
     if words:
         raise UserError(f"resume={path}: a sweep goes on as it is; got {words[0]}; valid: {valid_settings()}")
@@ -129,7 +131,7 @@ def resume(path: Path, words: list[str], task: Task, overrides_now: Callable[[],
             raise UserError(f"resume={path}: it was started in {here}: {error.strerror}") from error
     for line in lines:
         add_modules(config_dirs_of(line["args"]))
-    return train_all(path, [line["args"] for line in lines], task, overrides_now, settings)
+    return path, train_all(path, [line["args"] for line in lines], task, overrides_now, settings)
 
 
 def check_installed(args: list[str]) -> None:
