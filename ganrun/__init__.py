@@ -4,7 +4,8 @@
     run.scores, run.metrics(), run.grid(), run.sample(16)          # a Run; a notebook shows its samples and scores
 
 `train` explains how overrides are written in Python. `sweep` trains combinations, `compose` shows a config without
-training, `Run` opens a run directory, and `runs` finds all in a folder. Every error is an `Error`, a mistake a `UserError`.
+training, `Run` opens a run directory, and `runs` finds all in a folder. Errors are of class `Error`, mistakes of its
+subclass `UserError`.
 """
 
 from importlib import import_module

@@ -1,11 +1,12 @@
-"""Progress of long stages: a bar on a terminal; elsewhere, such as in a log file, a line every ten seconds."""
+"""Progress of long stages: a bar on a terminal or in a notebook; elsewhere, as in a log, a line every ten seconds."""
 
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import TypeVar
+from html import escape
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 log = logging.getLogger("ganrun")
 T = TypeVar("T")
 SECONDS = 10.0  # between two lines, at least
+OFTEN = 1.0  # seconds between two states of a notebook's bar, at least
 Clock = Callable[[], float]
 
 
@@ -33,6 +35,32 @@ class Pace:
         return True
 
 
+class Cell:
+    """A bar and a line below a notebook's cell, replaced in place whenever `pace` says so."""
+
+    def __init__(self, pace: Pace):
+        self.pace = pace
+        self._shown: Any = None
+
+    def show(self, done: int, total: int | None, line: str) -> None:
+        """total: None = unknown."""
+        value = f'value="{done}" max="{total}"' if total else ""
+        page = f'<progress {value} style="width:12em"></progress> <code>{escape(line)}</code>'
+        self._put({"text/plain": line, "text/html": page})
+
+    def clear(self) -> None:
+        if self._shown:
+            self._put({"text/plain": ""})
+
+    def _put(self, content: dict[str, str]) -> None:
+        from IPython.display import display
+
+        if self._shown:
+            self._shown.update(content, raw=True)
+        else:
+            self._shown = display(content, raw=True, display_id=True)
+
+
 def time_left(done: int, total: int, seconds: float) -> str:
     """Time left for the rest of `total`, when `done` took `seconds`: 1:02:03; empty while nothing is done."""
     return str(timedelta(seconds=round(seconds / done * (total - done)))) if done else ""
@@ -50,17 +78,22 @@ def tracked(
     console = Console(stderr=True, highlight=False, markup=False)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     began, pace, done = clock(), Pace(clock), 0
+    cell = Cell(Pace(clock, seconds=OFTEN)) if console.is_jupyter else None
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         for item in items:
             yield item
             done += size(item)
             bar.update(task, completed=done)
+            if cell and cell.pace.is_due():
+                cell.show(done, total, f"{what}: {_how_far(done, total, unit, clock() - began)}")
             if done != total and pace.is_due():
                 line = f"{what}: {_how_far(done, total, unit, clock() - began)}"
                 log.info(line)
-                if not console.is_terminal:
+                if not console.is_terminal and not cell:
                     print(line, file=sys.stderr, flush=True)
+    if cell:
+        cell.clear()
 
 
 def _how_far(done: int, total: int | None, unit: str, seconds: float) -> str:

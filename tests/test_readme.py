@@ -99,6 +99,14 @@ def test_python_door(place):
     run(cwd=place, script=place / "door.py")
 
 
+def test_from_python(place):
+    few = {"dataset__limit": 64, "evaluate__num_samples": 32, "generator__width": 8, "discriminator__width": 8}
+    code = re.sub("steps=[15]00", "steps=2, **few", code_block("python", "ganrun.train")).replace("600", "3")
+    checks = "assert images.shape == (16, 1, 16, 16) and run.steps == 3 and len(runs) == 2 and config.penalty.r1"
+    (place / "from_python.py").write_text(f"few = {few}\n{code}\n{checks}\n")
+    run(cwd=place, script=place / "from_python.py")
+
+
 def test_demo_and_test_scripts(tmp_path):
     demo = [ROOT / "scripts" / "demo", "steps=1", *TINY, f"run_dir={tmp_path / 'demo'}"]
     done = subprocess.run(demo, check=True, capture_output=True, text=True, timeout=300)

@@ -17,7 +17,18 @@ def test_grids_are_in_the_order_of_steps_and_other_pictures_are_no_grids(tmp_pat
     (tmp_path / "samples").mkdir()
     for name in ("step-1000000.png", "step-000500.png", "final.png", "step-mine.png"):
         (tmp_path / "samples" / name).touch()
-    assert list(Record(tmp_path).grids()) == [500, 1_000_000]
+    record = Record(tmp_path)
+    assert list(record.grids()) == [500, 1_000_000]
+    assert record.newest_grid() == tmp_path / "samples" / "step-1000000.png"
+    (tmp_path / "result.json").write_text('{"status": "finished"}')
+    assert Record(tmp_path).newest_grid() == tmp_path / "samples" / "final.png"
+
+
+def test_steps_of_a_run_in_training_are_those_it_has_logged(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "d/loss": 1.5}\n{"step": 20, "d/loss": 1.5}')
+    for status, steps in (("running", 20), ("failed", 13)):
+        (tmp_path / "result.json").write_text(f'{{"status": "{status}", "steps": 13}}')
+        assert Record(tmp_path).steps == steps
 
 
 def test_a_run_without_readable_files_is_empty(tmp_path):
@@ -29,3 +40,4 @@ def test_a_run_without_readable_files_is_empty(tmp_path):
     record = Record(tmp_path)
     assert (record.config, record.overrides, record.result, record.metrics) == ({}, [], {}, [])
     assert record.status == "no result" and record.names == []
+    assert record.steps == 0 and record.newest_grid() is None

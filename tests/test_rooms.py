@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ganrun"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 LIGHTNING = ("module.py", "loggers.py", "data/datamodule.py", "callbacks/", "collapse/callback.py", "training/")
-HYDRA = ("commands/", "config/", "training/")
+HYDRA = ("api/", "commands/", "config/", "training/")
 FOLDERS = {  # folder -> the folders that it may import; all may import the core, the files beside them
     "augment": set(),
     "regularisers": {"augment"},
@@ -23,6 +23,7 @@ FOLDERS = {  # folder -> the folders that it may import; all may import the core
     "collapse": {"callbacks", "data", "metrics"},
     "training": {"callbacks", "collapse", "config", "data", "files", "metrics", "sampling"},
     "commands": {"callbacks", "config", "data", "files", "metrics", "networks", "sampling", "training"},
+    "api": {"commands", "config", "files", "sampling", "training"},
 }
 CORE = {  # file -> the modules of ganrun it may import
     "game.py": set(),

@@ -39,13 +39,13 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
         run = ganrun.train("model=dcgan", "loss=wgan-gp", steps=500, optimizer__lr=1e-4, penalty=["r1"])
         run.scores, run.grid(), run.sample(16)
 
-    overrides: words of the command line. keys: the same from Python; each value arrives as it is, also None, lists, dicts
-    and text with commas. `__` in a name is a dot; other names go in a dict: `**{"optimizer/discriminator": "rmsprop"}`.
-    Text may refer to another key as in YAML, "${steps}"; a Path is literal. config_dir: as --config-dir.
-    `resume=<run>` goes on with a run, see also Run.resume.
+    overrides: words of the command line. config_dir: as --config-dir. `resume=<run>` goes on with a run, as Run.resume.
+    keys: overrides whose values arrive as they are, also None, lists, dicts, paths and text with commas. `__` in a name
+    is a dot; names with other characters go in a dict, as `**{"optimizer/discriminator": "rmsprop"}`. In text, but not
+    in a Path, "${steps}" refers to another key, as in a YAML.
 
     Calls in several threads wait for each other. Afterwards the process is as before: torch's settings and random
-    numbers, warnings, loggers, environment, sys.path. A class of yours that draws from NumPy or Python does so there.
+    numbers, warnings, loggers, environment variables, sys.path, working directory.
 
     Raises ganrun.UserError for a mistake, before anything is written; ganrun.Error if training fails, with the run as
     its `run`; ganrun.Interrupted, a KeyboardInterrupt, after Ctrl-C, once the run is saved.

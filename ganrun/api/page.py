@@ -9,7 +9,7 @@ from ganrun.files.record import Record
 def card(record: Record) -> str:
     """HTML that needs no other file."""
     result = record.result
-    goal, steps = result.get("goal"), result.get("steps", 0)
+    goal, steps = result.get("goal"), record.steps
     of = f" of {goal:,}" if goal not in (None, steps) else ""
     lines = [("run", str(record.path)), ("overrides", " ".join(record.overrides)), ("status", record.status)]
     lines += [("reason", result["reason"])] if result.get("reason") else []

@@ -51,8 +51,8 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """So many it has been trained for when its result was last written."""
-        return int(self.result.get("steps", 0))
+        """How far it has come; while it is in training, the last logged step."""
+        return self.record.steps
 
     @property
     def config(self) -> "DictConfig":

@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, lines elsewhere, and the same lines in train.log."""
+"""How far training is: a bar on a terminal or in a notebook, lines elsewhere, and the same lines in train.log."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ganrun.callbacks.log import Log
-from ganrun.progress import Clock, Pace, time_left
+from ganrun.progress import OFTEN, Cell, Clock, Pace, time_left
 
 log = logging.getLogger("ganrun")
 
@@ -36,6 +36,8 @@ class ShowProgress(pl.Callback):
         self.bar = Progress(*columns, console=self.console, disable=not shown, transient=True)
         self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, text="")
         self.bar.start()
+        in_notebook = self.console.is_jupyter and trainer.is_global_zero
+        self.cell = Cell(Pace(self.clock, seconds=OFTEN, first=True)) if in_notebook else None
         self.pace = Pace(self.clock, first=True)
         self.began = self.clock(), trainer.global_step
 
@@ -45,6 +47,8 @@ class ShowProgress(pl.Callback):
         rate = f"  {latest['images_per_second']:,.0f} images/s" if latest else ""
         self.bar.update(self.task, completed=step, text=text + rate)
         last = step == trainer.max_steps
+        if self.cell and (self.cell.pace.is_due() or last):
+            self.cell.show(step, trainer.max_steps, self.line(step, trainer.max_steps))
         if trainer.is_global_zero and self.scalars.step == step and (self.pace.is_due() or last):
             self._write(self.line(step, trainer.max_steps))
 
@@ -52,10 +56,11 @@ class ShowProgress(pl.Callback):
         """step 20 of 200: discriminator 1.211, generator 0.753; 960 images/s; 0:00:12 left; sliced-wasserstein 0.31"""
         seconds = self.clock() - self.began[0]
         done = step - self.began[1]
-        losses = ", ".join(f"{name} {value:.4g}" for name, value in adversarial(self.scalars.latest).items())
+        latest = self.scalars.latest
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in adversarial(latest).items())
         parts = [
             f"{self.job}step {step:,} of {steps:,}" + (f": {losses}" if losses else ""),
-            f"{self.scalars.latest['images_per_second']:,.0f} images/s",
+            f"{latest['images_per_second']:,.0f} images/s" if latest else "",
             f"{time_left(done, done + steps - step, seconds)} left",
             ", ".join(f"{name} {value:.4g}" for name, value in self.scores().items() if name != "step"),
         ]
@@ -63,7 +68,7 @@ class ShowProgress(pl.Callback):
 
     def _write(self, line: str) -> None:
         log.info(line)
-        if not self.console.is_terminal:
+        if not self.console.is_terminal and not self.cell:
             print(line, file=self.console.file, flush=True)
 
     def teardown(self, trainer, pl_module, stage) -> None:

@@ -41,6 +41,12 @@ class Record:
         """`running`, `finished`, `failed`, ..., or `no result`."""
         return str(self.result.get("status", "no result"))
 
+    @property
+    def steps(self) -> int:
+        """How far it has come: of a run that has ended its steps, of another the last one logged."""
+        ended = self.result.get("steps") if self.status != "running" else None
+        return ended if isinstance(ended, int) else max((row["step"] for row in self.metrics), default=0)
+
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """One row per logged step: its `step` and all that was logged or scored at it, in the order of steps."""

@@ -64,12 +64,15 @@ def _torch() -> Iterator[None]:
 
 @contextmanager
 def _random() -> Iterator[None]:
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    used = torch.cuda.is_initialized()
+    devices = range(torch.cuda.device_count()) if used else []
     own, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
+        if torch.cuda.is_initialized() and not used:
+            torch.cuda.manual_seed_all(torch.initial_seed())  # as the caller's first use would have done
         random.setstate(own)
         np.random.set_state(numpy)
 

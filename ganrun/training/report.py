@@ -23,9 +23,9 @@ SHOWN = 3  # skipped files that the summary names
 
 
 def console() -> Console:
-    """Standard output; without a terminal it is plain, and wide enough not to wrap lines."""
+    """Standard output; without a terminal it is plain, and wide enough not to wrap lines. In a notebook it is HTML."""
     found = Console(highlight=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, width=200)
+    return found if found.is_terminal or found.is_jupyter else Console(highlight=False, markup=False, width=200)
 
 
 def plain_table() -> Table:
