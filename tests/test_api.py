@@ -19,24 +19,9 @@ from ganrun.errors import UserError
 
 SHORT = [*TINY, "steps=4", "log_every=2", "sample_every=2", "dataset.limit=64"]
 VALUES = [None, True, False, 3, -7, 1e-4, 1e-05, 2.5, float("inf"), [0.0, 0.9], ["r1", "r2"], [], {}, "wgan-gp", "a,b"]
-VALUES += [
-    "null",
-    "NULL",
-    "true",
-    "nan",
-    "12",
-    "1e3",
-    "003",
-    "",
-    " a ",
-    "it's",
-    'say "x"',
-    "back\\",
-    "\\'",
-    "[a]",
-    "{a:1}",
-]
-VALUES += ["a=b", "a:b", "~", "ä ö", "(x)", "two\nlines", {"start": 10, "over": {"_target_": "x.Y", "to": [1, None]}}]
+VALUES += ["null", "NULL", "true", "nan", "12", "1e3", "003", "", " a ", "it's", 'say "x"', "back\\", "\\'", "[a]", "~"]
+VALUES += ["{a:1}", "a=b", "a:b", "ä ö", "(x)", "two\nlines"]
+VALUES += [{"start": 10, "over": {"_target_": "x.Y", "to": [1, None]}}]
 STATE = """
 import logging, os, random, signal, sys, threading, warnings
 import numpy, pytorch_lightning, torch
@@ -76,17 +61,19 @@ class Fails(AdversarialLoss):
         self.how, self.calls = how, 0
 
     def discriminator(self, real, fake):
-        self.calls += 1
-        if self.calls == 3 and self.how == "error":
+        self.calls += 1  # once before the first step
+        if self.calls == 4 and self.how == "error":
             raise RuntimeError("two\\nlines")
-        if self.calls == 3 and self.how == "nan":
+        if self.calls == 4 and self.how == "nan":
             return (real / 0 - fake / 0).mean()
-        if self.calls in (3, 4) and self.how == "ctrl-c twice" or self.calls == 3 and self.how == "ctrl-c":
-            time.sleep(0.6 if self.calls == 4 else 0)
+        if self.calls == 4 and self.how.startswith("ctrl-c"):
             os.kill(os.getpid(), signal.SIGINT)
         return (fake - real).mean()
 
     def generator(self, real, fake):
+        if self.calls == 4 and self.how == "ctrl-c twice":
+            time.sleep(0.6)
+            os.kill(os.getpid(), signal.SIGINT)
         return -fake.mean()
 """
 
@@ -241,7 +228,7 @@ assert_same(before, state())
 
 def test_a_run_shows_what_it_has(tmp_path):
     path = tmp_path / "läuft <b>"
-    ganrun(*SHORT, f"run_dir={path}", cwd=tmp_path)
+    ganrun(*SHORT, "checkpoint.every=2", f"run_dir={path}", cwd=tmp_path)
     run = Run(path)
     assert run.config.dataset.limit == 64 and "dataset.limit=64" in run.overrides and run.scores.keys()
     table = run.metrics()
@@ -249,7 +236,11 @@ def test_a_run_shows_what_it_has(tmp_path):
     assert [row["step"] for row in run.rows()] == [2, 4]
     assert run.grid().size == run.grid(2).size
     assert run.sample(3, seed=1).shape == (3, 1, 16, 16)
-    assert (run.sample(2, at=4) == run.sample(2)).all() and run.generator("best").trained["steps"] == 4
+    assert (
+        (run.sample(2, at=4) == run.sample(2)).all()
+        and (run.sample(2, at=2) != run.sample(2)).any()
+        and run.generator("best").trained["steps"] == 4
+    )
     page = run._repr_html_()
     assert "l\u00e4uft &lt;b&gt;" in page and "data:image/png;base64," in page and "is better" in page
     assert repr(run).startswith(f"<Run {path}: finished, 4 steps, sliced-wasserstein ")

@@ -157,7 +157,9 @@ def told() -> Iterator[None]:
     except Exception as error:
         if not hasattr(error, "run_dir"):
             raise
-        failure = Failure(reason_of(error))
+        from ganrun.training.failing import what_now
+
+        failure = Failure(" ".join(f"{reason_of(error)}; {what_now(RunDir(error.run_dir), error)}".split()))
         failure.run = Run(error.run_dir)
         raise failure from error
     except SystemExit as error:

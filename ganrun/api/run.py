@@ -118,8 +118,8 @@ class Run:
         run = RunDir(self.path)
         place = {None: run.path, "best": run.best_generator}.get(at) or run.step_checkpoint(int(at))
         if not place.exists():
-            there = [str(run.checkpoint_step(path)) for path in run.step_checkpoints()]
-            raise UserError(f"at={at}; {one_of([*there, *(['best'] if run.best_generator.exists() else [])], str(at))}")
+            there = [*map(run.checkpoint_step, run.step_checkpoints()), *["best"] * run.best_generator.exists()]
+            raise UserError(f"at={at}: no such checkpoint; {one_of(map(str, there), str(at))}")
         return open_generator(*find_generator(str(place)), trust=trust)
 
     def sample(
