@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_runs import assert_same_state
 
 import ganrun as package
+from ganrun.api.calls import turn
 from ganrun.api.run import Run
 from ganrun.api.words import override, words_of
 from ganrun.config.places import quoted
@@ -128,6 +129,13 @@ def test_names_of_keys():
 def test_mistakes_in_words(words, keys, said):
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         words_of("train", words, keys, None)
+
+
+def test_a_call_within_a_call_is_refused():
+    with turn(), pytest.raises(UserError, match="within another one"), turn():
+        pass
+    with turn():
+        pass
 
 
 def test_import_is_cheap_and_help_is_useful():

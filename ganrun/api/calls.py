@@ -57,7 +57,9 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
         if is_of_sweep(args):
             raise UserError("resume=: it names a sweep; expected ganrun.sweep(resume=...)")
         result, directory = start(args)
-        return ended(Run(directory.path), result.get("signal"))
+        run = Run(directory.path)
+        ended_by(result.get("signal"), f"ganrun.Run({str(run.path)!r}).resume()", run)
+        return run
 
 
 def sweep(*overrides: str, config_dir: str | Path | None = None, **keys: Any) -> list[Run]:
@@ -75,8 +77,7 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
 
         args = words_of("train", overrides, keys, config_dir)
         directory, code = start_sweep(args if any(arg.startswith("resume=") for arg in args) else ["-m", *args])
-        if code > 128:
-            ended(None, code - 128)
+        ended_by(code - 128, f"ganrun.sweep(resume={str(directory)!r})")
         return [Run(run.path) for run in find_runs([str(directory)])]
 
 
@@ -111,11 +112,10 @@ def started(run: RunDir) -> float:
         return 0.0
 
 
-def ended(run: Run | None, signal: int | None) -> Run | None:
-    """The run. Raises Interrupted or SystemExit if a signal has ended its training."""
-    if not signal:
-        return run
-    go_on = f"ganrun.Run({str(run.path)!r}).resume()" if run else "ganrun.sweep(resume=...)"
+def ended_by(signal: int | None, go_on: str, run: Run | None = None) -> None:
+    """Raises Interrupted after Ctrl-C, and SystemExit after another signal; a number below 1 is none."""
+    if not signal or signal < 1:
+        return
     if name(signal) != "SIGINT":
         raise SystemExit(128 + signal)
     raise Interrupted(f"stopped and saved; go on with {go_on}", run)
@@ -145,6 +145,14 @@ def turn() -> Iterator[None]:
             _whose.clear()
 
 
+def failed(error: Exception) -> Run | None:
+    """The run that an error is about; None if it is about none, or if its directory is gone."""
+    try:
+        return error.run_dir and Run(error.run_dir)
+    except UserError:
+        return None
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Errors with the run that they are about, in one line; what a user's own class raises becomes a Failure."""
@@ -152,7 +160,7 @@ def told() -> Iterator[None]:
         yield
     except Failure as error:
         error.args = (as_typed(" ".join(str(error).split())),)
-        error.run = error.run_dir and Run(error.run_dir)
+        error.run = failed(error)
         raise
     except Exception as error:
         if not hasattr(error, "run_dir"):
@@ -160,7 +168,7 @@ def told() -> Iterator[None]:
         from ganrun.training.failing import what_now
 
         failure = Failure(" ".join(f"{reason_of(error)}; {what_now(RunDir(error.run_dir), error)}".split()))
-        failure.run = Run(error.run_dir)
+        failure.run = failed(error)
         raise failure from error
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # the second Ctrl-C: so Lightning ends

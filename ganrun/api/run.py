@@ -1,5 +1,6 @@
 """A run directory as an object: what its files say, its pictures and generators, and what can be done with it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,7 +107,7 @@ class Run:
         with Image.open(path) as picture:
             return picture.copy()
 
-    def generator(self, at: At = None, *, trust: str | list[str] = ()) -> "SamplingGenerator | Translator":
+    def generator(self, at: At = None, *, trust: str | Iterable[str] = ()) -> "SamplingGenerator | Translator":
         """The generator, or of translation the Translator, in eval mode on the CPU.
 
         at: the step of a checkpoint, "best" for that of the best score, None = the newest. trust: packages, besides
@@ -123,7 +124,7 @@ class Run:
         return open_generator(*find_generator(str(place)), trust=trust)
 
     def sample(
-        self, num: int = 16, seed: int = 0, label: Any = None, *, at: At = None, trust: str | list[str] = (),
+        self, num: int = 16, seed: int = 0, label: Any = None, *, at: At = None, trust: str | Iterable[str] = (),
         **settings: Any,
     ) -> "Tensor":  # fmt: skip
         """(num, C, H, W) in [-1, 1] for images, (num, D) for vectors. at, trust: see generator.
