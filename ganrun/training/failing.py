@@ -28,7 +28,8 @@ def failing(run: RunDir) -> Iterator[None]:
             run.write_result(run.read_result() | {"status": "failed", "reason": reason_of(known), "steps": step})
         if not isinstance(known, Failure):
             print(f"ganrun: failed at step {step}; {advice}", file=sys.stderr)
-            error.run_dir = run.path
+            with suppress(AttributeError):  # a class with slots
+                error.run_dir = run.path
             raise
         failure = type(known)(f"{known}; {advice}")
         failure.run_dir = run.path
