@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,13 @@ def require(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
             raise UserError(f"{name}={value}; expected at least {least}")
+
+
+def require_extra(what: str, extra: str, *packages: str) -> None:
+    """Raises UserError if packages of an extra, by the names they are imported by, are not installed."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UserError(f'{what} needs {", ".join(missing)}: pip install "ganrun[{extra}]"')
 
 
 MOST_NAMED = 48  # valid names in one line

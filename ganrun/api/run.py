@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ganrun.api.page import card
-from ganrun.errors import UserError, one_of
+from ganrun.errors import UserError, one_of, require_extra
 from ganrun.files.record import Record
 from ganrun.files.run_dir import RunDir, find_run
 
@@ -86,11 +86,9 @@ class Run:
 
         Needs pandas: `pip install "ganrun[notebook]"`; `rows()` does not.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            text = 'metrics() needs pandas: pip install "ganrun[notebook]"; rows() gives the same as dicts'
-            raise UserError(text) from error
+        require_extra("metrics()", "notebook", "pandas")
+        import pandas as pd
+
         return pd.DataFrame(self.rows(), columns=["step", *self.record.names]).set_index("step")
 
     def grid(self, step: int | None = None) -> "Image":
