@@ -1,0 +1,103 @@
+"""Rules about what the fakes are like: all alike, or copies of the training images."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from ganrun.collapse.alarms import START, sameness
+from ganrun.config.places import command
+from ganrun.explaining.course import Course
+from ganrun.explaining.finding import Finding
+from ganrun.explaining.proposals import again, calmer, resumed
+
+FIELDS = ("pixel_spread", "feature_spread", "twins", "real_twins", "reach", "real_reach")
+NARROW = 0.5  # of the reals' spread; below the watch's own limit of 0.125 it is a collapse
+COPIES = 0.8  # share of samples nearer to a training image than that is to any other: 1 for copies, 0.39 for new digits
+ABOVE_FLOOR = 0.3  # more than what unseen images score
+FEW = 2000  # images; below it, a discriminator learns them by heart (Karras et al. 2020, 2006.06676, figure 1)
+
+
+def collapsed(course: Course) -> Iterator[Finding]:
+    """Are the fakes alike? The watch's own rules (ganrun/collapse/alarms.py), look by look, for its patience."""
+    rows = [row for row in course.record.metrics if all(f"collapse/{field}" in row for field in FIELDS)]
+    if not rows:
+        text = "Whether the fakes are alike cannot be told: no look has been taken (on_collapse=warn takes some)."
+        yield Finding("unwatched", text)
+        return
+    patience = course.setting("collapse.patience", 3)
+    streak, best, diverse, begun, spells, signs = 0, -float("inf"), False, None, [], []
+    for row in rows:
+        seen = SimpleNamespace(**{field: row[f"collapse/{field}"] for field in FIELDS})
+        best = max(best, seen.reach)
+        now = sameness(seen, best)
+        diverse = diverse or not now
+        streak, begun = (streak + 1, begun or int(row["step"])) if now else (0, None)
+        if now and streak >= patience * (1 if diverse else START):
+            spells, signs = [s for s in spells if s[0] != begun] + [(begun, int(row["step"]))], now
+    yield from told(course, rows, spells, signs, streak)
+
+
+def told(course, rows, spells, signs, streak) -> Iterator[Finding]:
+    now = rows[-1]
+    spread, twins = now["collapse/pixel_spread"], now["collapse/twins"]
+    last = int(now["step"])
+    if spells and spells[-1][1] == last:
+        text = f"The fakes have collapsed, from step {spells[-1][0]:,} on: {'; '.join(signs)}."
+        yield Finding("collapsed", text, calmer(course), spells[-1])
+        return
+    for begun, ended in spells:
+        text = f"The fakes were alike from step {begun:,} to {ended:,}, and recovered."
+        yield Finding("recovered", text, steps=(begun, ended))
+    if streak:
+        text = f"At the last {streak} looks the fakes were alike, too few to call it a collapse: "
+    else:
+        text = "The fakes vary little: " if spread < NARROW else "The fakes are not all alike: "
+    text += f"their spread is {spread:.0%} of the reals' at step {last:,}, {twins:.0%} have a near twin."
+    yield Finding("narrow" if streak or spread < NARROW else "diverse", text, steps=(last,))
+
+
+def memorised(course: Course) -> Iterator[Finding]:
+    """Are the samples copies? One minus the authenticity of Alaa et al. 2022, arXiv 2102.08921, section 3.3, beside
+    what unseen images score, where `ganrun evaluate` has measured this floor."""
+    seen = course.series("score/memorisation")
+    images = course.setting("dataset.limit")
+    if not seen.values:
+        if isinstance(images, int) and images < FEW and course.score and not course.setting("pairs", {}):
+            text = f"Whether it copies its {images:,} images cannot be told: memorisation was not scored."
+            yield Finding("copies-unknown", text, scored_too(course))
+        return
+    now, at, least = seen.values[-1], seen.steps[-1], floor(course)
+    limit = COPIES if least is None else min(COPIES, least + ABOVE_FLOOR)
+    share = f"{now:.0%} of the samples are nearer to a training image than that image is to any other"
+    beside = "" if least is None else f" (unseen images: {least:.0%})"
+    if now < limit:
+        yield Finding("no-copies", f"No copies: {share}{beside}.", steps=(at,))
+        return
+    since = next(step for i, step in enumerate(seen.steps) if min(seen.values[i:]) >= limit)
+    text = f"It has learned its images by heart: {share}{beside}, at least {limit:.0%} from step {since:,} on."
+    yield Finding("memorised", text, varied(course), (since,))
+
+
+def scored_too(course: Course) -> str | None:
+    """The command that scores memorisation: at once, if there is a generator; else in training from now on."""
+    if course.record.run.generator.exists():
+        return command("evaluate", f"from={course.record.path}", "metric=[memorisation]")
+    metrics = [name for name in course.setting("metric", {}) if name != "features"]
+    return resumed(course, f"metric=[{','.join([*metrics, 'memorisation'])}]", "change=true")
+
+
+def floor(course: Course) -> float | None:
+    """What unseen images score, if an evaluation of this run says it."""
+    found = course.result.get("evaluations")
+    entries = found if isinstance(found, list) else []
+    floors = [e.get("floor") for e in entries if isinstance(e, dict) and e.get("metric") == "memorisation"]
+    return next((float(f) for f in reversed(floors) if isinstance(f, int | float)), None)
+
+
+def varied(course: Course) -> str | None:
+    """More images, where a limit leaves some out; else changes of what the discriminator sees, which help few images
+    (Zhao et al. 2020, arXiv 2006.10738); no gain is measured here yet, see .github/measurements.md."""
+    if course.setting("dataset.limit"):
+        return again(course.record, "dataset.limit=null")
+    if not course.setting("augment", {}) and course.setting("dataset.resolution"):
+        return again(course.record, "augment=[diffaugment]")
+    return None
