@@ -1,5 +1,6 @@
 """Rules about what the fakes are like: all alike, or copies of the training images."""
 
+import math
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -24,35 +25,45 @@ def collapsed(course: Course) -> Iterator[Finding]:
         yield Finding("unwatched", text)
         return
     patience = course.setting("collapse.patience", 3)
-    streak, best, diverse, begun, spells, signs = 0, -float("inf"), False, None, [], []
+    spells, signs = alike(rows, patience)
+    now, last = rows[-1], int(rows[-1]["step"])
+    spread, twins = now["collapse/pixel_spread"], now["collapse/twins"]
+    for begun, ended, whole in spells:
+        if whole and ended == last:
+            text = f"The fakes have collapsed, from step {begun:,} on: {'; '.join(signs)}."
+            yield Finding("collapsed", text, calmer(course), (begun, ended))
+            return
+        if whole:
+            text = f"The fakes were alike from step {begun:,} to {ended:,}, and recovered."
+            yield Finding("recovered", text, steps=(begun, ended))
+    seen = f"their spread is {spread:.0%} of the reals' at step {last:,}, {twins:.0%} have a near twin."
+    if signs:
+        yield Finding("narrow", f"The fakes are alike, not yet for long enough to be a collapse: {seen}", None, (last,))
+    elif spread < NARROW:
+        yield Finding("narrow", f"The fakes vary little: {seen}", None, (last,))
+    else:
+        yield Finding("diverse", f"The fakes are not all alike: {seen}", None, (last,))
+
+
+def alike(rows: list[dict[str, float]], patience: int) -> tuple[list[tuple[int, int, bool]], list[str]]:
+    """The spells of looks at which the fakes were alike: first and last step, and is it as long as a collapse must be?
+
+    And the signs at the last look, none if it was not alike. Before the fakes have ever been diverse they need START
+    times the patience.
+    """
+    spells: list[tuple[int, int, bool]] = []
+    best, diverse, streak, signs = -math.inf, False, 0, []
     for row in rows:
         seen = SimpleNamespace(**{field: row[f"collapse/{field}"] for field in FIELDS})
         best = max(best, seen.reach)
-        now = sameness(seen, best)
-        diverse = diverse or not now
-        streak, begun = (streak + 1, begun or int(row["step"])) if now else (0, None)
-        if now and streak >= patience * (1 if diverse else START):
-            spells, signs = [s for s in spells if s[0] != begun] + [(begun, int(row["step"]))], now
-    yield from told(course, rows, spells, signs, streak)
-
-
-def told(course, rows, spells, signs, streak) -> Iterator[Finding]:
-    now = rows[-1]
-    spread, twins = now["collapse/pixel_spread"], now["collapse/twins"]
-    last = int(now["step"])
-    if spells and spells[-1][1] == last:
-        text = f"The fakes have collapsed, from step {spells[-1][0]:,} on: {'; '.join(signs)}."
-        yield Finding("collapsed", text, calmer(course), spells[-1])
-        return
-    for begun, ended in spells:
-        text = f"The fakes were alike from step {begun:,} to {ended:,}, and recovered."
-        yield Finding("recovered", text, steps=(begun, ended))
-    if streak:
-        text = f"At the last {streak} looks the fakes were alike, too few to call it a collapse: "
-    else:
-        text = "The fakes vary little: " if spread < NARROW else "The fakes are not all alike: "
-    text += f"their spread is {spread:.0%} of the reals' at step {last:,}, {twins:.0%} have a near twin."
-    yield Finding("narrow" if streak or spread < NARROW else "diverse", text, steps=(last,))
+        signs = sameness(seen, best)
+        diverse, streak = diverse or not signs, streak + 1 if signs else 0
+        step, whole = int(row["step"]), streak >= patience * (1 if diverse else START)
+        if streak == 1:
+            spells.append((step, step, whole))
+        elif signs:
+            spells[-1] = (spells[-1][0], step, whole)
+    return spells, signs
 
 
 def memorised(course: Course) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ IMPLIED = {  # what a finding says already
     "not-finite": ("no-score", "too-few", "unwatched"),
     "score-lost": ("worsening", "past-best"),
     "worsening": ("past-best",),
-    "not-learning": ("flat",),
+    "not-learning": ("flat", "past-best"),
     "rate-over": ("flat",),
 }
 

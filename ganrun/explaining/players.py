@@ -136,8 +136,8 @@ def diverging(course: Course) -> Iterator[Finding]:
             if len(series.steps) < 6:
                 continue
             parts = blocks(*series, most=6)[1]
-            if parts[-1] > factor * parts[len(parts) // 2 - 1] > 0:
-                ratio = parts[-1] / parts[len(parts) // 2 - 1]
+            if parts[-1] > factor * parts[len(parts) // 2] > 0:
+                ratio = parts[-1] / parts[len(parts) // 2]
                 grown.append(f"{player}/{what} grew {number(ratio)}-fold since the middle of the run")
     for game in course.games:
         sides = [course.series(f"{game.player}/{side}_logits{game.suffix}") for side in ("real", "fake")]

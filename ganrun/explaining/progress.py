@@ -7,13 +7,14 @@ from ganrun.collapse.alarms import is_lost
 from ganrun.config.places import command
 from ganrun.explaining.course import Course
 from ganrun.explaining.finding import Finding, number
-from ganrun.explaining.proposals import again, decays, longer, resumed, slower
+from ganrun.explaining.proposals import again, decays, longer, onward, resumed, slower
 from ganrun.explaining.statistics import Trend, last, trend
 
 WINDOW = 1 / 3  # of the scored steps, over which a trend is sought
 LEAST = 8  # scores in that window, if there are as many: fewer show only what is plain
 FEWEST = 4  # scores from which one can tell at all: four that all improve have a chance of 1 in 24
 SURE = 0.05  # largest chance of a trend that is none
+BETTER, WORSE = 0.01, 0.05  # of the score, that a trend must change over the window to be worth a word
 LEARNED = 0.1  # of the first score, that it must have improved by
 PAST = 0.1  # of the best score, by which later ones are worse
 EARLY = 0.15  # of the steps; a later first score is that of a generator that has already learned
@@ -23,21 +24,19 @@ def no_score(course: Course) -> Iterator[Finding]:
     """Without a score nothing tells whether a run improves: losses of a GAN do not (Lucic et al. 2018, 1711.10337)."""
     if course.score:
         return
-    words = [] if course.setting("evaluate.every") else [f"evaluate.every={max(1, (course.goal or 100) // 20)}"]
+    every = [] if course.setting("evaluate.every") else [f"evaluate.every={max(1, (course.goal or 100) // 20)}"]
     scored = any(name != "features" for name in course.setting("metric", {}))
-    more = [*words, *([] if scored else ["metric=[sliced-wasserstein]", "change=true"])]
-    go_on = course.goal and course.step >= course.goal
-    more += [f"steps={course.goal + course.goal // 2}"] if go_on else []
+    metric = [] if scored else ["metric=[sliced-wasserstein]", "change=true"]
     text = "Nothing has been scored, so nobody can tell whether it improves: a GAN's losses do not say it."
-    yield Finding("no-score", text, resumed(course, *more))
+    yield Finding("no-score", text, resumed(course, *every, *metric, *onward(course)))
 
 
 def progress(course: Course) -> Iterator[Finding]:
     """Is it still improving? One-sided Mann-Kendall test (Mann 1945; Kendall 1975), its variance corrected for
     neighbours that are alike (Yue and Wang 2004), and the slope of Theil 1950 and Sen 1968, over the last third.
 
-    A trend counts if its chance is at most SURE and it is larger than the noise about it. The noise of scores in
-    training is that of one fixed draw of z, so other samples differ by more.
+    A trend counts if its chance is at most SURE, and its change larger than the noise about it and than a share of the
+    score: BETTER or WORSE.
     """
     steps, values = course.scores if course.score else ([], [])
     if not values:
@@ -49,14 +48,15 @@ def progress(course: Course) -> Iterator[Finding]:
     found = trend(steps[start:], values[start:])
     span = steps[-1] - steps[start]
     better, worse = (found.falls, found.rises) if course.lower else (found.rises, found.falls)
-    clear = abs(found.slope) * span > found.noise
+    change = abs(found.slope) * span
+    share = change / abs(median(values[start:]) or 1.0) if change > found.noise else 0.0
     where = f"over the last {found.num} scores (steps {steps[start]:,} to {steps[-1]:,})"
     told = figures(found, span, min(better, worse))
     about = (steps[start], steps[-1])
-    if clear and better <= SURE:
+    if better <= SURE and share > BETTER:
         text = f"{course.score} is still improving {where}: {told}."
         yield Finding("improving", text, longer(course), about)
-    elif clear and worse <= SURE:
+    elif worse <= SURE and share > WORSE:
         yield worsening(course, f"{course.score} is getting worse {where}: {told}.", about)
     elif found.num < LEAST:
         yield too_few(course, f" They show no trend: {told}.")
@@ -79,10 +79,7 @@ def too_few(course: Course, more: str = "") -> Finding:
     steps = course.scores.steps
     every = max(1, (course.goal or course.step) // 20)
     text = f"{len(steps)} scores are too few to tell whether it still improves.{more}"
-    words = [f"evaluate.every={every}"]
-    if course.goal and course.step >= course.goal:
-        words.append(f"steps={course.goal + course.goal // 2}")
-    return Finding("too-few", text, resumed(course, *words), tuple(steps))
+    return Finding("too-few", text, resumed(course, f"evaluate.every={every}", *onward(course)), tuple(steps))
 
 
 def worsening(course: Course, text: str, about: tuple[int, ...]) -> Finding:
@@ -101,13 +98,8 @@ def flat(course: Course, found: Trend, span: int, told: str, about: tuple[int, .
         else f"{course.score} no longer improves {told}."
     )
     words = [] if decays(course) else slower(course, 1 / 4)
-    command = resumed(course, *words, "change=true", f"steps={longer_goal(course)}") if words else None
+    command = resumed(course, *words, "change=true", *onward(course)) if words else None
     return Finding("flat", text, command, about)
-
-
-def longer_goal(course: Course) -> int:
-    goal = max(course.goal or 0, course.step)
-    return goal + goal // 2
 
 
 def best(course: Course) -> Iterator[Finding]:

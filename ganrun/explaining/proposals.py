@@ -35,10 +35,20 @@ def longer(course: Course) -> str | None:
     """On for half as long again; anew where learning rates fall to 0, since schedules keep their first horizon."""
     if not course.goal:
         return None
-    if course.step < course.goal:
-        return resumed(course, *(["evaluate.patience=null"] if course.setting("evaluate.patience") else []))
-    steps = f"steps={course.goal + course.goal // 2}"
-    return again(course.record, steps) if decays(course) else resumed(course, steps)
+    if decays(course) and course.step >= course.goal:
+        return again(course.record, f"steps={half_more(course)}")
+    return resumed(course, *onward(course))
+
+
+def half_more(course: Course) -> int:
+    goal = max(course.goal or 0, course.step)
+    return goal + goal // 2
+
+
+def onward(course: Course) -> list[str]:
+    """The words by which a resume has something left to do: steps where all are done, no patience where it ran out."""
+    steps = [f"steps={half_more(course)}"] if course.step >= (course.goal or 0) else []
+    return steps + (["evaluate.patience=null"] if course.result.get("ended") else [])
 
 
 def decays(course: Course) -> bool:
