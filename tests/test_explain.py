@@ -177,6 +177,7 @@ def looks(**changed):
         ({"pixel_spread": lambda i: 0.9 if i < 18 else 0.12}, "narrow"),  # two looks, patience 3
         ({"twins": lambda i: 0.0 if i < 17 else 0.81}, "collapsed"),
         ({"twins": 0.79}, "diverse"),
+        ({"pixel_spread": 2.1}, "scattered"),
         ({"pixel_spread": 0.12}, "collapsed"),
         ({"pixel_spread": lambda i: 0.12 if i < 11 else 0.9}, "diverse"),  # 11 looks from the start, of 4 x 3
         ({"pixel_spread": lambda i: 0.12 if 5 < i < 11 else 0.9}, "recovered"),
@@ -200,6 +201,11 @@ def test_copies(share, floor, kind, explained):
     result = {"evaluations": [{"metric": "memorisation", "floor": floor}]} if floor else {}
     found = explained(score_memorisation=lambda i: share if i > 9 else 0.1, result=result)
     assert kind in found and (kind == "no-copies" or found[kind].steps == (550,))
+
+
+def test_copies_that_become_more(explained):
+    assert "copies-rise" in explained(score_memorisation=lambda i: 0.02 * i)
+    assert "copies-rise" not in explained(score_memorisation=lambda i: 0.01 * i), "0.09 in the last half is below RISE"
 
 
 def test_few_images_without_a_score_for_copies(explained):

@@ -6,13 +6,17 @@ from types import SimpleNamespace
 
 from ganrun.collapse.alarms import START, sameness
 from ganrun.config.places import command
-from ganrun.explaining.course import Course
+from ganrun.explaining.course import Course, Series
 from ganrun.explaining.finding import Finding
+from ganrun.explaining.progress import FEWEST, LEAST, SURE
 from ganrun.explaining.proposals import again, calmer, resumed
+from ganrun.explaining.statistics import last, trend
 
 FIELDS = ("pixel_spread", "feature_spread", "twins", "real_twins", "reach", "real_reach")
 NARROW = 0.5  # of the reals' spread; below the watch's own limit of 0.125 it is a collapse
-COPIES = 0.8  # share of samples nearer to a training image than that is to any other: 1 for copies, 0.39 for new digits
+RISE = 0.1  # of the samples
+WIDE = 2.0  # of the reals' spread
+COPIES = 0.8  # share of samples nearer to a training image than that is to any other; new digits score 0.25 to 0.66
 ABOVE_FLOOR = 0.3  # more than what unseen images score
 FEW = 2000  # images; below it, a discriminator learns them by heart (Karras et al. 2020, 2006.06676, figure 1)
 
@@ -26,23 +30,25 @@ def collapsed(course: Course) -> Iterator[Finding]:
         return
     patience = course.setting("collapse.patience", 3)
     spells, signs = alike(rows, patience)
-    now, last = rows[-1], int(rows[-1]["step"])
+    now, at = rows[-1], int(rows[-1]["step"])
     spread, twins = now["collapse/pixel_spread"], now["collapse/twins"]
     for begun, ended, whole in spells:
-        if whole and ended == last:
+        if whole and ended == at:
             text = f"The fakes have collapsed, from step {begun:,} on: {'; '.join(signs)}."
             yield Finding("collapsed", text, calmer(course), (begun, ended))
             return
         if whole:
             text = f"The fakes were alike from step {begun:,} to {ended:,}, and recovered."
             yield Finding("recovered", text, steps=(begun, ended))
-    seen = f"their spread is {spread:.0%} of the reals' at step {last:,}, {twins:.0%} have a near twin."
+    seen = f"their spread is {spread:.0%} of the reals' at step {at:,}, {twins:.0%} have a near twin."
     if signs:
-        yield Finding("narrow", f"The fakes are alike, not yet for long enough to be a collapse: {seen}", None, (last,))
+        yield Finding("narrow", f"The fakes are alike, not yet for long enough to be a collapse: {seen}", None, (at,))
+    elif spread > WIDE:
+        yield Finding("scattered", f"The fakes lie far beyond the reals: {seen}", None, (at,))
     elif spread < NARROW:
-        yield Finding("narrow", f"The fakes vary little: {seen}", None, (last,))
+        yield Finding("narrow", f"The fakes vary little: {seen}", None, (at,))
     else:
-        yield Finding("diverse", f"The fakes are not all alike: {seen}", None, (last,))
+        yield Finding("diverse", f"The fakes are not all alike: {seen}", None, (at,))
 
 
 def alike(rows: list[dict[str, float]], patience: int) -> tuple[list[tuple[int, int, bool]], list[str]]:
@@ -80,12 +86,25 @@ def memorised(course: Course) -> Iterator[Finding]:
     limit = COPIES if least is None else min(COPIES, least + ABOVE_FLOOR)
     share = f"{now:.0%} of the samples are nearer to a training image than that image is to any other"
     beside = "" if least is None else f" (unseen images: {least:.0%})"
+    if now < limit and rising(seen):
+        text = (
+            f"It begins to learn its images by heart: {share}{beside}, {seen.values[0]:.0%} at step {seen.steps[0]:,}."
+        )
+        yield Finding("copies-rise", text, varied(course), (at,))
+        return
     if now < limit:
         yield Finding("no-copies", f"No copies: {share}{beside}.", steps=(at,))
         return
     since = next(step for i, step in enumerate(seen.steps) if min(seen.values[i:]) >= limit)
     text = f"It has learned its images by heart: {share}{beside}, at least {limit:.0%} from step {since:,} on."
     yield Finding("memorised", text, varied(course), (since,))
+
+
+def rising(seen: Series) -> bool:
+    """Has the share of copies clearly risen over the last half of the scores (Mann-Kendall), by at least RISE?"""
+    start = last(seen.steps, 1 / 2, min(LEAST, len(seen.steps)))
+    steps, values = seen.steps[start:], seen.values[start:]
+    return len(values) >= FEWEST and trend(steps, values).rises <= SURE and values[-1] - values[0] >= RISE
 
 
 def scored_too(course: Course) -> str | None:

@@ -14,7 +14,7 @@ RULES = (state, not_finite, progress, best, not_learning, lost, collapsed, memor
 NEXT = ("interrupted", "improving", "past-best", "no-score", "too-few", "copies-unknown", "flat")  # after all alarms
 IMPLIED = {  # what a finding says already
     "not-finite": ("no-score", "too-few", "unwatched"),
-    "score-lost": ("worsening", "past-best"),
+    "score-lost": ("worsening", "past-best", "flat"),
     "worsening": ("past-best",),
     "not-learning": ("flat", "past-best"),
     "rate-over": ("flat",),

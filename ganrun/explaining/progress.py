@@ -36,7 +36,7 @@ def progress(course: Course) -> Iterator[Finding]:
     neighbours that are alike (Yue and Wang 2004), and the slope of Theil 1950 and Sen 1968, over the last third.
 
     A trend counts if its chance is at most SURE, and its change larger than the noise about it and than a share of the
-    score: BETTER or WORSE.
+    score: BETTER or WORSE. What improves has its best score in the later half of that window.
     """
     steps, values = course.scores if course.score else ([], [])
     if not values:
@@ -53,7 +53,7 @@ def progress(course: Course) -> Iterator[Finding]:
     where = f"over the last {found.num} scores (steps {steps[start]:,} to {steps[-1]:,})"
     told = figures(found, span, min(better, worse))
     about = (steps[start], steps[-1])
-    if better <= SURE and share > BETTER:
+    if better <= SURE and share > BETTER and 2 * course.best >= start + len(values) - 1:
         text = f"{course.score} is still improving {where}: {told}."
         yield Finding("improving", text, longer(course), about)
     elif worse <= SURE and share > WORSE:

@@ -70,6 +70,8 @@ def augmentation(course: Course) -> Iterator[Finding]:
             text = f"{told}: above {LEAKS} changes leak into the fakes."
             words = [f"augment.{part}.p={LEAKS * 3 / 4:.1f}"]
             yield Finding("augmentation-leaks", text, again(course.record, *unadapted(course, part), *words), (first,))
+        elif course.setting(f"{group}.{part}.p") is not None:
+            yield Finding("augmentation-fixed", f"{told}: p follows what was asked for.", steps=(p.steps[-1],))
         elif now == 0:
             yield Finding("augmentation-idle", f"{told}: nothing is changed now.", steps=(p.steps[-1],))
         elif r > target:
