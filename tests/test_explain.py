@@ -195,12 +195,16 @@ def test_without_looks_nobody_can_tell(explained):
 
 @pytest.mark.parametrize(
     ("share", "floor", "kind"),
-    [(0.79, None, "no-copies"), (0.81, None, "memorised"), (0.71, 0.4, "memorised"), (0.69, 0.4, "no-copies")],
+    [(0.89, None, "no-copies"), (0.91, None, "memorised"), (0.71, 0.4, "memorised"), (0.69, 0.4, "no-copies")],
 )
 def test_copies(share, floor, kind, explained):
     result = {"evaluations": [{"metric": "memorisation", "floor": floor}]} if floor else {}
     found = explained(score_memorisation=lambda i: share if i > 9 else 0.1, result=result)
     assert kind in found and (kind == "no-copies" or found[kind].steps == (550,))
+
+
+def test_points_without_a_floor_are_not_called_copies(explained):
+    assert "copies-unknown" in explained(score_memorisation=0.95, config={"dataset": {"resolution": None}})
 
 
 def test_copies_that_become_more(explained):
