@@ -332,7 +332,7 @@ def test_every_proposed_command_is_valid():
             asked = "change=true" in words
             assert all(may_change(key) or (asked and WHEN_ASKED.fullmatch(key)) for key in keys), line
         else:
-            check(composed("train", words), words)
+            check(composed("train", [*words, "run_dir=anew"]), words)
 
 
 # the command

@@ -15,7 +15,7 @@ LEADS = 0.25  # of the loss at chance: below it the discriminator leads
 EVEN = 0.9  # of the loss at chance: above it the discriminator can hardly tell
 VANISHED = 1e-3  # of the generator's largest gradient norm
 GROWN = {"weight_norm": 2.0, "gradient_norm": 1000.0}  # factors from the middle of a run to its end
-LARGE = 1000.0  # logits of that size belong to no working discriminator; those of WGAN on digits stay below 100
+LARGE = 1000.0  # mean logits of that size belong to no working discriminator
 
 
 def end(series: Series) -> float:
@@ -36,7 +36,7 @@ def lead(course: Course) -> Iterator[Finding]:
     """Which player leads: the discriminator's loss beside its value at chance (Goodfellow et al. 2014, proposition 1:
     where fakes and reals cannot be told apart it is at chance), and the mean logits of both sides.
 
-    LEADS and EVEN were measured, see .github/measurements.md. A sure discriminator leaves the generator little to learn
+    LEADS and EVEN only choose the words, see .github/measurements.md. A sure discriminator leaves the generator little to learn
     from (Arjovsky and Bottou 2017, arXiv 1701.04862, section 2); LEAST_LOSS is the watch's own limit.
     """
     for game in course.games:

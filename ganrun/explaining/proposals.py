@@ -17,7 +17,17 @@ def again(record: Record, *words: str) -> str | None:
         return None
     new = [key_of(word) for word in words]
     kept = [word for word in record.overrides if key_of(word) not in new and not is_dropped(key_of(word))]
-    return command(*kept, *words)
+    keys = {*new, *map(key_of, kept)}
+    return command(*(word for word in kept if not is_unread(record, key_of(word), keys)), *words)
+
+
+def is_unread(record: Record, key: str, keys: set[str]) -> bool:
+    """Is it a setting of both players' optimizers that each of them has of its own? Such a word would be refused."""
+    group, _, name = key.rpartition(".")
+    nodes = record.config.get("optimizer")
+    found = nodes.items() if isinstance(nodes, dict) else ()
+    players = [player for player, node in found if isinstance(node, dict) and "_target_" in node]
+    return group == "optimizer" and bool(players) and all(f"optimizer.{player}.{name}" in keys for player in players)
 
 
 def is_dropped(key: str) -> bool:
