@@ -36,8 +36,8 @@ def lead(course: Course) -> Iterator[Finding]:
     """Which player leads: the discriminator's loss beside its value at chance (Goodfellow et al. 2014, proposition 1:
     where fakes and reals cannot be told apart it is at chance), and the mean logits of both sides.
 
-    LEADS and EVEN only choose the words, see .github/measurements.md. A sure discriminator leaves the generator little to learn
-    from (Arjovsky and Bottou 2017, arXiv 1701.04862, section 2); LEAST_LOSS is the watch's own limit.
+    LEADS and EVEN only choose the words, see .github/measurements.md. A sure discriminator leaves the generator little
+    to learn from (Arjovsky and Bottou 2017, arXiv 1701.04862, section 2); LEAST_LOSS is the watch's own limit.
     """
     for game in course.games:
         loss = course.series(f"{game.player}/adversarial{game.suffix}")
