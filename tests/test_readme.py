@@ -25,6 +25,7 @@ FEWER = {
     "evaluate": ["num_samples=40", "metric/features=none", "metric.kid.subset_size=20"],
     "rank": ["of=outputs-of-mine"],
     "clean": ["of=outputs-of-mine"],
+    "explain": ["json=true"],
     "translate": ["device=cpu"],
 }
 WIDTHS = ["generator.width=8", "discriminator.width=8"]

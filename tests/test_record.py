@@ -39,5 +39,5 @@ def test_a_run_without_readable_files_is_empty(tmp_path):
     (tmp_path / "result.json").write_text("[")
     record = Record(tmp_path)
     assert (record.config, record.overrides, record.result, record.metrics) == ({}, [], {}, [])
-    assert record.status == "no result" and record.names == []
+    assert record.status == "no result" and record.names == record.changes == []
     assert record.steps == 0 and record.newest_grid() is None

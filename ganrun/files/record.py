@@ -48,6 +48,13 @@ class Record:
         return ended if isinstance(ended, int) else max((row["step"] for row in self.metrics), default=0)
 
     @cached_property
+    def changes(self) -> list[dict[str, Any]]:
+        """What resumes have changed, in their order: step, key, had, got of each."""
+        found = _read_yaml(self.run.changes)
+        changes = found if isinstance(found, list) else []
+        return [one for one in changes if isinstance(one, dict) and {"step", "key", "had", "got"} <= one.keys()]
+
+    @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """One row per logged step: its `step` and all that was logged or scored at it, in the order of steps."""
         rows: dict[int, dict[str, float]] = {}
