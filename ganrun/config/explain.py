@@ -1,6 +1,7 @@
 """Explains Hydra's errors in one line: the value got, what is valid, nearest first, and what to type instead."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def explain(error: Exception, config_name: str, args: list[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return missing(error, args)
     if isinstance(error, OverrideParseException):
+        if found := re.match(r"([+~]*[\w.-]+)\.(\d[\w-]*(?:\.[\w-]+)*)=(.*)", error.override, re.S):
+            name, *below = found[2].split(".")
+            node = f"{name}: " + "".join(f"{{{key}: " for key in below) + found[3] + "}" * len(below)
+            line = shlex.quote(f"{found[1]}={{{node}}}")
+            return f"{error.override}: a name in a key cannot begin with a digit here; give {line}"
         return (
             f"{error.override}: not an override; expected group=option or key=value (+key=value adds a key, ~key "
             "removes it); a value with special characters goes in quotes of its own: \"key='...'\""

@@ -42,8 +42,8 @@ class KID(OfKept):
         num = setting.smaller_side(self.max_samples)
         if num < self.subset_size:
             raise UserError(
-                f"metric=kid: subsets of {self.subset_size} from {num} samples; score more samples, or give "
-                f"metric.kid.subset_size=<{num} or less>"
+                f"metric=kid: subsets of {self.subset_size} from {num} samples; {setting.more}, or smaller subsets by "
+                f"metric.kid.subset_size={num}"
             )
 
     def score(self, real, fake):

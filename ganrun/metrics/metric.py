@@ -18,6 +18,9 @@ class Score(NamedTuple):
     std: float | None = None
 
 
+FOR_LABELS = "it needs fakes that are made for classes, by a generator trained with conditional=label or the like"
+
+
 class Setting(NamedTuple):
     """What a metric has to score. labels: (num_fake,) labels that the fakes are made for, None = none, or unknown.
 
@@ -33,6 +36,14 @@ class Setting(NamedTuple):
     labels: Tensor | None = None
     paired: bool = False
     discriminates: bool = False
+
+    @property
+    def more(self) -> str:
+        """What to do where a metric has too few samples."""
+        if self.num_real < self.num_fake and self.num_real == len(self.data):
+            return f"dataset {self.data.name} has no more"
+        name = "num_real" if self.num_real < self.num_fake else "num_samples"
+        return f"give more by {'evaluate.' if self.discriminates else ''}{name}="
 
     def smaller_side(self, max_samples: int | None) -> int:
         """Samples of the smaller side, if at most `max_samples` are used of each."""
