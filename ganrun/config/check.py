@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganrun.config import rules  # noqa: F401  its resolvers
-from ganrun.config.groups import config_dir, groups, options
+from ganrun.config.groups import bringers, comes_with, config_dir, groups, options
 from ganrun.config.settings import Settings, check_values
 from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of, spelt
 from ganrun.errors import UserError, one_of
@@ -108,24 +108,12 @@ def check_settings(cfg: DictConfig) -> None:
     read = _references(OmegaConf.to_container(cfg, resolve=False))
     for name in cfg:
         if name not in known and not any(path.split(".")[0] == name for path in read):
-            brought = bringers(str(name))
-            if brought:
-                raise UserError(f"{name}: nothing in this experiment reads it; it comes with {' or '.join(brought)}")
+            if brought := bringers(str(name)):
+                raise UserError(comes_with(str(name), brought))
             raise UserError(f"{name}: there is no such key; {one_of(known | set(groups()), str(name))}")
     check_values(cfg)
     for key in PLACES:
         check_place(key, OmegaConf.select(cfg, key))
-
-
-def bringers(name: str) -> list[str]:
-    """Options whose files set this key at the top level, as group=option; no experiments."""
-    found = [file for file in sorted(config_dir().glob("*/*.yaml")) if file.parent.name != "experiment"]
-    return [
-        f"{file.parent.name}={file.stem}"
-        for file in found
-        if re.search(rf"^{re.escape(name)}:", file.read_text(encoding="utf-8"), re.M)
-        and "@package _global_" in file.read_text(encoding="utf-8")
-    ]
 
 
 def check_targets(node: DictConfig, path: str) -> None:

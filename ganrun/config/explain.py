@@ -12,7 +12,17 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.config.choices import FROM_OTHERS
-from ganrun.config.groups import LAUNCHERS, config_dir, config_dirs_of, defaults, groups, keys, options
+from ganrun.config.groups import (
+    LAUNCHERS,
+    bringers,
+    comes_with,
+    config_dir,
+    config_dirs_of,
+    defaults,
+    groups,
+    keys,
+    options,
+)
 from ganrun.config.own_configs import told
 from ganrun.config.places import quote
 from ganrun.errors import one_of
@@ -143,6 +153,8 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
             return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
         if options(f"{group}/{name}"):
             return f"{key}: choose {group}/{name}=<option> too; {one_of(options(f'{group}/{name}'), '')}"
+    if key not in known and (brought := bringers(key)):
+        return comes_with(key, brought)
     return None if key in known else _nearest(key, known)
 
 
