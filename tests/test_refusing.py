@@ -12,8 +12,9 @@ from ganrun.config.groups import bringers
 from ganrun.config.hydra_main import refuse_flags
 from ganrun.config.typed import check_parent, check_type
 from ganrun.errors import CannotWrite, UserError
-from ganrun.training.build import build
+from ganrun.training.build import build, open_data
 from ganrun.training.refusing import known_as, refusing, told
+from ganrun.training.resume import Asked
 from ganrun.training.trainer import chosen_settings
 
 SMALL = ["generator.width=8", "discriminator.width=8", "dataset.limit=64", "metric=[]"]
@@ -89,6 +90,22 @@ def test_a_key_that_only_some_options_bring_is_told_with_them(tmp_path):
     assert bringers("labelled") == ["conditional=semi-supervised"] and bringers("nope") == []
     line = ganrun("labelled=10", "run_dir=run", cwd=tmp_path, check=2).stderr
     assert line == "ganrun: labelled: it comes with conditional=semi-supervised; nothing reads it here\n"
+
+
+def test_what_pairs_makes_of_a_set_changes_nothing_in_the_sets_own_config():
+    """Else a run between two classes could not be resumed or scored: its data set would promise no classes."""
+    words = "model=cyclegan pairs=classes pairs.a=3 pairs.b=8 generator.blocks=1 discriminator.layers=1 batch_size=1"
+    cfg = composed(*SMALL, *words.split())[0]
+    cfg.dataset.num_classes = None  # as of a folder, in which they are found
+    data = open_data(cfg)
+    assert data.classes == [] and cfg.dataset.num_classes == 10
+    assert open_data(cfg).identity == data.identity
+
+
+def test_a_new_run_is_proposed_with_the_settings_of_the_old_one():
+    asked = Asked("a b", ["batch_size=8"], False, ["dataset=mnist", "batch_size=16", "run_dir=a b", "resume=null"])
+    line = str(asked.refusal(["batch_size: got 8, had 16"], needs_change=False)).rpartition("weights: ")[2]
+    assert shlex.split(line) == ["ganrun", "dataset=mnist", "init_from='a b'", "batch_size=8"]
 
 
 def test_a_digit_at_the_start_of_a_name_is_no_riddle():

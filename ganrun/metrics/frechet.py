@@ -34,7 +34,7 @@ class FID(Metric):
 
     def check(self, setting: Setting) -> None:
         if setting.smaller_side(None) < 2:
-            raise UserError(f"metric=fid: {setting.smaller_side(None)} sample has no covariance; {setting.more}")
+            raise UserError(f"metric=fid: {setting.smaller_side(None)} sample has no covariance; {setting.more()}")
 
     def summary(self):
         return Moments()
@@ -52,9 +52,8 @@ class IntraFID(Metric):
         counts = None if setting.labels is None else torch.bincount(setting.labels, minlength=setting.data.num_classes)
         if counts is not None and counts.min() < 2:
             name, few = setting.data.classes[int(counts.argmin())], int(counts.min())
-            raise UserError(
-                f"metric=intra-fid: {few} of {setting.num_fake} fakes are of class {name}; expected 2; {setting.more}"
-            )
+            got = f"{few} of {setting.num_fake} fakes are of class {name}"
+            raise UserError(f"metric=intra-fid: {got}; expected at least 2; {setting.more(fakes=True)}")
 
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)

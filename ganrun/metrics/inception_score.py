@@ -36,9 +36,8 @@ class InceptionScore(OfKept):
     def check(self, setting: Setting) -> None:
         num = min(setting.num_fake, self.max_samples or setting.num_fake)
         if num < self.splits:
-            raise UserError(
-                f"metric=inception-score: {num} samples in {self.splits} splits are too few; {setting.more}"
-            )
+            more = setting.more(self.max_samples, fakes=True)
+            raise UserError(f"metric=inception-score: {num} samples are too few for {self.splits} splits; {more}")
 
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)

@@ -1,5 +1,6 @@
 """The interface of a metric: its features, the summary that it keeps of each side, and the score of two sides."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -37,12 +38,14 @@ class Setting(NamedTuple):
     paired: bool = False
     discriminates: bool = False
 
-    @property
-    def more(self) -> str:
-        """What to do where a metric has too few samples."""
-        if self.num_real < self.num_fake and self.num_real == len(self.data):
+    def more(self, max_samples: int | None = None, *, fakes: bool = False) -> str:
+        """What to do about too few samples, of at most `max_samples` of each side. fakes: too few of these alone?"""
+        few_reals = not fakes and self.num_real < self.num_fake
+        if (max_samples or math.inf) < (self.num_real if few_reals else self.num_fake):
+            return "max_samples= of this metric leaves no more"
+        if few_reals and self.num_real == len(self.data):
             return f"dataset {self.data.name} has no more"
-        name = "num_real" if self.num_real < self.num_fake else "num_samples"
+        name = "num_real" if few_reals else "num_samples"
         return f"give more by {'evaluate.' if self.discriminates else ''}{name}="
 
     def smaller_side(self, max_samples: int | None) -> int:
