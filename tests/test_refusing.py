@@ -7,11 +7,13 @@ from conftest import ganrun
 from omegaconf import OmegaConf
 from test_configs import composed
 
+from ganrun.commands.rank.ranking import row_of
 from ganrun.commands.sample.request import check_device
 from ganrun.config.groups import bringers
 from ganrun.config.hydra_main import refuse_flags
 from ganrun.config.typed import check_parent, check_type
 from ganrun.errors import CannotWrite, UserError
+from ganrun.files.run_dir import RunDir
 from ganrun.training.build import build, open_data
 from ganrun.training.refusing import known_as, refusing, told
 from ganrun.training.resume import Asked
@@ -148,3 +150,17 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_computed(tmp_
         check_parent(tmp_path / "gone" / "new.png")
     with pytest.raises(CannotWrite, match=r"out=/proc/x: cannot write in /proc: .*; out=<path> names another place"):
         check_parent(type(tmp_path)("/proc/x"))
+
+
+def test_samples_as_they_are_drawn_are_ranked_before_chosen_ones(tmp_path):
+    def entry(value, **protocol):
+        of = {"from": "generator.safetensors", "steps": 1}
+        return {"metric": "fid", "mean": value, "std": None, "values": [value], "better": "lower", "of": of} | {
+            "protocol": protocol
+        }
+
+    chosen = [entry(3.0, sampler="drs"), entry(1.0, truncation=0.5)]
+    found = [row_of({"evaluations": some}, RunDir(tmp_path), "fid", "evaluation") for some in (
+        [entry(2.0), *chosen], [entry(9.0), entry(2.0), chosen[0]], chosen,
+    )]  # fmt: skip
+    assert [row.value for row in found] == [2.0, 2.0, 1.0]  # the newest; a chosen one only where there is no other
