@@ -217,7 +217,7 @@ MISTAKES = {
     "discriminator.condition=concatenate": "this discriminator has no classes-alone of the label",
     "recipe=pix2pix pairs=invert noise=none": "conditional: Pix2Pix takes no loss on classes, semi-supervised",
     "metric=[test-accuracy]": "metric=test-accuracy: dataset digits has no test split",
-    "metric=[class-accuracy]": "metric=class-accuracy: it needs fakes that are made for labels",
+    "metric=[class-accuracy]": "metric=class-accuracy: it needs fakes that are made for classes",
 }
 
 
