@@ -4,9 +4,9 @@
   ganrun plan experiment=sngan json=true               for scripts
   ganrun plan -m loss=wgan-gp,hinge 'seed=range(0,5)'  the sum over jobs; seeds share a trial
 
-A trial trains for a few steps in a process of its own, with the data, networks and callbacks of the run. It times steps,
-logs, pictures, scores, looks for a collapse, checkpoints, start and end; each counts as often as the run will do it.
-Nothing of a trial stays but caches, which the run then finds: prepared data, weights and statistics of scores.
+A trial trains for a few steps in a process of its own, with the data, networks and callbacks of the run. It times
+steps, logs, pictures, scores, looks for a collapse, checkpoints, start and end; each counts as often as the run will do
+it. Nothing of a trial stays but caches, which the run then finds: prepared data, weights and statistics of scores.
 """
 
 from typing import NamedTuple

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 Found = Mapping[str, Any]  # what ganrun.training.trial.measure returns, as JSON has it
 WALL, CPU, BYTES = range(3)  # of a cost
 GROWS = 64 << 20  # bytes of activations by which a second trial exceeds the first, so that its peak tells
+LARGEST = 64  # times the batch at most, where images are so small that memory hardly matters
 
 
 def times(number: int, every: int) -> int:
@@ -92,7 +93,7 @@ def factor(found: Found) -> int:
     """How many times as large a batch shows its part in the peak: a power of 2; 0 where none would fit safely."""
     each, images, memory = found["activation_bytes"], found["images"], found["memory"]
     times = 2
-    while each * images * (times - 1) < GROWS:
+    while each * images * (times - 1) < GROWS and times < LARGEST:
         times *= 2
     extra = 2 * each * images * (times - 1)  # twice what autograd keeps, for what passes need besides
     return times if memory["peak"] + extra < memory["room"] / 2 else 0

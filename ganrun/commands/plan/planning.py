@@ -56,21 +56,20 @@ def of_run(words: Sequence[str], found: Plan) -> Plan:
     }
 
 
-def largest_batch(words: Sequence[str], found: Plan, trials: Trials) -> tuple[Plan | None, list[str]]:
+def largest_batch(words: Sequence[str], found: Plan, trials: Trials) -> tuple[Plan, list[str]]:
     """By a second trial with a larger batch; by the dry run's activations where there can be none. And what failed."""
+    line, how, failed = estimate.Line.of_activations(found), "from the activations that a dry run keeps, in fp32", []
     larger = estimate.factor(found)
-    if not larger or found["memory"]["steps"] is None or not trials.has_time():
-        line, how = estimate.Line.of_activations(found), "from the activations that a dry run keeps, in fp32"
-    else:
+    if larger and found["memory"]["steps"] is not None and trials.has_time():
         sizes = [f"{key}={size * larger}" for key, size in found["sizes"].items()]
         try:
             other = trials.run([*words, *sizes], events=False, limited=True)
+            line = estimate.Line.through(found, other)
+            how = f"extrapolated from {found['images']} and {other['images']} images a pass"
         except Failure as error:
-            return None, [f"largest batch: {' '.join(sizes)}: {error}"]
-        line = estimate.Line.through(found, other)
-        how = f"extrapolated from {found['images']} and {other['images']} images a pass"
+            failed = [f"{' '.join(sizes)}: {error}"]
     most = line.largest(found["memory"]["room"])
-    return {"images": most, "mib_an_image": line.each / 2**20, "how": how}, []
+    return {"images": most, "mib_an_image": line.each / 2**20, "how": how}, failed
 
 
 def faster(words: Sequence[str], found: Plan, trials: Trials) -> tuple[list[Plan], list[str]]:

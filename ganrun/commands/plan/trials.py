@@ -13,7 +13,7 @@ from ganrun import errors
 from ganrun.config.places import command
 from ganrun.errors import Failure
 
-LEAST = 10.0  # seconds that a trial gets before it is ended
+LEAST = 30.0  # seconds that a trial gets before it is ended
 
 
 class TooLong(Failure):
@@ -36,7 +36,8 @@ class Trials:
 
         Raises the error that training would raise, and TooLong.
         """
-        print(f"trial: {command(*words)}", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"trying {command(*words)} ...", file=sys.stderr, flush=True)
         with TemporaryDirectory(prefix="ganrun-plan-") as name:
             folder = Path(name)
             request = {"words": list(words), "seconds": self.seconds, "events": events, "began": time.time()}
@@ -53,11 +54,8 @@ class Trials:
     def _wait(self, folder: Path, timeout: float | None) -> str:
         """Runs the process of a trial; returns what it said on its standard error."""
         words = [sys.executable, "-m", "ganrun.commands.plan.child", str(folder)]
-        pipe = subprocess.PIPE
         with open(folder / "told", "w+b") as told:
-            process = subprocess.Popen(  # a session of its own: Ctrl-C is for this process, which then ends that one
-                words, stdin=pipe, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True
-            )
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=told)
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired as error:
