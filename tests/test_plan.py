@@ -105,12 +105,12 @@ def test_ways_and_savings():
 
 def test_a_sweep_is_the_sum_of_its_jobs_in_one_process():
     plans = [planning.of_run(["seed=1"], found()) | {"trial": i == 0} for i in range(3)]
-    total = planning.of_sweep(plans, left_out=0)
+    total = planning.of_sweep(plans, [], left_out=0)
     assert total["seconds"] == pytest.approx(3 * plans[0]["seconds"] - 2 * 3)
     assert total["cpu_seconds"] == pytest.approx(3 * plans[0]["cpu_seconds"] - 2 * 2)
     assert total["disk_bytes"] == 3 * plans[0]["disk_bytes"] and total["peak_memory_mib"] == 600
-    assert planning.of_sweep(plans, left_out=3)["seconds"] == pytest.approx(2 * total["seconds"])
-    assert "3 jobs not tried, since budget=60" in telling.sweep(planning.of_sweep(plans, left_out=3), 60)
+    assert planning.of_sweep(plans, [], left_out=3)["seconds"] == pytest.approx(2 * total["seconds"])
+    assert "3 jobs not tried, since budget=60" in telling.sweep(planning.of_sweep(plans, [], left_out=3), 60)
 
 
 def test_jobs_that_cost_the_same():
@@ -139,9 +139,9 @@ def test_kinds_of_steps():
     from ganrun.lazy import Lazy
 
     module = nn.ModuleList([Lazy(1.0, 16), Lazy(1.0, 4), Lazy(1.0)])
-    assert trial.kinds(module, 32) == {"4,16": 2, "4": 6, "": 24}
-    assert trial.kinds(module, 1600) == {"4,16": 100, "4": 300, "": 1200}
-    assert trial.kinds(nn.ModuleList(), 7) == {"": 7}
+    assert trial.kinds(32, trial.intervals(module)) == {"4,16": 2, "4": 6, "": 24}
+    assert trial.kinds(1600, [4, 16]) == {"4,16": 100, "4": 300, "": 1200}
+    assert trial.kinds(7, []) == {"": 7}
 
 
 def test_what_memory_cannot_hold_is_refused_before_it_is_tried(monkeypatch):

@@ -8,13 +8,14 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from ganrun.data.memory import available_memory, free_memory
 from ganrun.errors import OutOfMemory
@@ -38,6 +39,7 @@ SHORT = 2.0  # seconds that fast steps are timed for at least
 SLOW = 20.0  # seconds after which an event is not repeated
 USABLE = 0.9  # of the memory that is free
 NEVER = 2**62  # steps
+LONGEST = 100_000  # steps whose kinds are counted one by one
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -85,17 +87,20 @@ class Peak:
         return None
 
 
-def kind_of(module: GANModule, step: int) -> str:
-    """What tells a step from others in its costs: the intervals of all that is lazy and due in it."""
-    every = {part.every for part in module.modules() if isinstance(part, Lazy) and part.every > 1}
-    return ",".join(str(each) for each in sorted(every) if step % each == 0)
+def intervals(module: nn.Module) -> list[int]:
+    """Those of all that is lazy in a module."""
+    return sorted({part.every for part in module.modules() if isinstance(part, Lazy) and part.every > 1})
 
 
-def kinds(module: GANModule, steps: int) -> dict[str, float]:
-    """How many of the first `steps` steps are of each kind; for long runs by their share in a period."""
-    every = {part.every for part in module.modules() if isinstance(part, Lazy) and part.every > 1}
-    period = min(steps, math.lcm(*every))
-    found = Counter(kind_of(module, step) for step in range(period))
+def kind_of(step: int, intervals: Sequence[int]) -> str:
+    """What tells a step from others in its costs: the intervals of what is due in it."""
+    return ",".join(str(every) for every in intervals if step % every == 0)
+
+
+def kinds(steps: int, intervals: Sequence[int]) -> dict[str, float]:
+    """How many of the first `steps` steps are of each kind; in long runs by their share in a period."""
+    period = min(steps, math.lcm(*intervals), LONGEST)
+    found = Counter(kind_of(step, intervals) for step in range(period))
     return {kind: count * steps / period for kind, count in found.items()}
 
 
@@ -106,12 +111,13 @@ class Enough(Exception):
 class Trial(pl.Callback):
     """Times the steps of a fit, then one or two of each event, and ends it. The last of the callbacks.
 
-    kinds: see `kinds`. seconds: for the steps, at most about so long. events: False ends the fit by Enough before any.
+    seconds: for the steps, at most about so long. events: False ends the fit by Enough before any.
     """
 
-    def __init__(self, fit: Fit, kinds: dict[str, float], *, seconds: float, events: bool):
-        self.fit, self.kinds, self.seconds, self.with_events = fit, kinds, seconds, events
-        self.module = fit.module
+    def __init__(self, fit: Fit, *, seconds: float, events: bool):
+        self.fit, self.module, self.seconds, self.with_events = fit, fit.module, seconds, events
+        self.intervals = intervals(self.module)
+        self.kinds = kinds(fit.parts.cfg.steps, self.intervals)
         self.flops: dict[str, int] = {}
         self.times: dict[str, list[Cost]] = {}
         self.untimed: list[Cost] = []  # warm-up, without the steps that were counted
@@ -133,7 +139,7 @@ class Trial(pl.Callback):
         """The first step of each kind is counted, and runs eagerly, since a compiled one hides what it does."""
 
         def step(*args: Any) -> None:
-            self.kind = kind_of(self.module, self.module.global_step)
+            self.kind = kind_of(self.module.global_step, self.intervals)
             self.counts = self.kind not in self.flops
             if not self.counts:
                 training_step(*args)
@@ -261,7 +267,7 @@ def measure(parts: Parts, run: RunDir, *, seconds: float, events: bool) -> dict[
         space = room(device)
         fit.trainer.fit_loop.epoch_loop.max_steps = 10**6  # a run of one step has more steps in its trial
         fit.collapse.action = fit.collapse.action and "warn"
-        trial = Trial(fit, kinds(module, cfg.steps), seconds=seconds, events=events)
+        trial = Trial(fit, seconds=seconds, events=events)
         fit.trainer.callbacks.append(trial)
         with suppress(Enough):
             run.write_result(fit.run_to_end())

@@ -63,7 +63,7 @@ def time_of(found: Found, unit: int = WALL) -> dict[str, float]:
 
 
 def disk_of(found: Found) -> dict[str, int]:
-    """Bytes of the run directory, by what takes them. `every` checkpoint is as large as the trial's."""
+    """Bytes of the run directory, by what takes them; its files are as large as those of the trial."""
     files, steps, every = found["files"], found["config"]["steps"], found["every"]
     number, keep = counts(found), found["config"]["keep"]
     saved = steps // every["checkpoints"] if every["checkpoints"] else 0
@@ -79,7 +79,7 @@ def disk_of(found: Found) -> dict[str, int]:
         "about the run": files["about"],
     }
     if files["snapshot"]:
-        parts["averages"] = times(steps, every["PosthocEMA"]) * files["snapshot"]
+        parts["averages"] = times(steps, every.get("PosthocEMA", 0)) * files["snapshot"]
     return parts
 
 

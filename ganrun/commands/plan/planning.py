@@ -90,18 +90,26 @@ def faster(words: Sequence[str], found: Plan, trials: Trials) -> tuple[list[Plan
 
 
 def plan_sweep(args: Sequence[str], request: Request) -> None:
-    words, flags = jobs_of(args)
-    trials, groups, left_out = Trials(request.seconds, request.budget), {}, 0
-    for job in words:
+    """One trial for all jobs that cost the same. A job that fails in it is named, as in the sweep itself."""
+    jobs, flags = jobs_of(args)
+    trials, groups = Trials(request.seconds, request.budget), {}
+    for job in jobs:
         groups.setdefault(cost_key(job), []).append(job)
-    plans = []
-    for jobs in groups.values():
+    plans, failed, left_out = [], [], 0
+    for group in groups.values():
         if plans and not trials.has_time():
-            left_out += len(jobs)
+            left_out += len(group)
             continue
-        plan = of_run(jobs[0], trials.run([*flags, *jobs[0]]))
-        plans += [plan | {"words": job, "trial": job is jobs[0]} for job in jobs]
-    plan = of_sweep(plans, left_out)
+        try:
+            plan = of_run(group[0], trials.run([*flags, *group[0]]))
+            plans += [plan | {"words": job, "trial": job is group[0]} for job in group]
+        except Failure as error:
+            if len(groups) == 1:
+                raise
+            failed += [{"words": job, "error": str(error)} for job in group]
+    if not plans:
+        raise UserError(failed[0]["error"])
+    plan = of_sweep(plans, failed, left_out)
     print(json.dumps(plan, indent=2) if request.json else telling.sweep(plan, request.budget))
 
 
@@ -125,13 +133,14 @@ def cost_key(job: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in job if word.lstrip("+").partition("=")[0] not in NO_COST))
 
 
-def of_sweep(plans: Sequence[Plan], left_out: int) -> Plan:
+def of_sweep(plans: Sequence[Plan], failed: Sequence[Plan], left_out: int) -> Plan:
     """The sum over the jobs of one process, which starts once; with those left out at the mean of the others."""
     again = (len(plans) - 1) * plans[0]["imports"]["seconds"]
     seconds, disk = sum(plan["seconds"] for plan in plans) - again, sum(plan["disk_bytes"] for plan in plans)
     share = (len(plans) + left_out) / len(plans)
     return {
         "jobs": list(plans),
+        "jobs_failed": list(failed),
         "jobs_left_out": left_out,
         "seconds": seconds * share,
         "cpu_seconds": share * (sum(p["cpu_seconds"] for p in plans) - (len(plans) - 1) * plans[0]["imports"]["cpu"]),

@@ -10,6 +10,8 @@ from ganrun.config.places import command
 Plan = Mapping[str, Any]
 BETTER = 1.05  # times the steps/s from which something counts as faster; below its inverse as slower
 
+SHOWN = 0.05  # seconds that something must take to be named
+
 
 def run(plan: Plan) -> str:
     """The plan of one run."""
@@ -47,6 +49,7 @@ def sweep(plan: Plan, budget: float) -> str:
     number = len(jobs) + plan["jobs_left_out"]
     total = f"{number} jobs, one after the other: {duration(plan['seconds'])}, {size(plan['disk_bytes'])} on disk, at "
     lines = [aligned(rows), f"{total}most {size(plan['peak_memory_mib'] << 20)} of memory"]
+    lines += [f"{command(*job['words'])} fails: {job['error']}" for job in plan["jobs_failed"]]
     if plan["jobs_left_out"]:
         left = f"{plan['jobs_left_out']} jobs not tried, since budget={budget:g} seconds were over"
         lines.append(f"{left}; they count as the mean of the others")
@@ -68,7 +71,7 @@ def parts_of_time(plan: Plan) -> str:
     parts = []
     for name, seconds in plan["seconds_of"].items():
         number = plan["times"].get(name)
-        if number != 0:
+        if name in ("start-up", "steps") or seconds >= SHOWN:
             parts.append(f"{name}{f' ({number:,})' if number else ''} {duration(seconds)}")
     return ", ".join(parts)
 
