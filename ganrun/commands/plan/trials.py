@@ -1,6 +1,7 @@
 """Trials in processes of their own, one after the other, which leave nothing behind."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -55,7 +56,8 @@ class Trials:
         """Runs the process of a trial; returns what it said on its standard error."""
         words = [sys.executable, "-m", "ganrun.commands.plan.child", str(folder)]
         with open(folder / "told", "w+b") as told:
-            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=told)
+            here = os.environ | {"TMPDIR": str(folder)}  # what torch puts into such a place goes with the trial
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=told, env=here)
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired as error:
