@@ -11,7 +11,7 @@ from torch import nn
 from ganrun.commands.ls.listing import bytes_of
 from ganrun.commands.plan import estimate, planning, telling
 from ganrun.errors import OutOfMemory, UserError
-from ganrun.training import trial
+from ganrun.training import resources, trial
 from ganrun.training.flops import Flops
 
 MIB = 1 << 20
@@ -152,13 +152,13 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_tried(monkeypatch):
     cfg = OmegaConf.create({"batch_size": 64, "micro_batch": None, "schedule": {}, "precision": "32-true"})
     module = SimpleNamespace(recipe=nn.Linear(1, 1))
     parts = SimpleNamespace(cfg=cfg, module=module, activation_bytes=MIB)
-    monkeypatch.setattr(trial, "room", lambda device: 1000 * MIB)
-    monkeypatch.setattr(trial, "resident", lambda: 850 * MIB)
+    monkeypatch.setattr(resources, "room", lambda device: 1000 * MIB)
+    monkeypatch.setattr(resources, "resident", lambda: 850 * MIB)
     with pytest.raises(
         OutOfMemory, match=r"64 images needs about 64 MiB for activations, and 50 MiB .* about 49 images"
     ):
-        trial.refuse_too_large(parts, torch.device("cpu"))
-    trial.refuse_too_large(SimpleNamespace(**vars(parts) | {"activation_bytes": MIB // 2}), torch.device("cpu"))
+        resources.refuse_too_large(parts, torch.device("cpu"))
+    resources.refuse_too_large(SimpleNamespace(**vars(parts) | {"activation_bytes": MIB // 2}), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,16 @@ many steps happens here in the last two steps: once with what is only made the f
 """
 
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from ganrun.data.memory import available_memory, free_memory
-from ganrun.errors import OutOfMemory
 from ganrun.files.run_dir import RunDir
 from ganrun.lazy import Lazy
 from ganrun.module import GANModule
@@ -27,8 +23,7 @@ from ganrun.signals import Signals
 from ganrun.training.build import Parts
 from ganrun.training.fit import Fit
 from ganrun.training.flops import Flops
-from ganrun.training.hardware import precision_of
-from ganrun.training.outcome import peak_memory
+from ganrun.training.resources import USABLE, Cost, Mark, Peak, refuse_too_large, room
 from ganrun.training.run import prepare
 from ganrun.training.train_log import logging_to
 from ganrun.training.trainer import rows_a_pass
@@ -37,54 +32,8 @@ WARM_UP = 3  # steps at the start that are not timed
 FEW, MANY = 3, 30  # steps that are timed if they are slow, and if they are fast
 SHORT = 2.0  # seconds that fast steps are timed for at least
 SLOW = 20.0  # seconds after which an event is not repeated
-USABLE = 0.9  # of the memory that is free
 NEVER = 2**62  # steps
 LONGEST = 100_000  # steps whose kinds are counted one by one
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-class Cost(NamedTuple):
-    """Wall-clock seconds, seconds of all this process's threads, and the bytes by which the curves' files grew."""
-
-    seconds: float
-    cpu: float
-    bytes: int = 0
-
-
-class Mark(NamedTuple):
-    wall: float
-    cpu: float
-
-    @classmethod
-    def now(cls) -> "Mark":
-        """Once the device has done all that it was given."""
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        return cls(time.perf_counter(), time.process_time())
-
-    def until(self, later: "Mark", grown: int = 0) -> Cost:
-        return Cost(later.wall - self.wall, later.cpu - self.cpu, grown)
-
-
-class Peak:
-    """The most memory of this process, in all and within phases. Phases are known on GPUs and on Linux."""
-
-    def __init__(self, device: torch.device):
-        self.device, self.most = device, 0
-
-    def phase(self) -> int | None:
-        """Bytes at the peak since the last call, None = unknown; begins a new phase."""
-        self.most = max(self.most, peak_memory(self.device))
-        if self.device.type == "cuda":
-            found = torch.cuda.max_memory_allocated(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            return found
-        with suppress(OSError, StopIteration):
-            lines = STATUS.read_text().splitlines()
-            found = 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-            CLEAR.write_text("5")
-            return found
-        return None
 
 
 def intervals(module: nn.Module) -> list[int]:
@@ -222,35 +171,6 @@ class Trial(pl.Callback):
             one.every = 1
         (watch,) = (one for one in self.fit.callbacks if hasattr(one, "intervals"))
         watch.intervals = (1,)
-
-
-def resident() -> int:
-    """Bytes of main memory that this process has; 0 where the system does not say."""
-    with suppress(OSError, ValueError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
-
-
-def room(device: torch.device) -> int:
-    """Bytes that this process may have on its device, those that it has among them."""
-    if device.type == "cuda":
-        return free_memory(device) + torch.cuda.memory_allocated(device)
-    return available_memory() + resident()
-
-
-def refuse_too_large(parts: Parts, device: torch.device) -> None:
-    """Raises OutOfMemory before a pass that main memory cannot hold; a GPU says so itself, at no cost to others."""
-    rows, share = rows_a_pass(parts.cfg, 1), 0.5 if precision_of(parts.cfg) == "bf16-mixed" else 1.0
-    own = (
-        4 * 4 * sum(p.numel() for p in parts.module.recipe.parameters())
-    )  # gradients, Adam's two, the average; in fp32
-    each, free = share * parts.activation_bytes, USABLE * room(device) - resident() - own
-    if device.type != "cuda" and each * rows > free:
-        fit = max(0, int(free // each))
-        raise OutOfMemory(
-            f"a pass of {rows} images needs about {each * rows / 2**20:,.0f} MiB for activations, and "
-            f"{max(0, free) / 2**20:,.0f} MiB of memory are left for them: about {fit} images; give micro_batch=<fewer>"
-        )
 
 
 def measure(parts: Parts, run: RunDir, *, seconds: float, events: bool) -> dict[str, Any]:
