@@ -19,7 +19,8 @@ from ganrun.commands.ls.listing import bytes_of
 GANRUN = Path(sys.executable).parent / "ganrun"
 ROWS = {
     "mlp, ring": ["dataset=ring", "model=mlp", "steps=1500"],
-    "dcgan, wgan-gp": ["model=dcgan", "loss=wgan-gp", "dataset.resolution=32", "steps=6"],
+    "dcgan, wgan-gp": ["model=dcgan", "loss=wgan-gp", "dataset.resolution=32", "generator.width=32",
+                       "discriminator.width=32", "steps=20"],
     "sngan, by class": ["experiment=sngan-digits", "conditional=projection", "steps=40"],
     "r3gan": ["experiment=r3gan-digits", "steps=80"],
     "stylegan2": ["experiment=stylegan2-digits", "steps=100"],
