@@ -29,6 +29,7 @@ FEWER = {
     "translate": ["device=cpu"],
 }
 WIDTHS = ["generator.width=8", "discriminator.width=8"]
+FEWER["plan"] = [*SHORT, *WIDTHS, "tries=false", "seconds=0"]
 NARROW = ["dataset.resolution=32", "generator.width=4", "discriminator.width=4"]
 RAY = {"address=auto": "address=null", "num_gpus=1": "num_gpus=0"}  # no cluster, no GPU
 ONE_WORKER = [f"+hydra.launcher.ray.init.{word}" for word in ("num_cpus=1", "include_dashboard=false")]
