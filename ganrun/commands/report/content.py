@@ -34,7 +34,7 @@ def content(views: list[View], shown: list[Shown]) -> dict[str, Any]:
     return {
         "rows": rows,
         "keys": keys,
-        "metrics": [{"name": name, "arrow": arrow(views, name)} for name in metrics],
+        "metrics": [{"name": name, "better": better(views, name)} for name in metrics],
         "statuses": sorted({view.status for view in views}),
         "below": below(shared, other),
         "charts": charts(names),
@@ -53,7 +53,8 @@ def row_of(
     steps, goal, seconds, speed = map(view.number_of, ("steps", "goal", "seconds", "images_per_second"))
     if steps is None and view.record.metrics:
         steps = view.record.metrics[-1]["step"]
-    about = f"{'Source, output and target' if view.translates else 'Samples'} of {view.data or 'the data'}, run {view.number}"
+    what = "Source, output and target" if view.translates else "Samples"
+    about = f"{what} of {view.data or 'the data'}, run {view.number}"
     last = max(pictures, default=0)
     return {
         **{name: getattr(view, name) for name in ("number", "name", "status", "reason", "findings", "changes", "notes",
@@ -84,19 +85,18 @@ def cell(score: Score | None, unlike: str | None) -> dict[str, Any]:
     lines = [f"floor {score.floor:.4g}"] if score.floor is not None else []
     if score.best is not None and score.best != score.value:
         lines.append(f"best {score.best:.4g} at {spelt(score.best_step or 0)}")
-    lines += ["made otherwise"] if unlike else []
+    lines += ([score.also] if score.also else []) + (["made otherwise"] if unlike else [])
     title = score.made + (f"; it does not compare: {unlike}" if unlike else "")
     return {"text": str(score), "sort": plain(score.value), "title": title, "lines": lines}
 
 
 def made(name: str, score: Score) -> str:
-    floor = f"; real data of the other split score {score.floor:.4g}" if score.floor is not None else ""
-    best = (
-        f"; the best in training was {score.best:.4g} at step {spelt(score.best_step or 0)}"
-        if score.best is not None
-        else ""
-    )
-    return f"{name} {score}, {score.better} is better: {score.made}{floor}{best}"
+    text = f"{name} {score}, {score.better} is better: {score.made}"
+    text += f"; {score.also}" if score.also else ""
+    text += f"; real data of the other split score {score.floor:.4g}" if score.floor is not None else ""
+    if score.best is not None:
+        text += f"; the best in training was {score.best:.4g} at step {spelt(score.best_step or 0)}"
+    return text
 
 
 def first_shown(views: list[View], metrics: list[str]) -> set[int]:
@@ -131,7 +131,7 @@ def lead(views: list[View], best: View | None, metrics: list[str]) -> str:
     if best is not None:
         which = f", by #{best.number} {best.name}" if len(views) > 1 else ""
         text += f" {'Best ' if len(views) > 1 else ''}{metrics[0]} {best.scores[metrics[0]]}{which}."
-    return text[:1] + text[1:]
+    return text
 
 
 def hero(best: View | None, metrics: list[str], rows: list[dict[str, Any]]) -> dict[str, str] | None:
@@ -188,9 +188,8 @@ def facts(view: View) -> str:
     return " · ".join(parts) if view.status != NOT_STARTED else f"{view.path} will be its directory"
 
 
-def arrow(views: list[View], name: str) -> str:
-    better = next(view.scores[name].better for view in views if name in view.scores)
-    return "↑ higher is better" if better == "higher" else "↓ lower is better"
+def better(views: list[View], name: str) -> str:
+    return next(view.scores[name].better for view in views if name in view.scores)
 
 
 def spelt(value: float) -> str:

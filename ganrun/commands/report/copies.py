@@ -24,6 +24,10 @@ MOST_VALUES = 2 * 10**9  # of the training images; above, a report would take mi
 MEASURE = Measure(640, 75)
 
 
+class Unsuited(UserError):
+    """A generator whose samples no training image can be near to."""
+
+
 class Copies(NamedTuple):
     """picture: a data URI, empty if there is none. command: what draws or scores more."""
 
@@ -41,7 +45,8 @@ def copies(record: Record, *, trust: str | list[str], data_dir: str | None) -> C
         rows, distances = beside_neighbours(samples, data, min(NEIGHBOURS, len(data)))
         near = too_near(rows[:, 1], distances[:, 0], data)
     except Exception as error:  # of a user's own classes too; the page is made all the same
-        return Copies([f"Nearest training images are not shown: {' '.join(first_line(error).split())}"], command=again)
+        why = f"Nearest training images are not shown: {' '.join(first_line(error).split())}"
+        return Copies([why], command="" if isinstance(error, Unsuited) else again)
     pixels = rows[:SHOWN].flatten(0, 1)
     names = ["sample", "nearest", *(f"{i}." for i in range(2, rows.shape[1]))]
     drawn = grid(pixels / largest(pixels), columns=rows.shape[1], names=names, shown=data.shown)
@@ -56,9 +61,9 @@ def opened(record: Record, trust: str | list[str], data_dir: str | None) -> tupl
     file, run = find_generator(str(record.path))
     sampling = open_generator(file, run, trust=trust)
     if not isinstance(sampling, SamplingGenerator):
-        raise UserError("this generator turns images into images, and its pictures show each target beside its output")
+        raise Unsuited("this generator turns images into images, and its pictures show each target beside its output")
     if sampling.value_range is None:
-        raise UserError("this generator makes points, not images")
+        raise Unsuited("this generator makes points, not images")
     check_there(record, trust, data_dir)
     data = data_of(record.run, trust=trust, data_dir=data_dir)
     if len(data) * prod(data.shape) > MOST_VALUES:

@@ -1,5 +1,6 @@
 """The curves of a run, thinned so that a page holds many of them."""
 
+from itertools import pairwise
 from math import isfinite
 from typing import Any
 
@@ -7,6 +8,7 @@ from ganrun.files.record import Record
 
 POINTS = 240  # of one curve
 DIGITS = 5
+LARGEST = 1e300  # a larger number is as good as infinite, and an integer may have any number of digits
 HEADINGS = {"score": "Scores", "discriminator": "Discriminator", "generator": "Generator", "collapse": "Collapse"}
 
 
@@ -21,7 +23,7 @@ def curves_of(record: Record) -> dict[str, tuple[list[int], list[float | None]]]
 
 
 def is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST and isfinite(value)
 
 
 def thinned(steps: list[int], values: list[float | None]) -> tuple[list[int], list[float | None]]:
@@ -29,7 +31,7 @@ def thinned(steps: list[int], values: list[float | None]) -> tuple[list[int], li
     kept = list(range(len(steps)))
     if len(steps) > POINTS:
         edges = [round(i * len(steps) / (POINTS // 2)) for i in range(POINTS // 2 + 1)]
-        stretches = [range(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+        stretches = [range(low, high) for low, high in pairwise(edges)]
         kept = sorted({i for stretch in stretches for i in extremes(stretch, values)})
     return [steps[i] for i in kept], [rounded(values[i]) for i in kept]
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,7 @@ Shown = dict[int, str]  # of one run: the data URI of each step's picture
 def fitted(files: list[dict[int, Path]], room: float, most: int) -> tuple[list[Shown], int]:
     """Each run's pictures by their steps, at most `most`, such that all fit into `room` characters of the page.
 
-    The first measure is taken by which they fit; by the last one there are fewer pictures. Files that cannot be read are
+    The first measure is taken by which they fit; if none does, there are fewer pictures. Files that cannot be read are
     left out. Also returns the number of pictures of a run that are kept at most.
     """
     room = max(room, SMALLEST)

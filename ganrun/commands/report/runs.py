@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ganrun.commands.report.scores import Score, scores_of
+from ganrun.commands.report.scores import Scores, settled
 from ganrun.commands.train.jobs import FILE, jobs_of, read_lines
 from ganrun.config.places import command
 from ganrun.errors import CannotWrite, UserError
@@ -29,7 +29,7 @@ class View:
     status: str
     reason: str = ""
     words: dict[str, str] = field(default_factory=dict)
-    scores: dict[str, Score] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -67,6 +67,8 @@ def views(places: Iterable[str]) -> list[View]:
     paths = [run.path for run in runs] + list(waiting)
     names = names_of(paths)
     found = [view_of(Record(run), i, names[run.path]) for i, run in enumerate(runs, 1)]
+    for view, scores in zip(found, settled(view.record for view in found), strict=True):
+        view.scores = scores
     for i, (path, words) in enumerate(waiting.items(), len(found) + 1):
         found.append(View(Record(path), i, names[path], NOT_STARTED, words=keyed(words)))
     for view in found:
@@ -81,7 +83,6 @@ def view_of(record: Record, number: int, name: str) -> View:
     if view.status == CUT_OFF:
         view.reason = "no process trains it any more, and none has written how it ended; a resume goes on"
     view.reason = view.reason or text_of(record.result.get("ended"))
-    view.scores = scores_of(record)
     view.findings = findings_of(record)
     view.notes = [text_of(note) for note in listed(record.result.get("notes"))]
     view.commands = commands_of(view)

@@ -1,7 +1,8 @@
 """The scores of a run in its result.json, and which of several runs has the best."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ WRONG = (AttributeError, KeyError, TypeError, ValueError, OSError)  # of a resul
 
 @dataclass(frozen=True)
 class Score:
-    """value: over the seeds of `ganrun evaluate`, else the final one in training. std: over n seeds, None = one.
+    """value: over the seeds of `ganrun evaluate`, or the final one in training. std: over n seeds, None = one.
 
-    floor: the score of real data of the other split; best: in training, at best_step.
+    floor: the score of real data of the other split; best: in training, at best_step. also: another value, in words.
     """
 
     value: float
@@ -31,24 +32,42 @@ class Score:
     floor: float | None = None
     best: float | None = None
     best_step: int | None = None
+    also: str = ""
 
     def __str__(self) -> str:
         return f"{self.value:.4g}" + (f" ± {self.std:.2g}" if self.std is not None else "")
 
 
-def scores_of(record: Record) -> dict[str, Score]:
-    """Each metric's score; those that cannot be read are left out."""
+Scores = dict[str, Score]  # by their metrics
+
+
+def settled(records: Iterable[Record]) -> list[Scores]:
+    """The scores of each run: of `ganrun evaluate` where all runs that have the score have it so, else the final ones.
+
+    What cannot be read is left out.
+    """
+    both = [(evaluated(record), trained_all(record)) for record in records]
+    found: list[Scores] = [{} for _ in both]
+    for name in dict.fromkeys(name for pair in both for scores in pair for name in scores):
+        everywhere = all(name in new for new, old in both if name in new or name in old)
+        for scores, (new, old) in zip(found, both, strict=True):
+            first, second = (new, old) if everywhere else (old, new)
+            score, other = first.get(name), second.get(name)
+            if score and other:
+                also = f"{'in training' if everywhere else 'evaluated'} {other}"
+                score = replace(score, also=also, floor=score.floor or other.floor)
+            if score or other:
+                scores[name] = score or other
+    return found
+
+
+def trained_all(record: Record) -> Scores:
+    """The final score of each metric in training."""
     found = {}
     scores = record.result.get("scores")
     for name, score in scores.items() if isinstance(scores, dict) else ():
-        try:
+        with suppress(*WRONG):
             found[str(name)] = trained(score)
-        except WRONG:
-            continue
-    for name, score in evaluated(record).items():
-        before = found.get(name)
-        about = {"best": before.best, "best_step": before.best_step} if before else {}
-        found[name] = Score(**{**vars(score), **about})
     return found
 
 
@@ -61,7 +80,7 @@ def trained(score: Mapping[str, Any]) -> Score:
                  best_step=None if step is None else int(step))  # fmt: skip
 
 
-def evaluated(record: Record) -> dict[str, Score]:
+def evaluated(record: Record) -> Scores:
     """The newest evaluation of the run's generator for each metric, of plain samples if there is one."""
     try:
         found = evaluations(record.result, record.run, "evaluation")
@@ -69,14 +88,12 @@ def evaluated(record: Record) -> dict[str, Score]:
         return {}
     scores = {}
     for one in sorted(found, key=lambda one: "truncation" not in one["protocol"]):
-        try:
+        with suppress(*WRONG):
             n, floor = len(one["values"]), one.get("floor")
             made = f"`ganrun evaluate`, {n} seed{'s' * (n > 1)}; {said(one['protocol'])}"
             std = float(one["std"]) if n > 1 else None
             scores[str(one["metric"])] = Score(float(one["mean"]), one["better"], made, one["protocol"], std, n,
                                                None if floor is None else float(floor))  # fmt: skip
-        except WRONG:
-            continue
     return scores
 
 

@@ -1,5 +1,6 @@
 // The curves: one chart for each name, all runs in it that are shown.
 const SIZE = { height: 210, left: 54, right: 34, top: 10, bottom: 26 };
+const FEW = 12; // points that are dots, too
 const cursors = new Map(); // of a chart: the step that is read
 
 function svg(name, attributes = {}, text = "") {
@@ -26,17 +27,18 @@ function smoothed(values, weight) {
   });
 }
 
-/** The lines of a chart: points [step, value] of each run that is shown; value null where there is none. */
+/** The runs that are shown and have this curve. */
+const having = (name) => shown().map((number) => runs.get(number)).filter((run) => run.curves[name]);
+
+/** The lines of a chart: points [step, value] of each run; value null where there is none. Few points stay as they are. */
 function linesOf(name, log, weight) {
-  const scaled = (value) => (value === null || !log ? value : value > 0 ? Math.log10(value) : null);
-  return shown()
-    .map((number) => runs.get(number))
-    .filter((run) => run.curves[name])
-    .map((run) => {
-      const [which, values] = run.curves[name];
-      const points = (some) => some.map((value, i) => [run.steps[which][i], scaled(value)]);
-      return { run, points: points(smoothed(values, weight)), raw: weight > 0 ? points(values) : [] };
-    });
+  const scaled = (value) => (value === null || !log ? value : Math.log10(value));
+  return having(name).map((run) => {
+    const [which, values] = run.curves[name];
+    const smooth = weight > 0 && values.length > FEW;
+    const points = (some) => some.map((value, i) => [run.steps[which][i], scaled(value)]);
+    return { run, points: points(smooth ? smoothed(values, weight) : values), raw: smooth ? points(values) : [] };
+  });
 }
 
 function niceTicks(low, high, most) {
@@ -49,8 +51,8 @@ function niceTicks(low, high, most) {
 
 /** The heights of ticks on the scale of the chart, which is logarithmic if `log`. */
 function ticksOf(low, high, log) {
-  if (!log) return niceTicks(low, high, 4);
-  if (high - low < 1) return niceTicks(10 ** low, 10 ** high, 4).filter((tick) => tick > 0).map(Math.log10);
+  if (!log) return niceTicks(low, high, 5);
+  if (high - low < 1) return niceTicks(10 ** low, 10 ** high, 5).filter((tick) => tick > 0).map(Math.log10);
   return niceTicks(low, high, 4).filter(Number.isInteger);
 }
 
@@ -104,11 +106,12 @@ function draw(figure) {
   const plot = figure.querySelector(".plot");
   const width = Math.round(plot.clientWidth);
   if (width === 0) return; // in a closed group
-  const log = byId("log").checked;
+  const positive = having(figure.dataset.curve).every((run) => run.curves[figure.dataset.curve][1].every((value) => value === null || value > 0));
+  const log = byId("log").checked && positive;
   const lines = linesOf(figure.dataset.curve, log, Number(byId("smoothing").value));
   const points = lines.flatMap((line) => [...line.points, ...line.raw]).filter(([, value]) => value !== null);
   if (points.length === 0) {
-    plot.textContent = lines.length === 0 ? "None of the runs shown." : log ? "No value above 0." : "No finite value.";
+    plot.textContent = lines.length === 0 ? "In none of the runs that are shown." : "No finite value.";
     return;
   }
   const steps = [Math.min(0, ...lines.map(({ points: [[first]] }) => first)), Math.max(1, ...points.map(([step]) => step))];
@@ -122,12 +125,13 @@ function draw(figure) {
     if (raw.length) chart.append(styled(svg("path", { d: pathOf(raw, x, y), class: "line raw" }), run));
     chart.append(styled(svg("path", { d: pathOf(line, x, y), class: "line", "data-number": run.number }), run));
     const known = line.filter(([, value]) => value !== null);
-    if (known.length <= 12) for (const [step, value] of known) {
+    if (known.length <= FEW) for (const [step, value] of known) {
       const dot = svg("circle", { cx: x(step), cy: y(value), r: 2.5 });
       dot.style.fill = run.colour;
       chart.append(dot);
     }
   }
+  if (byId("log").checked && !log) chart.append(svg("text", { x: SIZE.left + 4, y: SIZE.top + 4 }, "linear: some values are not above 0"));
   const last = (line) => line.points.findLast(([, value]) => value !== null);
   const ends = lines.filter(last).map((line) => ({ run: line.run, y: y(last(line)[1]) }));
   addLabels(chart, ends, width - SIZE.right);

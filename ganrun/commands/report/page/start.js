@@ -41,12 +41,21 @@ function keepState() {
     focus: document.activeElement?.id,
     scroll: window.scrollY,
   };
-  sessionStorage.setItem(KEPT, JSON.stringify(state));
+  stored((storage) => storage.setItem(KEPT, JSON.stringify(state)));
+}
+
+/** What `use` makes of the browser's memory for this tab; null where a browser gives a page from disk none. */
+function stored(use) {
+  try {
+    return use(sessionStorage);
+  } catch {
+    return null;
+  }
 }
 
 function takeState() {
-  const state = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
-  sessionStorage.removeItem(KEPT);
+  const state = JSON.parse(stored((storage) => storage.getItem(KEPT)));
+  stored((storage) => storage.removeItem(KEPT));
   if (!state) return null;
   for (const [id, value, checked] of state.inputs) {
     if (byId(id)) Object.assign(byId(id), { value, checked });

@@ -18,7 +18,7 @@ function filter() {
     row.hidden = !words.every((word) => text.includes(word)) || (status !== "" && row.dataset.status !== status);
   }
   const left = rows.filter((row) => !row.hidden).length;
-  byId("count").textContent = left === rows.length ? `${left} runs` : `${left} of ${rows.length} runs`;
+  byId("count").textContent = `${left === rows.length ? left : `${left} of ${rows.length}`} run${rows.length === 1 ? "" : "s"}`;
   update();
 }
 
