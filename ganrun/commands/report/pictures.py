@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ class Measure(NamedTuple):
 MEASURES = (Measure(1200, 90), Measure(800, 85), Measure(600, 80), Measure(440, 70), Measure(300, 60),
             Measure(300, 50, "AVIF"), Measure(268, 45, "AVIF"), Measure(200, 45, "AVIF"), Measure(160, 40, "AVIF"),
             Measure(134, 40, "AVIF"), Measure(100, 35, "AVIF"))  # fmt: skip
+_made: dict[tuple, str] = {}  # of files that did not change: a page that is written again needs them again
 Shown = dict[int, str]  # of one run: the data URI of each step's picture
 
 
@@ -74,13 +74,15 @@ def data_uri(path: Path, measure: Measure) -> str:
     """A picture for `src`; empty if the file cannot be read, as while it is being copied."""
     try:
         about = path.stat()
-        return _data_uri(path.absolute(), about.st_mtime_ns, about.st_size, measure)
+        key = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size, measure)
+        if key not in _made:
+            _made[key] = read(path, measure)
+        return _made[key]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for spoilt files
         return ""
 
 
-@lru_cache(maxsize=4096)
-def _data_uri(path: Path, changed: int, size: int, measure: Measure) -> str:
+def read(path: Path, measure: Measure) -> str:
     with Image.open(path) as picture:
         if picture.width * picture.height > LARGEST:
             raise ValueError("too large to be a sample picture")
@@ -92,9 +94,11 @@ def inline(picture: Image.Image, measure: Measure = MEASURES[0]) -> str:
     picture = picture.copy()
     picture.thumbnail((measure.side, measure.side))
     buffer = io.BytesIO()
-    settings = {"speed": 9, "max_threads": 1} if measure.format == "AVIF" else {"method": 3}
-    picture.save(buffer, format=measure.format, quality=measure.quality, **settings)
-    return f"data:image/{measure.format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    Image.init()
+    form = measure.format if measure.format in Image.SAVE else "WEBP"  # Pillow before 11.3 has no AVIF
+    settings = {"speed": 9, "max_threads": 1} if form == "AVIF" else {"method": 3}
+    picture.save(buffer, format=form, quality=measure.quality, **settings)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def pictures_of(grids: dict[int, Path], final: Path) -> dict[int, Path]:
