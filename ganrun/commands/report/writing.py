@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def report(request: Request) -> int:
             time.sleep(request.every)
     except KeyboardInterrupt:
         if going:
-            write(request, views(request.of), sweeps_of(request.of), watching=False)  # the open page stops loading
+            last = replace(request, neighbours=None)  # which would take a while
+            write(last, views(request.of), sweeps_of(request.of), watching=False)  # the open page stops loading
         return 130
 
 
