@@ -124,7 +124,7 @@ def html_free(text: str) -> str:
 def test_whatever_a_run_says_is_text(written):
     text = written.read_text(encoding="utf-8")
     assert text.count("<script") == 2 and "alert(&#39;x&#39;)" in text and HOSTILE not in text
-    assert not re.findall(r"""(?:src|href)=["']?(?!data:|#)""", text)  # nothing is loaded from anywhere
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)  # nothing is loaded from anywhere
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_pictures_fit_into_their_room(pictures):
     for room in (400_000, 60_000):
         (shown,), kept = fitted([files], room, 8)
         assert kept == 8 and list(shown) == list(files) and sum(map(len, shown.values())) <= room
-    (shown,), kept = fitted([files], 0, 8)
-    assert kept < 8 and 80 in shown  # the last one is always there
+    (shown,), kept = fitted([dict(enumerate(pictures))], 0, 50)
+    assert kept < 50 and 49 in shown  # the last one is always there
 
 
 def test_twenty_runs_with_fifty_grids_stay_under_ten_megabytes(pictures, tmp_path):
@@ -224,7 +224,7 @@ def test_neighbours_of_a_real_run_or_why_there_are_none(tmp_path):
     assert re.search(r"\d+ of 64 samples \(\d+%\) lie nearer to a training image", text)
     assert "8 samples, each beside its 4 nearest training images" in text
     config = tmp_path / "mein Lauf" / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("ganrun.data.digits", "no_such_package"))
+    config.write_text(config.read_text().replace("ganrun.data.images", "no_such_package"))
     text = page(tmp_path / "mein Lauf", out=tmp_path / "report.html", neighbours="best")
     assert "Nearest training images are not shown: " in text
 
