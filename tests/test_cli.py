@@ -108,7 +108,7 @@ MISTAKES = {
     "freeze_discriminator=1": "it needs init_from=",
     "freeze_discriminator=-1 init_from=x": "freeze_discriminator=-1; expected at least 0",
     "export.generator=true": "export.generator: there is no such key",
-    "ema=power ema.std=0.5": "ema: std=0.5; expected more than 0, up to 0.288",
+    "ema=power ema.std=0.5": "ema.std=0.5; expected more than 0, up to 0.288",
     "callbacks=[posthoc-ema] callbacks.posthoc-ema.stds=[0.1,0.1]": "expected one or more lengths that differ",
     "resume=/no/such/run": "there is no such run directory or checkpoint",
     "resume=.": "not a run",
@@ -116,7 +116,7 @@ MISTAKES = {
     "loss=hinge loss.smoothing=0.1": (
         "loss.smoothing: there is no such key; did you mean loss.margin? valid: loss.margin, loss.discriminator_factor"
     ),
-    "loss.smoothing=1.5": "loss: smoothing=1.5; expected 0 <= smoothing < 1",
+    "loss.smoothing=1.5": "loss.smoothing=1.5; expected 0 <= smoothing < 1",
     "loss.discriminator_factor=abc": "expected a number",
     "penalty=[] penalty.r1.weight=3": "add penalty=[r1]",
     "loss=wgan-gp penalty=[] penalty.gradient.weight=3": "add penalty=[gradient]",

@@ -153,7 +153,7 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
             return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
         if options(f"{group}/{name}"):
             return f"{key}: choose {group}/{name}=<option> too; {one_of(options(f'{group}/{name}'), '')}"
-    if key not in known and (brought := bringers(key)):
+    if config_name == "train" and key not in known and (brought := bringers(key)):
         return comes_with(key, brought)
     return None if key in known else _nearest(key, known)
 

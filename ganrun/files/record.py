@@ -11,6 +11,8 @@ import yaml
 
 from ganrun.files.run_dir import RunDir
 
+LARGEST = 2**53  # of whole numbers, as floats hold them
+
 
 class Record:
     """One run, as its files tell it; what cannot be read is empty. Reads each file once, when it is first asked for."""
@@ -90,7 +92,7 @@ class Record:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines that have a step; a line cut off by a kill is left out."""
+    """The objects of a file of JSON lines that have a step; what is no number, and a line cut off, is left out."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -101,7 +103,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
+            yield {name: value for name, value in row.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < LARGEST)
 
 
 def _read_yaml(path: Path) -> Any:

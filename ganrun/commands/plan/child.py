@@ -47,7 +47,7 @@ def work(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         refuse_flags(words)
         run_hydra("train", words, lambda cfg: found.append(try_out(cfg, request, RunDir(folder / "run"))))
     except Failure as error:
-        return {"error": str(error), "kind": type(error).__name__}
+        return {"error": str(error), "exit_code": error.exit_code}
     return found[0]
 
 

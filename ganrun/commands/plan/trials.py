@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ganrun import errors
 from ganrun.config.places import command
 from ganrun.errors import Failure
 
@@ -49,7 +48,9 @@ class Trials:
             except (OSError, ValueError) as error:
                 raise Failure(f"the trial ended without a result: {last_line(told)}") from error
         if "error" in found:
-            raise getattr(errors, found["kind"], Failure)(found["error"])
+            error = Failure(found["error"])
+            error.exit_code = found["exit_code"]
+            raise error
         return found
 
     def _wait(self, folder: Path, timeout: float | None) -> str:
