@@ -430,7 +430,7 @@ class TestRank:
             ("of=nothing by=fid", "of=nothing: no run there"),
             ("by=fid", "of must be given"),
             ("of=ranked by=fid source=x", "source=x"),
-            ("of=[] by=fid", "of=[]: nothing to rank"),
+            ("of=[] by=fid", "of=[]: it names no run"),
         ],
     )
     def test_mistakes_are_one_line(self, runs, words, said):

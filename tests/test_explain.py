@@ -355,7 +355,7 @@ def test_command(tmp_path):
     ("words", "said"),
     [("of=nowhere", "no run there"), ("of=. out=x.png", "one picture, and 2 runs"), ("of=a out=x.pdf", "ends in .png"),
      ("of=a out=b/x.png", "there is no folder b"), ("of=a by=fid", "there is no such key"), ("", "of must be given"),
-     ("of=[]", "nothing to explain")],
+     ("of=[]", "it names no run")],
 )  # fmt: skip
 def test_mistakes_are_one_line(words, said, tmp_path, monkeypatch, capfd):
     for name in "ac":

@@ -203,7 +203,7 @@ def test_only_a_report_is_replaced(sweep, tmp_path):
     ("word", "told"),
     [
         ("of=nowhere", "of=nowhere: no run there"),
-        ("of=[]", "of=[]: nothing to report on"),
+        ("of=[]", "of=[]: it names no run"),
         ("out=report.pdf", "out=report.pdf: this makes .html"),
         ("out=no/report.html", "there is no folder no"),
         ("grids=-1", "grids=-1; expected at least 0"),

@@ -25,9 +25,7 @@ def checked(cfg: DictConfig) -> tuple[list[Record], list[Path]]:
     OmegaConf.set_struct(cfg, False)
     check_types(cfg, KEYS)
     check_known(cfg, KEYS)
-    runs = find_runs([cfg.of] if isinstance(cfg.of, str) else list(cfg.of))
-    if not runs:
-        raise UserError("of=[]: nothing to explain; name runs, or folders that hold some")
+    runs = find_runs(cfg.of)
     if cfg.out is None:
         return [Record(run) for run in runs], [run.path / PICTURE for run in runs]
     out = Path(cfg.out).expanduser()

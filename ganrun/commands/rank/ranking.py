@@ -53,9 +53,7 @@ def ranked(cfg: DictConfig) -> list[Row]:
     OmegaConf.set_struct(cfg, False)
     check_known(cfg, KEYS)
     check_types(cfg, KEYS)
-    runs = find_runs([cfg.of] if isinstance(cfg.of, str) else list(cfg.of))
-    if not runs:
-        raise UserError("of=[]: nothing to rank; name runs, or folders that hold some")
+    runs = find_runs(cfg.of)
     rows = rows_of(runs, cfg.by, [cfg.source] if cfg.source else SOURCES)
     for row in rows[1:]:
         unlike = difference(rows[0].protocol, row.protocol)

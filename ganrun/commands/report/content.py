@@ -6,10 +6,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from ganrun.commands.report.comparing import best_of, metrics_of, unlike
 from ganrun.commands.report.curves import charts, curves_of
 from ganrun.commands.report.pictures import Shown
 from ganrun.commands.report.runs import NOT_STARTED, View, differing
-from ganrun.commands.report.scores import Score, best_of, metrics_of, unlike
+from ganrun.commands.report.scores import Score
 
 COLOURS = 6  # see --c0 ... in style.css
 DASHES = ("none", "7 3", "2 3", "9 3 2 3")

@@ -1,14 +1,13 @@
 """What `ganrun report` is asked for, checked before anything is read."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.config.typed import check_finite, check_known, check_place, check_types
-from ganrun.errors import UserError
+from ganrun.errors import UserError, require_extra
 
 KEYS = {"of": str | list[str], "out": str, "overwrite": bool, "watch": bool, "every": int | float, "grids": int,
         "megabytes": int | float, "neighbours": Literal["best", "all"] | None, "data_dir": str | None,
@@ -44,11 +43,8 @@ def check_report(cfg: DictConfig) -> Request:
     for key, least in LEAST.items():
         if keys[key] < least:
             raise UserError(f"{key}={keys[key]}; expected at least {least}")
-    if find_spec("jinja2") is None:
-        raise UserError('ganrun report: the page is made by jinja2, which is missing: pip install "ganrun[report]"')
+    require_extra("ganrun report", "report", "jinja2")
     of = [keys["of"]] if isinstance(keys["of"], str) else keys["of"]
-    if not of:
-        raise UserError("of=[]: nothing to report on; name runs, or folders that hold some")
     for place in of:
         check_place("of", place)
     check_out(keys["out"], keys["overwrite"])

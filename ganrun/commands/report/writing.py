@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ganrun.commands.report.comparing import best_of, metrics_of
 from ganrun.commands.report.content import content
 from ganrun.commands.report.pictures import fitted, pictures_of
 from ganrun.commands.report.request import MARK, Request
 from ganrun.commands.report.runs import View, at_work, sweeps_of, views
-from ganrun.commands.report.scores import best_of, metrics_of
 from ganrun.config.places import command
 from ganrun.files.storage import replacing
 
