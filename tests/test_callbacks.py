@@ -167,7 +167,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(place, word, message):
 def test_a_logger_without_its_package_names_it(package, monkeypatch):
     monkeypatch.setattr("ganrun.loggers.find_spec", lambda name: None)
     cfg, _ = composed(*BUILT, f"logger=[{package}]")
-    with pytest.raises(UserError, match=f"^{package} is not installed: pip install {package}$"):
+    with pytest.raises(UserError, match=f"^logger.{package}: {package} is not installed: pip install {package}$"):
         build(cfg)
 
 

@@ -447,7 +447,7 @@ def test_very_deep_folders(tmp_path):
 def test_huge_files_are_not_read(tmp_path, kind, monkeypatch):
     path = written(tmp_path, kind, {"a.png": grey(1), "b.png": bytes(5000)})
     monkeypatch.setattr(files, "LARGEST", 4999)
-    assert "cannot read image b.png: 5,000 bytes; at most 4,999 are read" in refused(path)
+    assert "cannot read image b.png: 5,000 bytes; at most 4,999 of a file are read" in refused(path)
     assert greys(folder(path, on_error="skip")) == [1]
 
 
@@ -492,7 +492,7 @@ def patched(path: Path, *, size: int | None = None, flags: int | None = None, me
     [
         ({"flags": 1}, "it is encrypted"),
         ({"method": 97}, "That compression method is not supported"),
-        ({"size": 2**31}, "2,147,483,648 bytes; at most 268,435,456 are read"),
+        ({"size": 2**31}, "2,147,483,648 bytes; at most 268,435,456 of a file are read"),
         ({"size": 40}, ""),
     ],
 )

@@ -304,7 +304,7 @@ def test_historical_averaging_by_hand():
         assert value.item() == pytest.approx(10 * 2 * (theta - mean) ** 2) and term.mean_one.item() == mean
         assert gradient.item() == pytest.approx(10 * 2 * 2 * (theta - mean))
     assert term.num_one.item() == 3
-    with pytest.raises(UserError, match="players=two: there is no such player; valid: one"):
+    with pytest.raises(UserError, match=r"players=\[two\]: there is no such player; valid: one"):
         HistoricalAveraging(weight=1.0, players=["two"]).attach(recipe)
 
 
@@ -331,7 +331,7 @@ REFUSED = {
     "penalty=[finite-r1] discriminator.dropout=0.5": "cannot tell the step from dropout",
     "penalty=[cr] dataset=ring model=mlp": "these samples are 2",
     "term=[top-k] conditional=multi-hinge": "top-k: multi-hinge replaces the adversarial loss too",
-    "term=[historical-averaging] term.historical-averaging.players=[critic]": "players=critic: there is no such player",
+    "term=[historical-averaging] term.historical-averaging.players=[critic]": "[critic]: there is no such player",
     "critic.gradient_norm=yes_please critic.norm=none": "gradient_norm=yes_please; expected true or false",
     "term=[zcr] model=pix2pix pairs=invert discriminator.layers=1": "it moves the noise, and Pix2Pix takes none",
 }
