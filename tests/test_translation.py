@@ -322,20 +322,20 @@ REFUSED = {
     "pix2pix": {
         "conditional=label": "conditional=label: nothing in this experiment takes labels",
         "noise=normal noise.z_dim=4": "noise: Pix2Pix starts from images and takes none; expected noise=none",
-        "term=[cycle]": "generator: term.cycle: it needs two generators a2b and b2a, as in model=cyclegan",
-        "term=[identity]": "generator: term.identity: it needs two generators",
+        "term=[cycle]": "term.cycle: it needs two generators a2b and b2a, as in model=cyclegan",
+        "term=[identity]": "term.identity: it needs two generators",
         "pairs=classes": "dataset digits has no pairs, which Pix2Pix learns from; try model=cyclegan",
         "pairs=none": "recipe: Pix2Pix takes source, which dataset digits has not",
         "dataset=ring": "pairs=edges: dataset ring has points; expected images",
-        "dataset.resolution=12": "generator: resolution=12x12: unet cannot halve both sides",
+        "dataset.resolution=12": "generator.resolution=12x12: unet cannot halve both sides",
     },
     "cyclegan": {
-        "term=[l1]": "generator: term.l1: outputs of CycleGAN have no true counterparts; leave l1 out",
-        "term=[feature-matching]": "generator: term.feature-matching: it needs one discriminator; this recipe has a, b",
+        "term=[l1]": "term.l1: outputs of CycleGAN have no true counterparts; leave l1 out",
+        "term=[feature-matching]": "term.feature-matching: it needs one discriminator; this recipe has a, b",
         "pairs=colorize dataset.channels=3": "recipe: a2b and b2a are networks of one config and need the same number",
-        "presentation.image-pool.size=0": "image-pool: size=0; expected at least 1",
+        "presentation.image-pool.size=0": "presentation.image-pool.size=0; expected at least 1",
         "micro_batch=1 batch_size=2 schedule.reuse_stale=true": "schedule.reuse_stale=true does not act with micro_b",
-        "init_from={pix2pix}": "init_from={pix2pix}: none of its layers has the shape of one here",
+        "init_from={pix2pix}": "init_from={pix2pix}: its networks are of another kind than those here",
     },
 }
 
