@@ -16,7 +16,7 @@ SETTINGS = {"mlp": ["dataset=ring"], "pix2pix": TRANSLATION, "cyclegan": [*TRANS
 SMALLEST = ["critic.norm=none", "dataset.resolution=8"]
 MODELS = {name: [f"model={name}", *SETTINGS.get(name, SMALLEST)] for name in options("model")}
 ALIKE = {"deep-conv": "r1", "resnet": "r2", "sagan": "gradient", "biggan": "r1", "biggan-deep": "dragan", "r3gan": "r2"}
-ALIKE |= {"stylegan2": "r1", "fastgan": "r2", "projected-gan": "finite-r1"}
+ALIKE |= {"stylegan2": "r1", "fastgan": "r2", "projected-gan": "lecam"}
 NEAR = {"projected-gan": 1e-3}  # its heads see features of up to hundreds, in fp32
 SGD = ["optimizer=sgd", "optimizer.lr=1e-6"]  # Adam makes whole steps of the rounding of gradients that are 0
 MODELS |= {name: [f"model={name}", *SGD] for name in ALIKE}  # most with spectral norm
