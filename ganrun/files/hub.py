@@ -1,0 +1,175 @@
+"""hf://<owner>/<name>: files of a repository on the Hugging Face Hub, by a pinned commit, from its cache once they are there.
+
+The package huggingface_hub does the transfers and finds the token; an address elsewhere is $HF_ENDPOINT.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from ganrun.errors import Failure, UserError, one_of, require_extra
+
+SCHEME = "hf://"
+FILE = "generator.safetensors"  # what an address without a file means
+ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)(?:@(refs/pr/\d+|[^/@]+))?(?:/([^@]+))?", re.A)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Address(NamedTuple):
+    """revision: a branch, a tag or a commit, None = the repository's main branch. file: a .safetensors in it."""
+
+    repo: str
+    revision: str | None
+    file: str
+
+
+def is_address(place: object) -> bool:
+    return isinstance(place, str) and place.startswith(SCHEME)
+
+
+def parsed(text: str) -> Address:
+    """hf://<owner>/<name>[@<revision>][/<file>]; a / within a revision is written %2F. Raises UserError."""
+    match = ADDRESS.fullmatch(text.removeprefix(SCHEME).rstrip("/"))
+    file = (match and match[3]) or FILE
+    if not match or not file.endswith(".safetensors") or ".." in file.split("/"):
+        raise UserError(f"{text}; expected hf://<owner>/<name>[@<revision>][/<file>.safetensors]")
+    return Address(match[1], match[2] and unquote(match[2]), file)
+
+
+def fetched(text: str) -> Path:
+    """The .safetensors file of an address, in the hub's cache, with its .yaml beside it; both of one commit.
+
+    A revision that may move is resolved to its commit, which is said on stderr; without the hub, to the last known one.
+    Contents are compared with the hashes that the hub names them by. Raises UserError, Failure.
+    """
+    require_extra("hf://", "hub", "huggingface_hub")
+    from huggingface_hub import hf_hub_download
+
+    address = parsed(text)
+    with told(text), quiet_unless_shown():
+        commit, known = commit_of(address)
+        names = [str(Path(address.file).with_suffix(".yaml")), address.file]
+        if known is not None and not set(names) <= set(known):
+            there = [name for name in known if name.endswith(".safetensors")]
+            raise UserError(f"{text}: there is no {address.file} with its .yaml there; {one_of(there, address.file)}")
+        paths = [Path(hf_hub_download(address.repo, name, revision=commit)) for name in names]
+    for path in paths:
+        check(path)
+    if commit != address.revision:
+        said = f"{address.revision or 'main'} is commit {commit}" + ("" if known else ", when the hub was last reached")
+        pinned = f"{SCHEME}{address.repo}@{commit}" + ("" if address.file == FILE else f"/{address.file}")
+        print(f"note: {said}; {pinned} stays the same", file=sys.stderr)
+    return paths[1]
+
+
+def commit_of(address: Address) -> tuple[str, list[str] | None]:
+    """The commit of a revision, and the files in it; None for those where the hub need not or cannot be asked."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if address.revision and COMMIT.fullmatch(address.revision):
+        return address.revision, None
+    try:
+        info = HfApi().model_info(address.repo, revision=address.revision, timeout=10)
+        return info.sha, [file.rfilename for file in info.siblings or []]
+    except HfHubHTTPError:
+        raise
+    except Exception as error:  # no network, in the words of whatever carries it
+        try:
+            there = hf_hub_download(address.repo, address.file, revision=address.revision, local_files_only=True)
+        except LocalEntryNotFoundError:
+            raise error from None
+        return snapshot(Path(there)), None
+
+
+def snapshot(path: Path) -> str:
+    """The commit in whose folder of the cache a file lies."""
+    return path.parts[len(path.parts) - path.parts[::-1].index("snapshots")]
+
+
+def check(path: Path) -> None:
+    """Raises UserError unless the content has the hash that it is named by in the cache: SHA-256, or git's of small files.
+
+    Where a cache has no links, names say nothing, and nothing is compared.
+    """
+    from huggingface_hub.utils.sha import git_hash, sha_fileobj
+
+    blob = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        with blob.open("rb") as file:
+            found = sha_fileobj(file).hex()
+    elif COMMIT.fullmatch(blob.name):
+        found = git_hash(blob.read_bytes())
+    else:
+        return
+    if found != blob.name:
+        raise UserError(f"{path}: damaged, its hash is not the hub's; remove {blob}, and it is downloaded again")
+
+
+@contextmanager
+def quiet_unless_shown() -> Iterator[None]:
+    """Bars of transfers on a terminal only."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hides = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if hides:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hides:
+            enable_progress_bars()
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turns what the hub's package raises into one line. what: the address or setting that was asked for.
+
+    Raises UserError for what the user can mend: no token, no right, a name that is not there; Failure for a network.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (Failure, KeyboardInterrupt):
+        raise
+    except errors.GatedRepoError as error:
+        raise UserError(f"{what}: its owner wants to be asked first, on the hub's page of it") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(f"{what}: no such repository, or it is private; {TOKEN}") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{what}: there is no such branch, tag or commit") from error
+    except errors.EntryNotFoundError as error:
+        offline = isinstance(error, errors.LocalEntryNotFoundError)
+        raise (Failure(f"{what}: {OFFLINE}") if offline else UserError(f"{what}: no such file there")) from error
+    except errors.HFValidationError as error:
+        raise UserError(f"{what}: {' '.join(str(error).split())}") from error
+    except errors.HfHubHTTPError as error:
+        raise refused(what, error) from error
+    except OSError as error:
+        if error.filename:  # a disk, not a network
+            raise Failure(f"{what}: {error.filename}: {error.strerror}") from error
+        raise Failure(f"{what}: {OFFLINE}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")):
+            raise
+        raise Failure(f"{what}: {OFFLINE}") from error
+
+
+TOKEN = "log in with `hf auth login`, or set HF_TOKEN"
+OFFLINE = "the hub cannot be reached, and it is not in the cache"
+REFUSED = {401: f"no token, or not a valid one; {TOKEN}", 403: "this token has no right to it",
+           409: "this name is taken", 429: "too many requests; try again later"}  # fmt: skip
+
+
+def refused(what: str, error: Exception) -> Failure:
+    """An answer of the hub as one line."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in REFUSED:
+        return UserError(f"{what}: {REFUSED[status]}")
+    reason = getattr(error, "server_message", None) or " ".join(str(error).split())
+    return Failure(f"{what}: the hub refused: {reason[:200]}")
