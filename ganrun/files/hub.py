@@ -1,4 +1,4 @@
-"""hf://<owner>/<name>: files of a repository on the Hugging Face Hub, by a pinned commit, from its cache once they are there.
+"""hf://<owner>/<name>: files of a repository on the Hugging Face Hub, of one commit; once cached, from the cache.
 
 The package huggingface_hub does the transfers and finds the token; an address elsewhere is $HF_ENDPOINT.
 """
@@ -92,7 +92,7 @@ def snapshot(path: Path) -> str:
 
 
 def check(path: Path) -> None:
-    """Raises UserError unless the content has the hash that it is named by in the cache: SHA-256, or git's of small files.
+    """Raises UserError unless a file has the hash that it is named by in the cache: SHA-256, or git's of small files.
 
     Where a cache has no links, names say nothing, and nothing is compared.
     """
@@ -125,51 +125,53 @@ def quiet_unless_shown() -> Iterator[None]:
             enable_progress_bars()
 
 
+TOKEN = "log in with `hf auth login`, or set HF_TOKEN"
+OFFLINE = "the hub cannot be reached, and it is not in the cache"
+KINDS = {  # of errors, by the names of their classes
+    "GatedRepoError": (UserError, "its owner wants to be asked first, on its page on the hub"),
+    "RepositoryNotFoundError": (UserError, f"no such repository, or it is private; {TOKEN}"),
+    "RevisionNotFoundError": (UserError, "there is no such branch, tag or commit"),
+    "LocalEntryNotFoundError": (Failure, OFFLINE),
+    "EntryNotFoundError": (UserError, "no such file there"),
+    "OfflineModeIsEnabled": (Failure, OFFLINE),
+}
+REFUSED = {401: f"no token, or not a valid one; {TOKEN}", 403: "this token has no right to it",
+           409: "this name is taken", 429: "too many requests; try again later"}  # fmt: skip
+NETWORK = ("httpx", "httpcore", "requests", "urllib3")  # packages whose errors mean that the hub cannot be reached
+
+
 @contextmanager
 def told(what: str) -> Iterator[None]:
     """Turns what the hub's package raises into one line. what: the address or setting that was asked for.
 
     Raises UserError for what the user can mend: no token, no right, a name that is not there; Failure for a network.
     """
-    from huggingface_hub import errors
-
     try:
         yield
-    except (Failure, KeyboardInterrupt):
+    except Failure:
         raise
-    except errors.GatedRepoError as error:
-        raise UserError(f"{what}: its owner wants to be asked first, on the hub's page of it") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{what}: no such repository, or it is private; {TOKEN}") from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{what}: there is no such branch, tag or commit") from error
-    except errors.EntryNotFoundError as error:
-        offline = isinstance(error, errors.LocalEntryNotFoundError)
-        raise (Failure(f"{what}: {OFFLINE}") if offline else UserError(f"{what}: no such file there")) from error
-    except errors.HFValidationError as error:
-        raise UserError(f"{what}: {' '.join(str(error).split())}") from error
-    except errors.HfHubHTTPError as error:
-        raise refused(what, error) from error
-    except OSError as error:
-        if error.filename:  # a disk, not a network
-            raise Failure(f"{what}: {error.filename}: {error.strerror}") from error
-        raise Failure(f"{what}: {OFFLINE}") from error
     except Exception as error:
-        if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")):
+        found = failure(what, error)
+        if found is None:
             raise
-        raise Failure(f"{what}: {OFFLINE}") from error
+        raise found from error
 
 
-TOKEN = "log in with `hf auth login`, or set HF_TOKEN"
-OFFLINE = "the hub cannot be reached, and it is not in the cache"
-REFUSED = {401: f"no token, or not a valid one; {TOKEN}", 403: "this token has no right to it",
-           409: "this name is taken", 429: "too many requests; try again later"}  # fmt: skip
+def failure(what: str, error: Exception) -> Failure | None:
+    """The error in one line; None for one that has nothing to do with the hub."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-
-def refused(what: str, error: Exception) -> Failure:
-    """An answer of the hub as one line."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in REFUSED:
-        return UserError(f"{what}: {REFUSED[status]}")
-    reason = getattr(error, "server_message", None) or " ".join(str(error).split())
-    return Failure(f"{what}: the hub refused: {reason[:200]}")
+    for kind in type(error).__mro__:
+        if kind.__name__ in KINDS:
+            failed, text = KINDS[kind.__name__]
+            return failed(f"{what}: {text}")
+    if isinstance(error, HFValidationError):
+        return UserError(f"{what}: {' '.join(str(error).split())}")
+    if isinstance(error, HfHubHTTPError):
+        status = getattr(error.response, "status_code", None)
+        text = REFUSED.get(status) or f"the hub refused: {error.server_message or ' '.join(str(error).split())[:200]}"
+        return (UserError if status in REFUSED else Failure)(f"{what}: {text}")
+    if isinstance(error, OSError) and error.filename:  # a disk, not a network
+        return Failure(f"{what}: {error.filename}: {error.strerror}")
+    offline = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in NETWORK
+    return Failure(f"{what}: {OFFLINE}") if offline else None

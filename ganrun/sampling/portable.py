@@ -21,7 +21,7 @@ PSI = (1.0, 0.7)  # values that are tried
 
 
 class Samples(nn.Module):
-    """z (batch, z_dim), label (batch, ...) or None, psi () or None -> samples as load_generator's, with images in [-1, 1].
+    """z (batch, z_dim), label (batch, ...) or None, psi () or None -> samples as load_generator's, images in [-1, 1].
 
     psi: of a style-based generator, truncates the first `cutoff` styles, None = all; 1 = off
     """
@@ -99,13 +99,20 @@ def of_translation(translator: Translator, direction: str | None = None) -> Grap
     multiple, least = getattr(network, "multiple", 1), getattr(network, "least", 1)
     fewest = max(1, -(-least // multiple))
     channels, rng = translator.channels[name].source, rng_for("portable")
-    sides = ((multiple * (fewest + 1), multiple * (fewest + 2)), (multiple * fewest,) * 2, (multiple * (fewest + 3),) * 2)
+    sides = (
+        (multiple * (fewest + 1), multiple * (fewest + 2)),
+        (multiple * fewest,) * 2,
+        (multiple * (fewest + 3),) * 2,
+    )
     cases = [
         {"images": torch.rand(num, channels, *size, generator=rng) * 2 - 1}
         for num, size in zip(reversed(BATCHES), sides, strict=True)
     ]
     height, width = (multiple * Dim(side, min=fewest) for side in ("height", "width"))
-    about = common(translator) | {"direction": name, "images": {"channels": channels, "multiple": multiple, "least": least}}
+    about = common(translator) | {
+        "direction": name,
+        "images": {"channels": channels, "multiple": multiple, "least": least},
+    }
     return Graph(Translated(translator, name), cases, {"images": {0: Dim("batch"), 2: height, 3: width}}, about)
 
 

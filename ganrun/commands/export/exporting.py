@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from ganrun.commands.export.request import Request
 from ganrun.depth import to_pixels
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 
 MOST = 1e-4  # largest error of a value, in images of [-1, 1]
 ABOUT = "ganrun"  # name of the metadata
+SIZES = ("batch", "channels", "height", "width")
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom")  # of nodes: where code lies
 Run = Callable[[dict[str, Tensor]], Tensor]  # inputs by name -> output
 
 
 def export(request: Request) -> str:
-    """Writes the file; returns how well it agrees with the original, in words. Raises UserError, Failure, CannotWrite."""
+    """Writes the file; returns how well it agrees with the original. Raises UserError, Failure, CannotWrite."""
     original, plain = (graph(request) for _ in range(2))
     content, said = packed(plain, original, request.format, f"from={request.file}")
     with replacing(request.out) as file:
@@ -90,7 +92,8 @@ def traced(plain: Graph) -> ExportedProgram:
 
 def to_pt2(program: ExportedProgram, plain: Graph) -> bytes:
     program.example_inputs = None
-    for node in program.graph.nodes:
+    parts = [part for part in program.graph_module.modules() if isinstance(part, GraphModule)]
+    for node in (node for part in parts for node in part.graph.nodes):
         for key in TRACES:
             node.meta.pop(key, None)
     buffer = io.BytesIO()
@@ -115,20 +118,18 @@ def tidy(model: "onnx.ModelProto", plain: Graph) -> None:
     """Names the sizes that vary, gives psi a default, and leaves out what exporters note about the code."""
     from onnx import numpy_helper
 
-    model.producer_name, names = ABOUT, {}
-    for value in (*model.graph.input, *model.graph.output):
+    graph, names, model.producer_name = model.graph, {}, ABOUT
+    for value in (*graph.input, *graph.output):
         for i, size in enumerate(value.type.tensor_type.shape.dim):
-            for symbol in re.findall(r"s\d+", size.dim_param):
-                names.setdefault(symbol, ("batch", "", "height", "width")[i])
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for size in value.type.tensor_type.shape.dim:
-            if size.dim_param:
-                size.dim_param = re.sub(r"s\d+", lambda found: names.get(found[0], found[0]), size.dim_param)
-    for part in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+            names = {symbol: SIZES[i] for symbol in re.findall(r"s\d+", size.dim_param)} | names
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in [size for size in value.type.tensor_type.shape.dim if size.dim_param]:
+            size.dim_param = re.sub(r"s\d+", lambda found: names.get(found[0], found[0]), size.dim_param)
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     if "psi" in plain.dynamic:
-        model.graph.initializer.append(numpy_helper.from_array(torch.tensor(1.0).numpy(), "psi"))
+        graph.initializer.append(numpy_helper.from_array(torch.tensor(1.0).numpy(), "psi"))
 
 
 def of_onnx(content: bytes) -> Run:
@@ -150,7 +151,9 @@ def compare(copy: Run, original: Graph, where: str) -> str:
             wanted, got = original.network(**inputs), copy(inputs)
         distance = float((got - wanted).abs().max())
         if not distance <= MOST:  # or NaN
-            raise Failure(f"{where}: the exported network is {distance:.2g} off the original; at most {MOST:g} is allowed")
+            raise Failure(
+                f"{where}: the exported network is {distance:.2g} off the original; at most {MOST:g} is allowed"
+            )
         error, samples = max(error, distance), samples + len(wanted)
         if images:
             differ += int((levels(got, original.about) != levels(wanted, original.about)).sum())

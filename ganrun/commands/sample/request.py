@@ -213,7 +213,9 @@ def find_generator(path: str) -> tuple[Path, RunDir | None]:
         run, file = find_run(path, "from")
         return file, run
     if given.suffix != ".safetensors":
-        raise UserError(f"from={path}: expected a run directory, a .safetensors file or a checkpoint (.ckpt)")
+        raise UserError(
+            f"from={path}: expected a run directory, a .safetensors file, a checkpoint (.ckpt) or hf://<owner>/<name>"
+        )
     run = RunDir(given.parent)
     return given, run if run.config.exists() else None
 

@@ -15,7 +15,11 @@ from ganrun.files.record import Record
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
 
-PUBLISHED = {"fid": "FID", "kid": "KID", "inception-score": "Inception Score"}  # known by these names on Inception alone
+PUBLISHED = {
+    "fid": "FID",
+    "kid": "KID",
+    "inception-score": "Inception Score",
+}  # known by these names on Inception alone
 LEFT_OUT = ("versions", "metric")  # of a protocol; the table has the metric, the text the versions
 TASKS = {True: "image-to-image", False: "unconditional-image-generation"}
 
@@ -79,7 +83,9 @@ def header(request: Request, record: Record, made: Any, scores: list[Score]) -> 
             {"type": score.metric, "value": score.value, "name": f"{PUBLISHED[score.metric]} ({sizes(score.protocol)})"}
             for score in comparable
         ]
-        found["model-index"] = [{"name": name, "results": [{"task": {"type": task}, "dataset": data, "metrics": metrics}]}]
+        found["model-index"] = [
+            {"name": name, "results": [{"task": {"type": task}, "dataset": data, "metrics": metrics}]}
+        ]
     return found
 
 
@@ -90,7 +96,9 @@ def is_published(score: Score) -> bool:
 
 
 def sizes(protocol: dict[str, Any]) -> str:
-    return ", ".join(f"{protocol[key]:,} {word}" for key, word in (("num_fake", "samples"), ("num_real", "reals")) if key in protocol)
+    return ", ".join(
+        f"{protocol[key]:,} {word}" for key, word in (("num_fake", "samples"), ("num_real", "reals")) if key in protocol
+    )
 
 
 def summary(record: Record, made: SamplingGenerator | Translator) -> str:
@@ -114,7 +122,8 @@ def use(request: Request, made: SamplingGenerator | Translator) -> str:
     command = f"translate from={place} input=photos out=translated" if translates else f"sample from={place}"
     call = "translate(images)  # (num, C, H, W) in [-1, 1]" if translates else "sample(16, seed=0)  # images in [-1, 1]"
     code = f'import ganrun\n\nmade = ganrun.load_generator("{file}").{call}'
-    return f"```bash\nganrun {command}\n```\n\n```python\n{code}\n```\n\nNothing is unpickled, and no code of this repository runs."
+    safe = "Nothing is unpickled, and no code of this repository runs."
+    return f"```bash\nganrun {command}\n```\n\n```python\n{code}\n```\n\n{safe}"
 
 
 def scored(record: Record) -> Iterator[Score]:

@@ -27,19 +27,23 @@ SAMPLES = "samples.png"
 
 def write(request: Request) -> None:
     """Raises UserError, CannotWrite."""
-    run, record, made = request.run, Record(request.run), open_generator(request.run.generator, None, trust=request.trust)
+    run, record, made = (
+        request.run,
+        Record(request.run),
+        open_generator(request.run.generator, None, trust=request.trust),
+    )
     with writing(request.out):
         request.out.mkdir(exist_ok=True)
     for file in (run.generator, run.best_generator):
         if file.exists():
             copy_pair(file, request.out)
-    if request.discriminator:
+    if "discriminator" in request.include:
         discriminator(request)
     grid = record.newest_grid()
     if grid:
         copy(grid, request.out / SAMPLES)
     plain(request.out / "config.yaml", hidden_config(read_yaml(run.config)))
-    if request.checkpoint:
+    if "checkpoint" in request.include:
         checkpoint(run, RunDir(request.out))
     text = card(request, record, made, picture=SAMPLES if grid else None)
     content(request.out / "README.md", text.encode())  # last: with it the folder is whole

@@ -7,12 +7,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ganrun.commands.sample.request import checked, place_of
-from ganrun.errors import UserError, require_extra
+from ganrun.errors import UserError, one_of, require_extra
 from ganrun.files.run_dir import RunDir, find_run
 
-KEYS = {"from": str, "out": str, "overwrite": bool, "license": str | None, "title": str | None, "discriminator": bool,
-        "checkpoint": bool, "push": str | None, "private": bool, "branch": str | None,
+KEYS = {"from": str, "out": str, "overwrite": bool, "license": str | None, "title": str | None,
+        "include": str | list[str], "push": str | None, "private": bool, "branch": str | None,
         "trust": str | list[str]}  # fmt: skip
+MORE = ("discriminator", "checkpoint")
 REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.A)
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
@@ -26,8 +27,7 @@ class Request:
     overwrite: bool
     license: str | None
     title: str | None
-    discriminator: bool
-    checkpoint: bool
+    include: list[str]
     push: str | None
     private: bool
     branch: str | None
@@ -42,10 +42,16 @@ def check_share(cfg: DictConfig) -> Request:
         raise UserError(f"from={named}: a checkpoint; expected its run, {run.path}")
     if not run.generator.exists():
         raise UserError(f"from={run.path}: the run has no generator.safetensors yet")
-    if keys["checkpoint"] and not run.last.exists():
-        raise UserError(f"checkpoint=true: the run has no {run.last}")
+    keys["include"] = [keys["include"]] if isinstance(keys["include"], str) else keys["include"]
+    for name in keys["include"]:
+        if name not in MORE:
+            raise UserError(f"include={name}; {one_of(MORE, name)}")
+    if keys["include"] and not run.last.exists():
+        raise UserError(f"include={keys['include'][0]}: the run has no {run.last}")
     if keys["license"] is not None and not LICENSE.fullmatch(keys["license"]):
-        raise UserError(f"license={keys['license']}; expected a name as the hub spells it: mit, apache-2.0, cc-by-4.0, other")
+        raise UserError(
+            f"license={keys['license']}; expected a name as the hub spells it: mit, apache-2.0, cc-by-4.0, other"
+        )
     check_push(keys)
     out = place_of("out", keys.pop("out"))
     check_out(out, run, keys["overwrite"])
@@ -73,4 +79,6 @@ def check_out(out: Path, run: RunDir, overwrite: bool) -> None:
     if run.path.resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(f"out={out} is in the run; name a folder outside")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(f"out={out} exists and is not empty; overwrite=true writes over its files, or name another place")
+        raise UserError(
+            f"out={out} exists and is not empty; overwrite=true writes over its files, or name another place"
+        )
