@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         if asked["organization"] == "someone-else":
             return self.refused(403)
         if repo in hub.repos:
-            return self.refused(409, message="You already created this model repo")
+            return self.answer(409, {"error": "You already created this model repo", "url": f"{hub.url}/{repo}"})
         hub.commit(repo, {".gitattributes": b""})
         hub.private |= {repo} if asked.get("private") or asked.get("visibility") == "private" else set()
         return self.answer(200, {"url": f"{hub.url}/{repo}"})

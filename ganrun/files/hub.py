@@ -50,40 +50,37 @@ def fetched(text: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     address = parsed(text)
+    header = str(Path(address.file).with_suffix(".yaml"))
     with told(text), quiet_unless_shown():
-        commit, known = commit_of(address)
-        names = [str(Path(address.file).with_suffix(".yaml")), address.file]
-        if known is not None and not set(names) <= set(known):
+        known = files_of(address)
+        if known is not None and not {header, address.file} <= set(known):
             there = [name for name in known if name.endswith(".safetensors")]
             raise UserError(f"{text}: there is no {address.file} with its .yaml there; {one_of(there, address.file)}")
-        paths = [Path(hf_hub_download(address.repo, name, revision=commit)) for name in names]
-    for path in paths:
-        check(path)
+        first = Path(hf_hub_download(address.repo, header, revision=address.revision))
+        commit = snapshot(first)  # of both files, should the branch move meanwhile
+        path = Path(hf_hub_download(address.repo, address.file, revision=commit))
+    for file in (first, path):
+        check(file)
     if commit != address.revision:
         said = f"{address.revision or 'main'} is commit {commit}" + ("" if known else ", when the hub was last reached")
         pinned = f"{SCHEME}{address.repo}@{commit}" + ("" if address.file == FILE else f"/{address.file}")
         print(f"note: {said}; {pinned} stays the same", file=sys.stderr)
-    return paths[1]
+    return path
 
 
-def commit_of(address: Address) -> tuple[str, list[str] | None]:
-    """The commit of a revision, and the files in it; None for those where the hub need not or cannot be asked."""
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def files_of(address: Address) -> list[str] | None:
+    """The files of a revision; None for those of a commit, which need no question, and without the hub."""
+    from huggingface_hub import HfApi
 
     if address.revision and COMMIT.fullmatch(address.revision):
-        return address.revision, None
+        return None
     try:
         info = HfApi().model_info(address.repo, revision=address.revision, timeout=10)
-        return info.sha, [file.rfilename for file in info.siblings or []]
-    except HfHubHTTPError:
-        raise
-    except Exception as error:  # no network, in the words of whatever carries it
-        try:
-            there = hf_hub_download(address.repo, address.file, revision=address.revision, local_files_only=True)
-        except LocalEntryNotFoundError:
-            raise error from None
-        return snapshot(Path(there)), None
+    except Exception as error:
+        if not is_offline(error):
+            raise
+        return None
+    return [file.rfilename for file in info.siblings or []]
 
 
 def snapshot(path: Path) -> str:
@@ -126,14 +123,13 @@ def quiet_unless_shown() -> Iterator[None]:
 
 
 TOKEN = "log in with `hf auth login`, or set HF_TOKEN"
-OFFLINE = "the hub cannot be reached, and it is not in the cache"
+OFFLINE = "the hub cannot be reached"
 KINDS = {  # of errors, by the names of their classes
     "GatedRepoError": (UserError, "its owner wants to be asked first, on its page on the hub"),
     "RepositoryNotFoundError": (UserError, f"no such repository, or it is private; {TOKEN}"),
     "RevisionNotFoundError": (UserError, "there is no such branch, tag or commit"),
-    "LocalEntryNotFoundError": (Failure, OFFLINE),
+    "LocalEntryNotFoundError": (Failure, f"{OFFLINE}, and it is not in the cache"),
     "EntryNotFoundError": (UserError, "no such file there"),
-    "OfflineModeIsEnabled": (Failure, OFFLINE),
 }
 REFUSED = {401: f"no token, or not a valid one; {TOKEN}", 403: "this token has no right to it",
            409: "this name is taken", 429: "too many requests; try again later"}  # fmt: skip
@@ -173,5 +169,12 @@ def failure(what: str, error: Exception) -> Failure | None:
         return (UserError if status in REFUSED else Failure)(f"{what}: {text}")
     if isinstance(error, OSError) and error.filename:  # a disk, not a network
         return Failure(f"{what}: {error.filename}: {error.strerror}")
-    offline = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in NETWORK
-    return Failure(f"{what}: {OFFLINE}") if offline else None
+    return Failure(f"{what}: {OFFLINE}") if is_offline(error) else None
+
+
+def is_offline(error: Exception) -> bool:
+    """Does it say that the hub cannot be reached, in the words of whatever carries requests, or cannot answer?"""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return response.status_code >= 500
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in NETWORK

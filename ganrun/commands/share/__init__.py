@@ -4,7 +4,8 @@
   ganrun share from=<run> out=shared license=mit push=<owner>/<name> private=true
   ganrun sample from=hf://<owner>/<name>                what others type then
 
-Paths of this machine are left out of all files. The token for an upload is the one of `hf auth login`, or HF_TOKEN. The
+Paths of this machine are left out of all files. The card shows the run's newest samples; those of a translator include
+the images that it translates. The token for an upload is the one of `hf auth login`, or HF_TOKEN. The
 last line on stdout is the folder, or the address after an upload, with its commit.
 """
 

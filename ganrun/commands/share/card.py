@@ -91,8 +91,7 @@ def header(request: Request, record: Record, made: Any, scores: list[Score]) -> 
 
 def is_published(score: Score) -> bool:
     """Is it the metric that others know by this name, of the newest weights? The index has no room for a protocol."""
-    known = str(score.protocol.get("features", "")).lower().startswith("inception")
-    return score.metric in PUBLISHED and known and score.of == "generator"
+    return score.metric in PUBLISHED and score.protocol.get("features") == "inception" and score.of == "generator"
 
 
 def sizes(protocol: dict[str, Any]) -> str:
@@ -103,15 +102,14 @@ def sizes(protocol: dict[str, Any]) -> str:
 
 def summary(record: Record, made: SamplingGenerator | Translator) -> str:
     steps, averaged = made.trained.get("steps"), made.trained.get("ema")
-    how = f"after {steps:,} steps" if isinstance(steps, int) else ""
-    how += ", with averaged weights" if averaged else ""
+    how = (f", after {steps:,} steps" if isinstance(steps, int) else "") + (", averaged" if averaged else "")
     if isinstance(made, Translator):
         what = "; ".join(f"{name}: {a} to {b} channels" for name, (a, b) in made.channels.items())
-        return f"An image-to-image network ({what}), trained with ganrun {__version__} on {data_of(record)}, {how}."
+        return f"An image-to-image network ({what}), trained with ganrun {__version__} on {data_of(record)}{how}."
     shape = " x ".join(map(str, made.sample(1).shape[1:]))
     labels = [one.name for one in made.attributes] or made.classes
     given = f" Labels: {', '.join(labels[:20])}{', ...' if len(labels) > 20 else ''}." if labels else ""
-    return f"A generator of {shape} samples, trained with ganrun {__version__} on {data_of(record)}, {how}.{given}"
+    return f"A generator of {shape} samples, trained with ganrun {__version__} on {data_of(record)}{how}.{given}"
 
 
 def use(request: Request, made: SamplingGenerator | Translator) -> str:

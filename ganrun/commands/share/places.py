@@ -6,7 +6,7 @@ from typing import Any
 from ganrun.config.places import is_place
 
 KNOWN = {"data_dir": "data", "cache_dir": "cache", "cache": "cache", "run_dir": "run"}  # places that need a name
-PATH = re.compile(r"""(?:^|(?<=[\s=,:;'"\[{(]))(?:/|~|\.\./|[A-Za-z]:\\)[^,;'"\]})]*""")
+PATH = re.compile(r"""(?:^|(?<=[\s=,:;'"\[{(]))(?:/(?!/)|~|\.\./|[A-Za-z]:\\)[^,;'"\]})]*""")
 HIDDEN = "<path>"
 
 
