@@ -5,6 +5,7 @@ The package huggingface_hub does the transfers and finds the token; an address e
 
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,33 +48,45 @@ def fetched(text: str) -> Path:
     Contents are compared with the hashes that the hub names them by. Raises UserError, Failure.
     """
     require_extra("hf://", "hub", "huggingface_hub")
-    from huggingface_hub import hf_hub_download
-
     address = parsed(text)
+    with told(text), quietly():
+        pinned = bool(COMMIT.fullmatch(address.revision or ""))
+        known, paths = None, pair(address, cached=True) if pinned else None
+        if paths is None:
+            known = files_of(address)
+            check_there(text, address, known)
+            paths = pair(address, cached=known is None)
+        if paths is None:
+            raise Failure(f"{text}: {OFFLINE}, and it is not in the cache")
+    for path in paths:
+        check(path)
+    if not pinned:
+        commit, when = snapshot(paths[0]), "" if known else ", when the hub was last reached"
+        same = f"{SCHEME}{address.repo}@{commit}" + ("" if address.file == FILE else f"/{address.file}")
+        print(f"note: {address.revision or 'main'} is commit {commit}{when}; {same} stays the same", file=sys.stderr)
+    return paths[1]
+
+
+def pair(address: Address, *, cached: bool) -> tuple[Path, Path] | None:
+    """The .yaml and the .safetensors, of one commit. cached: do not ask the hub; None if they are not both there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     header = str(Path(address.file).with_suffix(".yaml"))
-    with told(text), quiet_unless_shown():
-        known = files_of(address)
-        if known is not None and not {header, address.file} <= set(known):
-            there = [name for name in known if name.endswith(".safetensors")]
-            raise UserError(f"{text}: there is no {address.file} with its .yaml there; {one_of(there, address.file)}")
-        first = Path(hf_hub_download(address.repo, header, revision=address.revision))
-        commit = snapshot(first)  # of both files, should the branch move meanwhile
-        path = Path(hf_hub_download(address.repo, address.file, revision=commit))
-    for file in (first, path):
-        check(file)
-    if commit != address.revision:
-        said = f"{address.revision or 'main'} is commit {commit}" + ("" if known else ", when the hub was last reached")
-        pinned = f"{SCHEME}{address.repo}@{commit}" + ("" if address.file == FILE else f"/{address.file}")
-        print(f"note: {said}; {pinned} stays the same", file=sys.stderr)
-    return path
+    try:
+        first = Path(hf_hub_download(address.repo, header, revision=address.revision, local_files_only=cached))
+        commit = snapshot(first)  # also of the other file, should the branch move meanwhile
+        return first, Path(hf_hub_download(address.repo, address.file, revision=commit, local_files_only=cached))
+    except LocalEntryNotFoundError:
+        if not cached:
+            raise
+        return None
 
 
 def files_of(address: Address) -> list[str] | None:
-    """The files of a revision; None for those of a commit, which need no question, and without the hub."""
+    """The files of a revision, as the hub says; None if it cannot be reached."""
     from huggingface_hub import HfApi
 
-    if address.revision and COMMIT.fullmatch(address.revision):
-        return None
     try:
         info = HfApi().model_info(address.repo, revision=address.revision, timeout=10)
     except Exception as error:
@@ -81,6 +94,14 @@ def files_of(address: Address) -> list[str] | None:
             raise
         return None
     return [file.rfilename for file in info.siblings or []]
+
+
+def check_there(text: str, address: Address, known: list[str] | None) -> None:
+    """Raises UserError for a file that is not among the known ones."""
+    header = str(Path(address.file).with_suffix(".yaml"))
+    if known is not None and not {header, address.file} <= set(known):
+        there = [name for name in known if name.endswith(".safetensors")]
+        raise UserError(f"{text}: there is no {address.file} with its .yaml there; {one_of(there, address.file)}")
 
 
 def snapshot(path: Path) -> str:
@@ -108,15 +129,17 @@ def check(path: Path) -> None:
 
 
 @contextmanager
-def quiet_unless_shown() -> Iterator[None]:
-    """Bars of transfers on a terminal only."""
+def quietly() -> Iterator[None]:
+    """Bars of transfers on a terminal only, and no warnings of the packages that carry requests about each other."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     hides = not sys.stderr.isatty() and not are_progress_bars_disabled()
     if hides:
         disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="huggingface_hub|" + "|".join(NETWORK))
+            yield
     finally:
         if hides:
             enable_progress_bars()
@@ -133,7 +156,7 @@ KINDS = {  # of errors, by the names of their classes
 }
 REFUSED = {401: f"no token, or not a valid one; {TOKEN}", 403: "this token has no right to it",
            409: "this name is taken", 429: "too many requests; try again later"}  # fmt: skip
-NETWORK = ("httpx", "httpcore", "requests", "urllib3")  # packages whose errors mean that the hub cannot be reached
+NETWORK = ("httpx", "httpcore", "requests", "urllib3")  # names of packages, or their beginnings, that carry requests
 
 
 @contextmanager
@@ -161,6 +184,8 @@ def failure(what: str, error: Exception) -> Failure | None:
         if kind.__name__ in KINDS:
             failed, text = KINDS[kind.__name__]
             return failed(f"{what}: {text}")
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # of a thread that uploads
+        return failure(what, error.__cause__)
     if isinstance(error, HFValidationError):
         return UserError(f"{what}: {' '.join(str(error).split())}")
     if isinstance(error, HfHubHTTPError):
@@ -177,4 +202,4 @@ def is_offline(error: Exception) -> bool:
     response = getattr(error, "response", None)
     if response is not None:
         return response.status_code >= 500
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in NETWORK
+    return isinstance(error, OSError) or type(error).__module__.startswith(NETWORK)

@@ -118,8 +118,8 @@ def use(request: Request, made: SamplingGenerator | Translator) -> str:
     file = place if request.push else "generator.safetensors"
     translates = isinstance(made, Translator)
     command = f"translate from={place} input=photos out=translated" if translates else f"sample from={place}"
-    call = "translate(images)  # (num, C, H, W) in [-1, 1]" if translates else "sample(16, seed=0)  # images in [-1, 1]"
-    code = f'import ganrun\n\nmade = ganrun.load_generator("{file}").{call}'
+    call = "translate(images)  # (num, C, H, W) in [-1, 1]" if translates else "sample(16, seed=0)  # (16, C, H, W) in [-1, 1]"
+    code = f'import ganrun\n\nimages = ganrun.load_generator("{file}").{call}'
     safe = "Nothing is unpickled, and no code of this repository runs."
     return f"```bash\nganrun {command}\n```\n\n```python\n{code}\n```\n\n{safe}"
 

@@ -2,7 +2,7 @@
 
 from ganrun.commands.share.request import Request
 from ganrun.errors import Failure, UserError
-from ganrun.files.hub import SCHEME, TOKEN, quiet_unless_shown, told
+from ganrun.files.hub import SCHEME, TOKEN, quietly, told
 
 
 def upload(request: Request) -> str:
@@ -17,7 +17,7 @@ def upload(request: Request) -> str:
     if get_token() is None:
         raise UserError(f"{what}: there is no token; {TOKEN}; the folder {request.out} is complete")
     hub, kept = HfApi(library_name="ganrun"), f"the folder {request.out} is complete"
-    with told(what), quiet_unless_shown():
+    with told(what), quietly():
         try:
             hub.create_repo(request.push, private=request.private, exist_ok=request.overwrite)
         except HfHubHTTPError as error:
