@@ -15,11 +15,7 @@ from ganrun.files.record import Record
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
 
-PUBLISHED = {
-    "fid": "FID",
-    "kid": "KID",
-    "inception-score": "Inception Score",
-}  # known by these names on Inception alone
+PUBLISHED = {"fid": "FID", "kid": "KID", "inception-score": "Inception Score"}  # known by these names on Inception
 LEFT_OUT = ("versions", "metric")  # of a protocol; the table has the metric, the text the versions
 TASKS = {True: "image-to-image", False: "unconditional-image-generation"}
 
@@ -118,7 +114,7 @@ def use(request: Request, made: SamplingGenerator | Translator) -> str:
     file = place if request.push else "generator.safetensors"
     translates = isinstance(made, Translator)
     command = f"translate from={place} input=photos out=translated" if translates else f"sample from={place}"
-    call = "translate(images)  # (num, C, H, W) in [-1, 1]" if translates else "sample(16, seed=0)  # (16, C, H, W) in [-1, 1]"
+    call = "translate(images)  # (num, C, H, W) in [-1, 1]" if translates else "sample(16, seed=0)  # images in [-1, 1]"
     code = f'import ganrun\n\nimages = ganrun.load_generator("{file}").{call}'
     safe = "Nothing is unpickled, and no code of this repository runs."
     return f"```bash\nganrun {command}\n```\n\n```python\n{code}\n```\n\n{safe}"
