@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import yaml
 
@@ -110,7 +111,8 @@ def summary(record: Record, made: SamplingGenerator | Translator) -> str:
 
 def use(request: Request, made: SamplingGenerator | Translator) -> str:
     """How to load it."""
-    place = f"{SCHEME}{request.push}" + (f"@{request.branch}" if request.branch else "") if request.push else "."
+    branch = f"@{quote(request.branch, safe='')}" if request.branch else ""
+    place = f"{SCHEME}{request.push}{branch}" if request.push else "."
     file = place if request.push else "generator.safetensors"
     translates = isinstance(made, Translator)
     command = f"translate from={place} input=photos out=translated" if translates else f"sample from={place}"
