@@ -83,7 +83,7 @@ class Generator(StyleBased):
 
     def synthesis(self, styles: Tensor) -> Tensor:
         """styles (batch, num_styles, w_dim), those of the smallest sizes first -> images (batch, channels, H, W)."""
-        x, image, first = self.constant.expand(len(styles), -1, -1, -1), None, 0
+        x, image, first = self.constant.expand(styles.shape[0], -1, -1, -1), None, 0
         for block in self.blocks:
             used = len(block.convs)
             x, image = block(x, image, styles[:, first : first + used + 1].unbind(1))

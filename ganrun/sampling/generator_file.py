@@ -18,6 +18,7 @@ from ganrun.attributes import of_plain
 from ganrun.config.trust import GENERATOR_ROOMS, package_names, shown, trusted_class
 from ganrun.depth import DTYPES
 from ganrun.errors import UserError, first_line
+from ganrun.files.hub import fetched, is_address
 from ganrun.files.storage import replacing
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
@@ -52,14 +53,15 @@ def save_generator(path: Path, tensors: dict[str, Tensor], header: dict[str, Any
 def load_generator(path: str | Path, *, trust: Iterable[str] = ()) -> SamplingGenerator | Translator:
     """The generator of a run, in eval mode on the CPU, from its generator.safetensors and generator.yaml.
 
-    If it takes images, the result is a Translator. trust: further packages whose classes the YAML may name.
+    If it takes images, the result is a Translator. path: also hf://<owner>/<name>[@<revision>][/<file>.safetensors], on
+    the Hugging Face Hub; see files/hub.py. trust: further packages whose classes the YAML may name.
     Raises UserError for missing or unusable files.
 
     Example:
         generator = ganrun.load_generator("<run>/generator.safetensors")
         images = generator.sample(16, seed=0)  # (16, C, H, W) in [-1, 1]; vectors are (16, D)
     """
-    path = Path(path)
+    path = fetched(path) if is_address(path) else Path(path)
     header_path = path.parent / f"{path.stem}.yaml"
     for file in (path, header_path):
         if not file.is_file():

@@ -13,6 +13,7 @@ from ganrun.commands.sample.sampler import KEYS as SAMPLER_KEYS
 from ganrun.commands.sample.sampler import check_sampler
 from ganrun.config.typed import check_finite, check_known, check_minimum, check_parent, check_place, check_types
 from ganrun.errors import UserError
+from ganrun.files.hub import fetched, is_address
 from ganrun.files.run_dir import RunDir, find_run
 
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
@@ -142,7 +143,8 @@ def checked(cfg: DictConfig, types: dict[str, Any]) -> dict[str, Any]:
     if OmegaConf.is_missing(cfg, "from"):
         raise UserError("from= must be given: a run directory, a generator's .safetensors file, or a run's checkpoint")
     check_types(cfg, types)
-    check_device(cfg.device)
+    if "device" in types:
+        check_device(cfg.device)
     keys = OmegaConf.to_container(cfg, resolve=True)
     keys = {key: keys[key] for key in types}
     check_finite(keys)
@@ -200,7 +202,9 @@ def check_device(name: str | int) -> None:
 
 
 def find_generator(path: str) -> tuple[Path, RunDir | None]:
-    """The generator file or checkpoint that `from` means, and the run that it belongs to, if any."""
+    """The generator file or checkpoint that `from` means, and the run that it belongs to, if any; hf:// is fetched."""
+    if is_address(path):
+        return fetched(path), None
     check_place("from", path)
     given = Path(os.path.expanduser(path))
     if not path or not given.exists():
@@ -211,7 +215,9 @@ def find_generator(path: str) -> tuple[Path, RunDir | None]:
         run, file = find_run(path, "from")
         return file, run
     if given.suffix != ".safetensors":
-        raise UserError(f"from={path}: expected a run directory, a .safetensors file or a checkpoint (.ckpt)")
+        raise UserError(
+            f"from={path}: expected a run directory, a .safetensors file, a checkpoint (.ckpt) or hf://<owner>/<name>"
+        )
     run = RunDir(given.parent)
     return given, run if run.config.exists() else None
 
