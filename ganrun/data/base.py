@@ -155,7 +155,7 @@ class Data(ABC):
         return samples.float()
 
     def order(self, *parts: int | str) -> Tensor:
-        """All samples' numbers (num,), shuffled: the order of one pass. It depends only on the parts, such as a seed."""
+        """All samples' numbers (num,) in the order of one pass, which depends only on the parts, such as a seed."""
         return permutation(len(self), *parts)
 
     @property

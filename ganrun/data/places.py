@@ -29,7 +29,7 @@ MOST = 2**20  # shards that a pattern may name
 
 
 class Place(NamedTuple):
-    """A shard. name: for messages. stamp: changes whenever its content does. size: bytes, 0 if a server does not say."""
+    """A shard. name: for messages. stamp: changes whenever its content does. size: bytes, 0 = the server does not say."""
 
     path: str
     name: str
@@ -50,9 +50,9 @@ def is_remote(path: str) -> bool:
 def places(path: str) -> list[Place]:
     """The shards that a path names, see `spelt_out`. Raises UserError for one that is not there, or named twice."""
     paths = spelt_out(path)
-    twice = next((each for each, num in zip(sorted(paths), sorted(paths)[1:]) if each == num), None)
+    twice = [each for each, num in Counter(paths).items() if num > 1]
     if twice:
-        raise UserError(f"dataset.path={path}: {twice} is named twice")
+        raise UserError(f"dataset.path={path}: {twice[0]} is named twice")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda each: _remote(each) if is_remote(each) else _local(each), paths))
     gone = [(place, why) for place, why in zip(paths, found, strict=True) if isinstance(why, str)]

@@ -1,7 +1,7 @@
 """Images that lie many to a file, each beside its own label: what Hugging Face's sets and tar shards have in common."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -67,6 +67,7 @@ class Records(DecodedImages):
     def open(self) -> None:
         if self.window < 1:
             raise UserError(f"dataset.window={self.window}; expected at least 1")
+        self._folder = self.cache  # for what else is kept there
         with self._without_cache() if self.streaming else quiet(self.max_pixels):
             super().open()
         if not self.streaming:
@@ -93,8 +94,8 @@ class Records(DecodedImages):
         """An image by its number, if samples can be read in any order: encoded, or as an array."""
 
     @abstractmethod
-    def sized(self, number: int) -> str:
-        """What says without reading an image that it is another one, wherever the set lies."""
+    def known_by(self) -> Iterator[str]:
+        """What tells the set from others without its images, wherever it lies."""
 
     _shards: Shards | None = None
 
@@ -235,8 +236,8 @@ class Records(DecodedImages):
         if not self.streaming:
             return super().digest()
         found = blake2b(digest_size=8)
-        for name in self._names:
-            found.update(f"{name} {self.sized(self._numbers[name])}\n".encode(errors="surrogateescape"))
+        for text in (*self._names, *self.known_by()):
+            found.update(f"{text}\n".encode(errors="surrogateescape"))
         for name in self._looked_at:
             content = self.content(name)
             found.update(content if isinstance(content, bytes) else np.ascontiguousarray(content))

@@ -1,4 +1,4 @@
-"""Sources that can only be read from front to back: an order that suits them, and a reader that keeps what it passes."""
+"""Sources that are read from front to back: an order that suits them, and a reader that keeps what it passes."""
 
 import os
 import threading

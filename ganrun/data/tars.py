@@ -1,4 +1,4 @@
-"""Tar shards as WebDataset writes them: files that share a name up to its first dot, next to each other, are a sample."""
+"""Tar shards as WebDataset writes them: neighbouring files that share a name up to its first dot are a sample."""
 
 import json
 import lzma
@@ -139,7 +139,7 @@ class Index:
 
 
 def index_of(places: Sequence[Place], chosen: Chosen, what: str) -> Index:
-    """Reads all headers and labels once. what: heading of the progress shown. Raises OSError for a server that fails."""
+    """Reads all headers and labels once. what: heading of the progress shown. Raises OSError if a server fails."""
     found, seen = Index(), set()
     found.labels = None if chosen.label is None else []
     for number, place in enumerate(tracked(places, len(places), what, "shards")):

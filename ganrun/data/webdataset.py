@@ -123,7 +123,7 @@ class WebDataset(Records):
         """The index, from the cache or made."""
         about = json.dumps([FORMAT, [place.stamp for place in self._places], asdict(self._chosen)])
         name = blake2b(about.encode(errors="surrogateescape"), digest_size=16).hexdigest()
-        path = self.cache and Path(self.cache).expanduser() / f"{name}.index"
+        path = self._folder and Path(self._folder).expanduser() / f"{name}.index"
         if not path:
             return self._numbered()
         if found := load(path):
@@ -158,8 +158,8 @@ class WebDataset(Records):
         number = self._numbers[name]
         return f"{self._places[self._index.shard[number]].stamp} {self._index.place[number]}"
 
-    def sized(self, number):
-        return str(self._index.size[number])
+    def known_by(self):
+        return (str(self._index.size[self._numbers[name]]) for name in self._names)
 
 
 ALSO = {"jpg", "jpeg", "png", "webp"}  # kinds that are read beside the guessed one, where it is missing
