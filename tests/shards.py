@@ -5,7 +5,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def write_shards(folder: Path, sizes: list[int], ending: str = "tar") -> None:
 
 @contextmanager
 def served(folder: Path, *, ranges: bool) -> Iterator[tuple[str, list[str]]]:
-    """The address of a server of the folder's files, and the requests it got: name and range. ranges: are they given?"""
+    """The address of a server of the folder's files, and its requests: name and range. ranges: does it give parts?"""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -75,10 +75,8 @@ def served(folder: Path, *, ranges: bool) -> Iterator[tuple[str, list[str]]]:
                 self.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(part)))
             self.end_headers()
-            try:
+            with suppress(OSError):  # who asked has enough
                 self.wfile.write(part)
-            except OSError:  # who asked has enough
-                pass
 
         def log_message(self, *_):
             pass

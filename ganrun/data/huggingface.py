@@ -95,7 +95,7 @@ class HuggingFace(Records):
         if place.is_file():
             if place.suffix != ".parquet":
                 raise UserError(f"dataset.path={self.path}: expected a folder, a .parquet or an .arrow file")
-            return self._loaded("parquet", data_files=str(place))
+            return self._loaded("parquet", data_files=str(place.absolute()))
         if (place / "dataset_dict.json").is_file():
             found = datasets.load_from_disk(str(place))
             self._check_split(list(found))
@@ -103,7 +103,7 @@ class HuggingFace(Records):
         if (place / "state.json").is_file():
             self._check_split(["train"])
             return datasets.load_from_disk(str(place))
-        return self._loaded(str(place))
+        return self._loaded(str(place.absolute()))  # "parquet" alone would be one of the library's own names
 
     def _from_hub(self) -> Any:
         if not ON_HUB.fullmatch(self.path):

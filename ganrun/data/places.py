@@ -29,7 +29,7 @@ MOST = 2**20  # shards that a pattern may name
 
 
 class Place(NamedTuple):
-    """A shard. name: for messages. stamp: changes whenever its content does. size: bytes, 0 = the server does not say."""
+    """A shard. name: for messages. stamp: changes whenever its content does. size: bytes; 0 = unknown."""
 
     path: str
     name: str

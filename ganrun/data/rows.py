@@ -1,4 +1,4 @@
-"""Rows of tables that are read from front to back: Parquet by its row groups, anything else as `datasets` streams it."""
+"""Rows of tables, read from front to back: Parquet by its row groups, anything else as `datasets` streams it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
