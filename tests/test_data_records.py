@@ -63,7 +63,7 @@ FORMS = ["parquet", "saved", "dict", "train.arrow", "tars", "tars/train-{0000..0
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_has_the_same_samples(place, tmp_path, form, streaming):
+def test_every_form_has_the_same_samples(place, tmp_path, form, streaming, capsys):
     images, labels = digits(NUM)
     expected = torch.stack([Decoding((8, 8), 1).decode(image)[0] for image in images])
     for cache in (None, str(tmp_path / "cache"), str(tmp_path / "cache")):
@@ -72,6 +72,7 @@ def test_every_form_has_the_same_samples(place, tmp_path, form, streaming):
         assert torch.equal(batch["real"], expected) and batch["label"].tolist() == labels
     assert data.classes == (["0", "1", "2"] if form in ("parquet", *FORMS[4:]) else NAMES)
     assert data.in_sequence == (streaming and form in ("parquet", "gz"))
+    assert capsys.readouterr().out.count("preparing") == (not streaming)  # the second time it is found
     assert any(note.startswith("streamed: ") for note in data.notes) == streaming
     few = opened(place / form, streaming=streaming, limit=7, window=8)
     assert len(few) == 7 and len(few.read(torch.arange(7))["real"]) == 7

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ganrun.data.files import file_fault, printable, reason, size_fault
+from ganrun.data.files import LARGEST, file_fault, printable, reason, size_fault
 from ganrun.data.records import Found, Records
 from ganrun.data.rows import IterableRows, ParquetRows
 from ganrun.errors import UserError, one_of, require_extra
@@ -84,7 +84,7 @@ class HuggingFace(Records):
         except UserError:
             raise
         except Exception as error:  # of any kind: the library, pyarrow and damaged files raise their own
-            raise UserError(f"dataset.path={self.path}: cannot be read: {told(error)}") from error
+            raise UserError(f"dataset.path={self.path}: cannot be read: {reason(error)[:300]}") from error
 
     def _from_disk(self, place: Path) -> Any:
         import datasets
@@ -106,14 +106,14 @@ class HuggingFace(Records):
         return self._loaded(str(place.absolute()))  # "parquet" alone would be one of the library's own names
 
     def _from_hub(self) -> Any:
-        if not ON_HUB.fullmatch(self.path):
+        if not ON_HUB.fullmatch(self.path) or self.path.endswith((".parquet", ".arrow")):
             raise UserError(f"dataset.path={self.path}: there is no such file or folder")
         try:
             return self._loaded(self.path, revision=self.revision)
         except UserError:
             raise
         except Exception as error:  # whatever the network or the library raises
-            why = f"no such file or folder, and the hub does not give it ({told(error)})"
+            why = f"no such file or folder, and the hub does not give it ({reason(error)[:300]})"
             raise UserError(f"dataset.path={self.path}: {why}; check the name, the network, and HF_TOKEN") from error
 
     def _loaded(self, path: str, **about: Any) -> Any:
@@ -249,12 +249,8 @@ def holds_image(kind: Any) -> bool:
 def encoded(value: Any) -> bytes | np.ndarray:
     """What a cell holds -> an image file's bytes, or an array. Raises ValueError or OSError."""
     if isinstance(value, dict):
-        path = value.get("path")
-        value = value.get("bytes")
-        if value is None and path and not (why := file_fault(Path(path))):
-            return Path(path).read_bytes()
-        if value is None and path:
-            raise ValueError(f"{printable(path)}: {why}")
+        path, value = value.get("path"), value.get("bytes")
+        value = read(path) if value is None and path else value
     if value is None:
         raise ValueError("there is no image")
     if isinstance(value, bytes):
@@ -264,9 +260,16 @@ def encoded(value: Any) -> bytes | np.ndarray:
     return np.asarray(value)
 
 
-def told(error: Exception) -> str:
-    """What went wrong, in one line, of the errors behind one another the first."""
-    return reason(error)[:300]
+def read(path: str) -> bytes:
+    """An image that lies beside its table. Raises ValueError or OSError."""
+    if re.match(r"(\w+://.*::)?hf://", path):  # streamed
+        import fsspec
+
+        with fsspec.open(path) as file:
+            return file.read(LARGEST + 1)
+    if why := file_fault(Path(path)):
+        raise ValueError(f"{printable(path)}: {why}")
+    return Path(path).read_bytes()
 
 
 @contextmanager

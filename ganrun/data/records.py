@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import groupby
@@ -68,7 +68,7 @@ class Records(DecodedImages):
         if self.window < 1:
             raise UserError(f"dataset.window={self.window}; expected at least 1")
         self._folder = self.cache  # for what else is kept there
-        with self._without_cache() if self.streaming else quiet(self.max_pixels):
+        with self._without_cache() if self.streaming else nullcontext():
             super().open()
         if not self.streaming:
             return
@@ -102,6 +102,8 @@ class Records(DecodedImages):
     def find(self):
         self._found = self.look_up()
         self._reader = Reader(self._shards, self.window) if self._shards else None
+        if self._reader and not (self.streaming or self.cache):
+            self.num_workers = 0  # then a small set is decoded when it is opened
         self._numbers = {name: number for number, name in enumerate(self._found.names)}
         faults_, labels = dict(self._found.faults), self._found.labels
         if labels is not None:
@@ -172,10 +174,19 @@ class Records(DecodedImages):
     def _choose(self, names):
         first = names[: self.limit] if self.in_sequence else names
         chosen = super()._choose(first)
+        if not self.in_sequence:
+            return chosen
         shards = [int(self._found.shard[self._numbers[name]]) for name in self._names]
         groups = groupby(range(len(shards)), key=shards.__getitem__)
         self._by_shard = [torch.tensor(list(each)) for _, each in groups]
         return chosen
+
+    def _room(self, num, place: Prepared | None):
+        room = super()._room(num, place)
+        if room is None and self._reader:
+            why = "it is read from front to back and too large to be decoded into memory"
+            raise UserError(f"dataset {self.name}: {why}; expected dataset.cache=<folder>, or dataset.streaming=true")
+        return room
 
     def _decode_all(self, names, known, place: Prepared | None):
         if not self.streaming:
