@@ -19,6 +19,7 @@ from ganrun.data.datamodule import Rounds
 from ganrun.data.derived import Invert
 from ganrun.data.few_labels import FewLabels
 from ganrun.data.huggingface import HuggingFace
+from ganrun.data.naming import Naming
 from ganrun.data.pixels import Decoding
 from ganrun.data.places import braces, spelt_out
 from ganrun.data.records import Records
@@ -236,11 +237,19 @@ def test_what_labels_become(tmp_path, kind):
     assert (data.class_labels if numbers is None else data.class_labels.tolist()) == numbers
 
 
+def test_numbers_are_not_names():
+    """Names of numbers sorted as text, as class folders have them."""
+    numbers, classes, _ = Naming(["0", "1", "10", "2"]).numbered([3, 2, "2", "3", True], "here")
+    assert numbers == [3, 2, 3, 3, None] and classes == ["0", "1", "10", "2"]
+    with pytest.raises(UserError, match="a name is there twice"):
+        Naming(["a", "a"])
+
+
 def test_named_classes_and_columns(tmp_path):
     write_parquet(tmp_path / "train.parquet", 3, label=["b", "a", "c"], other=[0.5, 1.5, 2.5])
     data = opened(tmp_path / "train.parquet", class_names=["b", "a", "z"], on_error="skip")
     assert data.class_labels.tolist() == [0, 1] and data.classes == ["b", "a", "z"]
-    assert data.skipped == [("train[2]", "its label c is none of 3 class names")]
+    assert data.skipped == [("train[2]", "its label c is none of 3 classes")]
     assert any(note.endswith("without images: z") for note in data.notes)
     assert opened(tmp_path / "train.parquet", label_column=None).classes == []
     with pytest.raises(UserError, match=r"train\[0\]: its label is 0.5; expected a class"):

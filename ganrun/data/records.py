@@ -1,7 +1,7 @@
 """Images that lie many to a file, each beside its own label: what Hugging Face's sets and tar shards have in common."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganrun.classes import listed
 from ganrun.data.base import as_labels
 from ganrun.data.decoded import DecodedImages, Unreadable
-from ganrun.data.files import LARGEST, printable
+from ganrun.data.files import LARGEST, printable, reason
 from ganrun.data.formats import quiet
-from ganrun.data.labels import MOST, by_file
-from ganrun.data.many import THREADS, faults, spaced
+from ganrun.data.many import THREADS, in_parts, spaced
+from ganrun.data.naming import Naming
 from ganrun.data.pixels import DECODER
 from ganrun.data.prepared import Prepared
 from ganrun.data.sequence import Reader, Shards, shuffled_in_windows
-from ganrun.data.table import whole_of
 from ganrun.errors import UserError
 from ganrun.game import Batch
 
@@ -49,9 +47,9 @@ class Found:
 
 @dataclass(kw_only=True)
 class Records(DecodedImages):
-    """Images with labels in files of many samples. Labels are class numbers; text, sorted, if any is not a number.
+    """Images with labels in files of many samples.
 
-    class_names: of the classes, by number; a sample with another one is refused or skipped. None = as found
+    class_names: of the classes, by number; a sample of no such class is refused or skipped. None = as found, see Naming
     streaming:   True = nothing is decoded, prepared or checked beforehand but the first 64 images. What cannot be read
                  ends training or, with on_error=skip, gives way to the next sample. The set is known by its names,
                  sizes and 64 of its images, not by its pixels
@@ -105,57 +103,27 @@ class Records(DecodedImages):
         if self._reader and not (self.streaming or self.cache):
             self.num_workers = 0  # then a small set is decoded when it is opened
         self._numbers = {name: number for number, name in enumerate(self._found.names)}
-        faults_, labels = dict(self._found.faults), self._found.labels
+        self._naming = Naming(self.class_names)
+        bad, labels = dict(self._found.faults), self._found.labels
         if labels is not None:
             if {str(label) for label in labels} == {"-1"}:
                 self.notes.append("no classes: every label is -1")
                 self._found = replace(self._found, labels=None)
             else:
                 told = zip(self._found.names, labels, strict=True)
-                faults_ |= {name: why for name, label in told if (why := self._fault(label)) and name not in faults_}
-        names = [name for name in self._found.names if name not in faults_]
-        if not names and not faults_:
+                bad |= {name: why for name, label in told if name not in bad and (why := self._naming.fault(label))}
+        names = [name for name in self._found.names if name not in bad]
+        if not names and not bad:
             raise UserError(f"dataset.path={self.path}: no images in it")
-        return names, faults_
-
-    def _fault(self, label: Any) -> str | None:
-        """Why a sample has no class."""
-        names, number = self.class_names, whole_of(label)
-        if label is None or label == "":
-            return "it has no label"
-        if isinstance(label, list | dict) or (isinstance(label, float) and number is None):
-            return f"its label is {printable(str(label))[:40]}; expected a class: text or a whole number"
-        if names is not None:
-            is_class = str(label) in names or (number is not None and 0 <= number < len(names))
-            return None if is_class else f"its label {printable(str(label))[:40]} is none of {len(names)} class names"
-        return None if number is None or 0 <= number < MOST else f"its label is {number}; expected 0 to {MOST - 1:,}"
+        return names, bad
 
     def label(self, names):
         if self._found.labels is None:
             return None, []
         labels = [self._found.labels[self._numbers[name]] for name in names]
-        whole = [whole_of(label) for label in labels]
-        known = list(self.class_names or ())
-        if known:
-            at = {name: number for number, name in enumerate(known)}
-            numbers = [at.get(str(label), number) for label, number in zip(labels, whole, strict=True)]
-            empty = sorted(set(range(len(known))) - set(numbers))
-            without = f"; without images: {listed([known[number] for number in empty])}" if empty else ""
-            self.notes.append(printable(f"classes: {listed(known)} from {self.label_place}{without}"))
-            return as_labels(numbers), known
-        if None not in whole:
-            numbers, classes, note = by_file(names, dict(zip(names, whole, strict=True)), self.label_place)
-            self.notes.append(note)
-            return None if numbers is None else as_labels(numbers), classes
-        texts = [str(label) for label in labels]
-        found = sorted(set(texts))
-        if len(found) < 2 or len(found) > MOST:
-            why = f"{self.label_place} has {len(found):,} different labels, such as {found[0]}"
-            self.notes.append(printable(f"no classes: {why}"))
-            return None, []
-        at = {text: number for number, text in enumerate(found)}
-        self.notes.append(printable(f"classes: {listed(found)} from {self.label_place}"))
-        return as_labels([at[text] for text in texts]), found
+        numbers, classes, note = self._naming.numbered(labels, self.label_place)
+        self.notes.append(note)
+        return None if numbers is None else as_labels(numbers), classes
 
     @property
     def label_place(self) -> str:
@@ -194,7 +162,7 @@ class Records(DecodedImages):
         self._leave_out(known)
         most = LOOKED_AT
         looked_at = names[:most] if self.in_sequence else [names[i] for i in spaced(len(names), most) if names]
-        bad = faults(looked_at, self._check_header, what=f"{self.name}: checking", max_pixels=self.max_pixels)
+        bad = self._tried(looked_at, self._check_header, "checking")
         self._leave_out(bad)
         self._looked_at = [name for name in looked_at if name not in bad]
         self._look(self._looked_at)
@@ -202,9 +170,38 @@ class Records(DecodedImages):
         self._note_what_was_said()
         return None
 
+    def _fill(self, room, names):
+        if self._reader is None:
+            return super()._fill(room, names)
+        numbers = {name: number for number, name in enumerate(names)}
+
+        def keep(name: str) -> None:
+            image, clipped = self._decode(name)
+            self._clipped += [clipped] if clipped else []
+            if room is not None:
+                room[numbers[name]] = image
+
+        return self._tried(names, keep, "decoding")
+
+    def _tried(self, names: list[str], work: Callable[[str], Any], what: str) -> dict[str, str]:
+        """The samples for which `work` raises, with the reason. By threads: each process would read all shards."""
+        bad: dict[str, str] = {}
+
+        def attempt(name: str) -> None:
+            try:
+                work(name)
+            except Exception as error:  # of any kind, as in DecodedImages
+                bad[name] = reason(error)
+
+        with quiet(self.max_pixels), ThreadPoolExecutor(THREADS) as pool:
+            for some in in_parts(names, f"{self.name}: {what}"):
+                list(pool.map(attempt, some))
+        return bad
+
     def _check_header(self, name):
         if self.streaming or self._reader is None:  # otherwise the first pass decodes
-            super()._check_header(name)
+            return super()._check_header(name)
+        return None
 
     def _look(self, names):
         super()._look(names[:LOOKED_AT] if self._reader else names)
