@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ganrun.data.base import as_labels
 from ganrun.data.decoded import DecodedImages, Unreadable
-from ganrun.data.files import LARGEST, printable, reason
+from ganrun.data.files import LARGEST, reason
 from ganrun.data.formats import quiet
 from ganrun.data.many import THREADS, in_parts, spaced
 from ganrun.data.naming import Naming
