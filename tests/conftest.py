@@ -19,6 +19,7 @@ GANRUN = Path(sys.executable).parent / "ganrun"
 TINY = ["generator.width=8", "discriminator.width=8", "batch_size=16", "evaluate.num_samples=64", "num_samples=16"]
 if "PYTEST_XDIST_WORKER" not in os.environ:  # all workers share what is made once
     os.environ["GANRUN_CACHE"] = tempfile.mkdtemp(prefix="ganrun-tests-")
+    os.environ["HF_DATASETS_CACHE"] = os.environ["GANRUN_CACHE"] + "/huggingface"
     atexit.register(shutil.rmtree, os.environ["GANRUN_CACHE"], ignore_errors=True)
 if not os.environ.get("GANRUN_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the fastest operations of a GPU do not repeat to the bit; see test_gpu.py

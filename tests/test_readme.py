@@ -10,6 +10,7 @@ import pytest
 import slurm
 from conftest import GANRUN, ROOT, TINY
 from forked import run
+from shards import write_parquet, write_shards
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -62,6 +63,8 @@ def place(tmp_path_factory):
     (path / "labels.csv").write_text("file,age,smiling\n0.png,20,1\n1.png,31.5,0\n2.png,40,1\n3.png,50,0\n")
     tabled = ["dataset=image-folder", "dataset.path=images", "dataset.labels=labels.csv", "conditional=attributes"]
     run(*tabled, *SHORT, *WIDTHS, "run_dir=tabled", cwd=path)
+    write_shards(path / "shards", [40, 40])
+    write_parquet(path / "train.parquet", 80)
     return path
 
 
@@ -75,6 +78,7 @@ def test_command_runs(command, place, request, tmp_path):
     folder = "pngs" if "evaluate" in command else "images"
     named = "translator" if command in TRANSLATING else "tabled" if "label=" in command else "run"
     places = {"<run>": named, "<folder or .zip>": folder, "<.csv or .json>": "labels.csv"}
+    places["<hub name, folder, .parquet or .arrow>"] = "train.parquet"
     words = shlex.split(re.sub("|".join(places), lambda found: places[found[0]], command))
     words = [re.sub(r"range\(0,\d+\)", "range(0,2)", word) for word in words]
     if "run_dir=sweep" in words:

@@ -27,6 +27,7 @@ from ganrun.config.own_configs import told
 from ganrun.config.places import quote
 from ganrun.errors import one_of
 
+KINDS = {".parquet": "huggingface", ".arrow": "huggingface", ".tar": "webdataset", ".tar.gz": "webdataset"}
 NAMED = re.compile(r"Could not (?:override|append|delete|set) (?:from config\. )?'([^']+)'")
 
 
@@ -60,7 +61,8 @@ def missing(error: MissingConfigException, args: list[str]) -> str:
     extra = config_dirs_of(args)
     typed = next((arg.partition("=")[2] for arg in args if arg.startswith("dataset=")), "")
     if group.startswith("dataset") and typed.endswith(option) and Path(typed).expanduser().exists():
-        return f"dataset={typed}: a place is no option; give dataset=image-folder dataset.path={quote(typed)}"
+        kind = next((kind for ending, kind in KINDS.items() if typed.endswith(ending)), "image-folder")
+        return f"dataset={typed}: a place is no option; give dataset={kind} dataset.path={quote(typed)}"
     if group == "hydra/launcher" and option in LAUNCHERS:
         return f"{group}={option}: not installed; pip install 'ganrun[{LAUNCHERS[option][1]}]'"
     if group.startswith("dataset/") and "/" in typed and typed.endswith(option):

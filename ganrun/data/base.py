@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, get_args
 
 import numpy as np
@@ -156,10 +156,18 @@ class Data(ABC):
         """A network's samples in the form that this set stores: images in 8 or 16 bits, as a user gets them."""
         return samples.float()
 
+    def order(self, *parts: int | str) -> Tensor:
+        """All samples' numbers (num,) in the order of one pass, which depends only on the parts, such as a seed."""
+        return permutation(len(self), *parts)
+
+    @property
+    def in_sequence(self) -> bool:
+        """Can samples only be read in the order in which they lie, or nearly so, as `order` gives it?"""
+        return False
+
     def shuffled(self, num: int, chunk: int = 1024) -> Iterator[Batch]:
         """The first `num` samples of a fixed shuffle, as stored, `chunk` at a time."""
-        order = torch.randperm(len(self), generator=rng_for("reals"))[:num]
-        return (self.read(some) for some in order.split(chunk))
+        return (self.read(some) for some in self.order("reals")[:num].split(chunk))
 
     def held_out(self) -> "Data | None":
         """Its test split; None if there is none."""
@@ -312,6 +320,12 @@ def reflected(places: Tensor, size: int) -> Tensor:
     """Reflects places beyond either end of 0 ... size - 1, by less than `size`, back inside."""
     last = size - 1
     return last - (last - places.abs()).abs()
+
+
+@lru_cache(maxsize=4)  # a batch can span two epochs, of two sides
+def permutation(num: int, *parts: int | str) -> Tensor:
+    """0 ... num - 1 in an order that depends on the parts."""
+    return torch.randperm(num, generator=rng_for(*parts))
 
 
 def limited(limit: int | None, *arrays: Tensor | None) -> list[Tensor | None]:

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import accumulate, chain, count, islice
 
 import numpy as np
@@ -67,14 +66,8 @@ class Rounds(Dataset):
         indices = torch.empty(len(positions), dtype=torch.int64)
         for epoch in np.unique(epochs):
             there = torch.from_numpy(epochs == epoch)
-            indices[there] = permutation(len(data), seed, int(epoch))[places[there.numpy()]]
+            indices[there] = data.order(seed, "epoch", int(epoch))[places[there.numpy()]]
         return data.carried(indices, self.only_index) | data.draw(positions, seed)
-
-
-@lru_cache(maxsize=4)  # a batch can span two epochs, of two sides
-def permutation(num: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of `num` samples in one epoch."""
-    return torch.randperm(num, generator=rng_for(seed, "epoch", epoch))
 
 
 class From(Sampler):

@@ -93,6 +93,13 @@ class Derived(TwoSided):
     def described(self) -> dict[str, Any]:
         return self.base.described | self.derivation.settings
 
+    def order(self, *parts: int | str) -> Tensor:
+        return self.base.order(*parts)
+
+    @property
+    def in_sequence(self) -> bool:
+        return self.base.in_sequence
+
     def read(self, indices: Tensor) -> Batch:
         return with_source(self.base.read(indices), self.derivation, at=indices)
 
@@ -129,6 +136,13 @@ class DerivedSource(View):
 
     def __len__(self) -> int:
         return len(self.base)
+
+    def order(self, *parts: int | str) -> Tensor:
+        return self.base.order(*parts)
+
+    @property
+    def in_sequence(self) -> bool:
+        return self.base.in_sequence
 
     def read(self, indices: Tensor) -> Batch:
         return as_real(with_source(self.base.read(indices), self.derivation, at=indices))

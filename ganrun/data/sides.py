@@ -13,6 +13,7 @@ from ganrun.attributes import KEY
 from ganrun.data.base import SHARE, Data
 from ganrun.data.identity import Fingerprint
 from ganrun.data.memory import free_memory
+from ganrun.errors import UserError
 from ganrun.game import Batch
 from ganrun.seeding import rng_for
 
@@ -99,6 +100,9 @@ class Subset(View):
         super().__init__(base, name)
 
     def open(self) -> None:
+        if self.base.in_sequence:
+            why = "it is read in sequence, so some of its samples alone are not to be had"
+            raise UserError(f"dataset {self.base.name}: {why}; expected dataset.streaming=false")
         if self.labelled:
             super().open()
 

@@ -82,6 +82,9 @@ def block(channels: int, width: int, *, stride: int) -> list[nn.Module]:
 
 def trained(data: Data, folder: Path, device: torch.device) -> Path:
     """The file of a data set's classifier in the cache, made if it is missing. Raises CannotWrite."""
+    if data.in_sequence:
+        why = f"it learns from images in any order, but dataset {data.name} is read in sequence"
+        raise UserError(f"metric/features=classifier: {why}; expected other features, or dataset.streaming=false")
     about = [RECIPE, STEPS, BATCH, LR, HELD_BACK, FEATURES, data.identity]
     name = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
     path = folder / f"classifier-{name}.ckpt"
