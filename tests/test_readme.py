@@ -10,6 +10,7 @@ import pytest
 import slurm
 from conftest import GANRUN, ROOT, TINY
 from forked import run
+from serving import serving
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -74,6 +75,10 @@ def test_command_runs(command, place, request, tmp_path):
     places = {"<run>": named, "<folder or .zip>": folder, "<.csv or .json>": "labels.csv"}
     words = shlex.split(re.sub("|".join(places), lambda found: places[found[0]], command))
     words = [re.sub(r"range\(0,\d+\)", "range(0,2)", word) for word in words]
+    if words[1] == "serve" and "--help" not in words:
+        with serving(place / "run", *words[3:]) as server:
+            assert "<html" in server.client.get("/").text
+        return
     if "run_dir=sweep" in words:
         words[words.index("run_dir=sweep")] = f"run_dir=sweep-of-{len(command)}"
     if not {*LIGHT, "resume=sweep", "of=sweep"} & set(words):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from ganrun.commands.serve.figures import Figures
-from ganrun.commands.serve.settings import TOKEN
+from ganrun.commands.serve.settings import TOKEN, Settings
 
 LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
 IDLE = 30.0  # seconds that a body may pause
@@ -36,15 +36,15 @@ class Refused(Exception):
 
 
 class Guard:
-    """ASGI middleware. local: is the server bound to this machine alone? ending: will it end soon?
+    """ASGI middleware. ending: will the server end soon?
 
     Other pages in the user's browser must not use it: a server for this machine alone answers only names of this
     machine (DNS rebinding), and a request that a page sends must come from a page of the server's own.
     """
 
-    def __init__(self, app: Any, *, figures: Figures, token: str | None, local: bool, host: str, max_bytes: int):
-        self.app, self.figures, self.local, self.host = app, figures, local, host
-        self.token, self.max_bytes = token, max_bytes
+    def __init__(self, app: Any, *, figures: Figures, settings: Settings):
+        self.app, self.figures, self.local, self.host = app, figures, settings.local, settings.host.lower()
+        self.token, self.max_bytes = settings.token, settings.max_bytes
         self.ending = False
         self.routes: set[str] = set()  # by which requests are counted; others are "other"
 
@@ -76,7 +76,7 @@ class Guard:
         """Raises Refused."""
         host = headers.get("host", "")
         name = re.sub(r":\d*$", "", host).lower()
-        if self.local and not (LOOPBACK.fullmatch(name) or name == self.host.lower()):
+        if self.local and not (LOOPBACK.fullmatch(name) or name == self.host):
             raise Refused(
                 403, f"Host={shown(host)}: this server is for its own machine; expected 127.0.0.1 or localhost"
             )

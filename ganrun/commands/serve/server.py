@@ -31,36 +31,42 @@ DROP = struct.pack("HBBI", 0x06, 0, 0, 0)  # a packet filter's only instruction:
 
 def serve(settings: Settings) -> None:
     """Until a signal ends it. Raises UserError for a generator or an address that cannot be used."""
-    listener = listening(settings.host, settings.port)
-    service = Service(settings)
-    app = application(service)
-    guard = Guard(app, figures=service.figures, token=settings.token, local=settings.local, host=settings.host,
-                  max_bytes=settings.max_bytes)  # fmt: skip
-    guard.routes = {route.path for route in app.routes}
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients get wrong is theirs to know
-    about = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none", "http": "h11", "loop": "asyncio"}
-    config = uvicorn.Config(guard, **about, timeout_keep_alive=KEPT, timeout_graceful_shutdown=LAST,
-                            backlog=BACKLOG, server_header=False, proxy_headers=False)  # fmt: skip
-    try:
-        with quiet(settings.max_pixels):
-            asyncio.run(Server(config, service, guard, listener).serve([listener]))
-    finally:
-        service.close()
+    with listening(settings.host, settings.port) as listener:
+        service = Service(settings)
+        app = application(service)
+        guard = Guard(app, figures=service.figures, settings=settings)
+        guard.routes = {route.path for route in app.routes}
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients get wrong is theirs to know
+        config = uvicorn.Config(
+            guard, log_config=None, access_log=False, lifespan="off", ws="none", http="h11", loop="asyncio",
+            timeout_keep_alive=KEPT, timeout_graceful_shutdown=LAST, backlog=BACKLOG, server_header=False,
+            proxy_headers=False,
+        )  # fmt: skip
+        try:
+            with quiet(settings.max_pixels):
+                asyncio.run(Server(config, service, guard, listener).serve([listener]))
+        finally:
+            service.close()
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """Raises UserError for an address that is taken, or not this machine's."""
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket, closed at the end. Raises UserError for an address that is taken, or not this machine's."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listener = socket.socket(found[0][0], socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(found[0][4])
-        listener.listen(BACKLOG)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
     except (OSError, UnicodeError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise UserError(f"host={host} port={port}: cannot listen there: {told}; port=0 picks a free one") from error
-    listener.setblocking(False)
-    return listener
+        raise UserError(f"host={host}: {getattr(error, 'strerror', None) or error}; expected an address") from error
+    with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            told = f"cannot listen there: {error.strerror}; port=0 picks a free one"
+            raise UserError(f"host={host} port={port}: {told}") from error
+        listener.setblocking(False)
+        yield listener
 
 
 def url_of(listener: socket.socket) -> str:

@@ -9,8 +9,14 @@ function element(tag, properties, ...children) {
   return made;
 }
 
-/** The images that the slider chooses: 1, 4, 9, ..., as far as a request may go. */
-const numbers = () => [1, 4, 9, 16, 25, 36, 64, 100, 144, 256].filter((num) => num <= state.about.limits.most);
+/** The images that the slider chooses: one, then squares, or whole rows of all classes; as far as a request may go. */
+function numbers() {
+  const columns = byId("label").value === "" ? state.about.classes.length : 0;
+  const rows = columns > 1 && columns <= 20 ? [1, 2, 3, 4, 6, 8, 10].map((num) => num * columns) : [4, 9, 16, 25, 36, 64, 100];
+  return [1, ...rows.filter((num) => num <= state.about.limits.most)];
+}
+
+const numberOf = () => numbers()[Math.min(byId("num").value, numbers().length - 1)];
 
 function truncation() {
   const share = Number(byId("truncation").value) / 100;
@@ -29,9 +35,8 @@ function labelOf() {
 
 /** The body of the request that the controls describe. */
 function body() {
-  const num = state.about.kind === "vectors" ? Math.min(1000, state.about.limits.most) : numbers()[byId("num").value];
-  const asked = { num, seed: Number(byId("seed").value), format: num === 1 && isPng() ? "png" : "grid" };
-  if (Number(byId("seed-number").value) > 999) asked.seed = Number(byId("seed-number").value);
+  const num = state.about.kind === "vectors" ? Math.min(1000, state.about.limits.most) : numberOf();
+  const asked = { num, seed: Number(byId("seed-number").value), format: num === 1 && isPng() ? "png" : "grid" };
   const label = labelOf();
   if (label !== null) asked.label = label;
   if (truncation() !== null) asked.truncation = truncation();
@@ -55,13 +60,20 @@ async function post(path, content, type) {
   return response;
 }
 
+/** By how much a small picture is enlarged: a whole number, so that its pixels stay square. */
+function enlarged(picture) {
+  const wide = byId("pictures").clientWidth / picture.naturalWidth;
+  const high = (0.6 * innerHeight) / picture.naturalHeight;
+  return Math.max(1, Math.floor(Math.min(wide, high, 420 / picture.naturalWidth)));
+}
+
 async function show(response) {
   const url = URL.createObjectURL(await response.blob());
   const picture = byId("picture");
   picture.src = url;
   await picture.decode();
   picture.hidden = false;
-  picture.classList.toggle("small", picture.naturalWidth < 256);
+  picture.width = picture.naturalWidth * enlarged(picture);
   if (state.url) URL.revokeObjectURL(state.url);
   state.url = byId("save").href = url;
   byId("saving").hidden = false;
@@ -100,7 +112,7 @@ async function answer() {
 }
 
 function words() {
-  byId("num-said").value = numbers()[byId("num").value];
+  byId("num-said").value = numberOf();
   byId("truncation-said").value = truncation() === null ? "off" : truncation().toFixed(2);
   byId("to-said").value = byId("to").value;
   byId("at-said").value = `${byId("at").value} %`;
@@ -179,7 +191,7 @@ function choice(name, num) {
 
 function ofSampler(about) {
   byId("sampling").hidden = byId("walking").hidden = byId("request").hidden = false;
-  byId("num").max = numbers().length - 1;
+  byId("num").max = 7;
   byId("num").parentElement.hidden = about.kind === "vectors";
   byId("label-row").hidden = !about.classes.length;
   byId("label").append(element("option", { value: "", textContent: "all in turn" }));
