@@ -42,8 +42,7 @@ def sampler_file(path: Path, *, seed: int = 0, steps: int = 7, scale: float = 1.
         for parameter in network.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
         network(torch.randn(32, 4), torch.zeros(32, dtype=torch.int64))
-        first = next(parameter for parameter in network.parameters() if parameter.dim() > 1)
-        first[:4] *= scale
+        network.stem[0].weight[:, :4] *= scale
     made = SamplingGenerator(network.eval(), Normal(4), value_range=(-1, 1), classes=CLASSES)
     config = {"_target_": "ganrun.networks.dcgan.Generator", **SETTINGS, "value_range": [-1, 1]}
     header = {"networks": {"generator": config}, "noise": {"_target_": "ganrun.noise.Normal", "z_dim": 4}}

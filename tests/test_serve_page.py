@@ -30,6 +30,12 @@ def visit(browser, url: str, width: int = 1200) -> None:
     until(lambda: browser.run(READY))
 
 
+def like(browser, scheme: str) -> None:
+    """Light or dark, as a user's system asks for."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
 def shot(browser, name: str) -> None:
     """Keeps a picture where $GANRUN_SHOTS says, to look at."""
     if folder := os.environ.get("GANRUN_SHOTS"):
@@ -97,14 +103,13 @@ def test_a_refused_request_is_told_in_the_servers_words(browser, server):
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_a_phone_and_the_dark(browser, server, path):
-    browser.driver.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    )
+    like(browser, "dark")
     visit(browser, server.url + path, width=390)
     shot(browser, f"phone{path.replace('/', '-')}")
     assert browser.run("document.documentElement.scrollWidth") == 390
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
-    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    like(browser, "light")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(246, 247, 248)"
     assert browser.errors() == []
 
 

@@ -28,11 +28,18 @@ PAGE = {"index.html": "text/html", "docs.html": "text/html", "style.css": "text/
 
 def application(service: Service) -> FastAPI:
     """The routes, without their guard."""
-    app = FastAPI(title="ganrun serve", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ganrun serve",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     add_errors(app)
     add_pages(app)
-    add_about(app, service)
     add_images(app, service)
+    add_about(app, service)
     return app
 
 

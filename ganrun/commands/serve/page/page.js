@@ -62,9 +62,9 @@ async function post(path, content, type) {
 
 /** By how much a small picture is enlarged: a whole number, so that its pixels stay square. */
 function enlarged(picture) {
-  const wide = byId("pictures").clientWidth / picture.naturalWidth;
-  const high = (0.6 * innerHeight) / picture.naturalHeight;
-  return Math.max(1, Math.floor(Math.min(wide, high, 420 / picture.naturalWidth)));
+  const wide = byId("pictures").clientWidth / (byId("source").hidden ? 1 : 2) - 10;
+  const high = (0.46 * innerHeight) / picture.naturalHeight;
+  return Math.max(1, Math.floor(Math.min(Math.min(wide, 420) / picture.naturalWidth, high)));
 }
 
 async function show(response) {
@@ -162,7 +162,8 @@ async function translate() {
   if (!file) return;
   const began = performance.now();
   if (byId("source").src) URL.revokeObjectURL(byId("source").src);
-  Object.assign(byId("source"), { src: URL.createObjectURL(file), alt: file.name, hidden: false });
+  const source = Object.assign(byId("source"), { src: URL.createObjectURL(file), alt: file.name, hidden: false });
+  await source.decode().then(() => { source.width = source.naturalWidth * enlarged(source); }, () => { source.hidden = true; });
   try {
     const direction = encodeURIComponent(byId("direction").value);
     await show(await post(`translate?direction=${direction}`, file, file.type || "application/octet-stream"));
@@ -238,7 +239,7 @@ async function start() {
     return say(`The server does not answer: ${error.message}`, true);
   }
   const { trained, file } = state.about;
-  byId("what").textContent = [trained.dataset, trained.steps && `step ${trained.steps.toLocaleString("en")}`, file].filter(Boolean).join(" · ");
+  byId("what").textContent = [trained.dataset ?? file, trained.steps && `step ${trained.steps.toLocaleString("en")}`].filter(Boolean).join(" · ");
   document.title = `ganrun ${byId("what").textContent}`;
   (state.about.kind === "translator" ? ofTranslator : ofSampler)(state.about);
 }
