@@ -137,11 +137,8 @@ def layout(
     size: of an image, (H, W). tell: is told what the user should know.
     """
     num = given or IMAGES
-    turn, names, columns = (
-        classes_in_turn(label, sampling, most_classes(num, size), tell),
-        None,
-        max(1, round(num**0.5)),
-    )
+    turn = classes_in_turn(label, sampling, most_classes(num, size), tell)
+    names, columns = None, max(1, round(num**0.5))
     if turn is not None and len(turn) > 1:
         num = given or max(1, num // len(turn)) * len(turn)  # whole rows, and every requested class
         columns, names = min(num, len(turn)), headed(sampling, turn, tell)

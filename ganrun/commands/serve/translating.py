@@ -1,5 +1,6 @@
 """From the body of POST /translate to a job, and from its result to a PNG, by the rules of `ganrun translate`."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from ganrun.commands.translate.images import decoded, why
 from ganrun.depth import to_numbers
 from ganrun.errors import UserError, one_of
 from ganrun.sampling.files import CHANNELS, channels_last, png
-from ganrun.sampling.translator import Translator, padded
+from ganrun.sampling.translator import Translator, taken
 
 AT_ONCE = 32  # images that are in memory
 WHOLE = 2**20  # pixels of an image that has a forward pass to itself
@@ -76,10 +77,11 @@ class Translating:
             image = to_numbers(decoded(content, takes, self.settings.max_pixels, made.depth)[None])
         except Exception as error:  # decoders raise many kinds
             raise UserError(f"not translated: {why(error)}") from error
-        pixels = image.shape[-2] * image.shape[-1]
-        if padded(image[:, :1], getattr(made, name))[0, 0].numel() > 4 * max(pixels, WHOLE):
-            raise UserError("not translated: the network would need a far larger image")
-        size = min(self.settings.batch_size, max(1, pixels * self.settings.batch_size // WHOLE))
+        size = taken(image.shape[-2:], getattr(made, name))
+        pixels, most = math.prod(size), max(WHOLE, self.settings.max_pixels)
+        if pixels > most:  # a long thin one
+            raise UserError(f"not translated: the network takes it as {pixels:,} pixels; expected at most {most:,}")
+        share = min(self.settings.batch_size, max(1, pixels * self.settings.batch_size // WHOLE))
 
         def forward(images: Tensor) -> Tensor:
             try:
@@ -87,7 +89,7 @@ class Translating:
             except (RuntimeError, ValueError) as error:  # networks given odd sizes
                 raise UserError(f"not translated: {why(error)}") from error
 
-        return Job((id(served), name, pad, tuple(image.shape)), forward, (image,), size)
+        return Job((id(served), name, pad, tuple(image.shape)), forward, (image,), share)
 
     def png(self, made: Tensor, served: Served) -> bytes:
         """(1, C, H, W) in [-1, 1] -> the content of a file. Raises NotFinite."""
