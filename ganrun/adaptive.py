@@ -41,7 +41,7 @@ class Adaptive(Timed):
             raise UserError(f"target={target}; expected more than -1 and less than 1")
         if p is not None and (start, target, over, every) != (0.0, 0.6, 500_000, 4):
             raise UserError(
-                f"p={p}: start, target, over and every act only where p adapts; leave them out or add p=null"
+                f"p={p}: start, target, over and every act only where p adapts; leave them out, or leave p out"
             )
         self.p, self.start, self.target, self.over, self.every = p, start, target, over, every
         if p is None:  # counted in images, since whole numbers are the same in all processes

@@ -189,7 +189,11 @@ def with_heads(discriminator: nn.Module, heads: dict[str, Callable[[nn.Module], 
         if not hasattr(getattr(discriminator, "head", None), "affine"):
             kind = type(discriminator).__module__.rpartition(".")[2]
             raise UserError(f"head.{name}: {kind} has no single last layer that it could change; try model=dcgan")
-        discriminator.head = heads[name](discriminator.head)
+        try:
+            discriminator.head = heads[name](discriminator.head)
+        except UserError as error:
+            text = str(error)
+            raise UserError(text if text.startswith("head.") else f"head.{name}.{text}") from error
     return discriminator
 
 

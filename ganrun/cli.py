@@ -99,7 +99,8 @@ def run(argv: list[str]) -> int:
 def check_system() -> None:
     """Raises UserError on systems without the record locks and POSIX signals that exact resumes need."""
     if find_spec("fcntl") is None:
-        raise UserError(f"{sys.platform}: ganrun needs Linux or macOS; on Windows run it in WSL (Linux for Windows)")
+        here = "from Python, ganrun.load_generator works here"
+        raise UserError(f"{sys.platform}: the command needs Linux or macOS; on Windows run it in WSL; {here}")
 
 
 def as_typed(text: str) -> str:

@@ -47,7 +47,8 @@ class Schedule:
     ):
         wrong = {name: count for name, count in moves.items() if type(count) is not int or not 1 <= count <= MOST_MOVES}
         if wrong:
-            raise UserError(f"schedule={wrong}; expected at least 1 move a player and at most {MOST_MOVES:,}")
+            got = " ".join(f"schedule.{name}={count}" for name, count in wrong.items())
+            raise UserError(f"{got}; expected at least 1 move a player and at most {MOST_MOVES:,}")
         for name, value in {"share": share, "reuse_stale": reuse_stale, "lazy_moves": lazy_moves}.items():
             if not isinstance(value, bool):
                 raise UserError(f"schedule.{name}={value}; expected true or false")

@@ -41,30 +41,15 @@ from peers import open_peer
 from rich.table import Table
 from style_loops import PeerStyles, PlainStyles
 from torch.nn.functional import conv2d
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from ganrun.styles import StyleBased
 from ganrun.training.build import Parts
+from ganrun.training.flops import Flops
 from ganrun.training.hardware import device_type, multiplies_bf16
 from ganrun.training.report import console
 
 # Nothing beside the steps, and an average that is the same at every step.
 QUIET = ["metric=[]", "on_collapse=null", "sample_every=0", "checkpoint.every=0", "evaluate.every=0", "ema.warmup=1"]
-
-
-class Flops(TorchDispatchMode):
-    """Counts those of convolutions and products of matrices; torch's own counter cannot see through a penalty."""
-
-    def __init__(self):
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        self.total += formula(*args, **(kwargs or {}), out_val=out) if formula else 0
-        return out
 
 
 class TakeTurns(pl.Callback):

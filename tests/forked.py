@@ -16,7 +16,7 @@ CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["warm", "forked", "fresh"]
 )  # what it fails to import it leaves out in silence; see main
-STARTING = ("trainer", "hydra/launcher=", "resume=")  # words of commands that may start Python; see fresh.py
+STARTING = ("trainer", "hydra/launcher=", "resume=", "plan")  # words of commands that may start Python; see fresh.py
 
 
 class Run:

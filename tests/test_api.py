@@ -258,6 +258,11 @@ def test_a_run_shows_what_it_has(tmp_path):
         run.grid()
 
 
+def test_a_run_explains_itself():
+    kinds = [finding.kind for finding in Run(Path(__file__).parent / "recorded" / "not-finite").explain()]
+    assert "not-finite" in kinds and "improving" not in kinds
+
+
 def test_a_sweep_returns_its_runs(tmp_path):
     code = f"""
 before = state()

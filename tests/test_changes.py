@@ -1,6 +1,7 @@
 """What a resume changes for good: when it must be asked to, from which step on, and exactly, whoever goes on later."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -77,7 +78,10 @@ def test_it_must_be_asked_for_and_says_how(place):
         "got 3, had 10.0 unless it is asked to: ganrun resume=without steps=9 penalty.r1.weight=3 change=true" in asked
     )
     never = run("resume=without", "generator.width=16", "change=true", cwd=place, check=2).err
-    assert "a new run from its weights: ganrun init_from=without generator.width=16" in never
+    anew = shlex.split(never.rpartition("a new run from its weights: ")[2])
+    assert anew[0] == "ganrun" and anew[-2:] == ["init_from=without", "generator.width=16"]
+    own = yaml.safe_load((place / "without" / ".hydra" / "overrides.yaml").read_text())
+    assert anew[1:-2] == [word for word in own if not word.startswith(("generator.width=", "run_dir="))]
 
 
 def test_a_file_of_changes_names_nothing_else(place):

@@ -77,7 +77,7 @@ MISTAKES = {
     "+trainer.gradient_clip_val=1": "use optimizer.clip_gradients=",
     "trainer=ddp trainer.num_nodes=2": "start it by torchrun or srun",
     "trainer.devices=2": "several devices need trainer=ddp",
-    "trainer.devices=-1": "several devices need trainer=ddp",
+    "trainer.devices=-1": "all devices that there are need trainer=ddp",
     "trainer.devices=[1] trainer.accelerator=cpu": "picks GPUs by number, and this run is on the cpu; expected",
     "batch_size=3 trainer=ddp trainer.accelerator=cpu": "expected a multiple of 2",
     "discriminator.resolution=32": "discriminator: ",
@@ -108,7 +108,7 @@ MISTAKES = {
     "freeze_discriminator=1": "it needs init_from=",
     "freeze_discriminator=-1 init_from=x": "freeze_discriminator=-1; expected at least 0",
     "export.generator=true": "export.generator: there is no such key",
-    "ema=power ema.std=0.5": "ema: std=0.5; expected more than 0, up to 0.288",
+    "ema=power ema.std=0.5": "ema.std=0.5; expected more than 0, up to 0.288",
     "callbacks=[posthoc-ema] callbacks.posthoc-ema.stds=[0.1,0.1]": "expected one or more lengths that differ",
     "resume=/no/such/run": "there is no such run directory or checkpoint",
     "resume=.": "not a run",
@@ -116,13 +116,13 @@ MISTAKES = {
     "loss=hinge loss.smoothing=0.1": (
         "loss.smoothing: there is no such key; did you mean loss.margin? valid: loss.margin, loss.discriminator_factor"
     ),
-    "loss.smoothing=1.5": "loss: smoothing=1.5; expected 0 <= smoothing < 1",
+    "loss.smoothing=1.5": "loss.smoothing=1.5; expected 0 <= smoothing < 1",
     "loss.discriminator_factor=abc": "expected a number",
     "penalty=[] penalty.r1.weight=3": "add penalty=[r1]",
     "loss=wgan-gp penalty=[] penalty.gradient.weight=3": "add penalty=[gradient]",
-    "penalty=[r1] penalty.r1.weight=-1": "r1: weight=-1; expected more than 0",
-    "augment=[instance-noise] augment.instance-noise.std=0": "instance-noise: std=0",
-    "augment=[ada] augment.ada.p=2": "ada: p=2; expected 0 to 1",
+    "penalty=[r1] penalty.r1.weight=-1": "penalty.r1.weight=-1; expected more than 0",
+    "augment=[instance-noise] augment.instance-noise.std=0": "augment.instance-noise.std=0",
+    "augment=[ada] augment.ada.p=2": "augment.ada.p=2; expected 0 to 1",
     "augment=[ada] augment.ada.p=0.5 augment.ada.target=0.7": "act only where p adapts",
     "augment=[ada] loss=wgan": "ada: p follows the sign of the discriminator's logits, but Wasserstein knows only",
     "augment=[ada] dataset=ring model=mlp": "it changes images, channels x height x width; these samples are 2",
@@ -133,14 +133,14 @@ MISTAKES = {
     "optimizer.lr=-1": "lr=-1; expected more than 0",
     "optimizer.lr_schedule=lin": "did you mean linear or constant-then-linear?",
     "optimizer.betas=3": "optimizer.discriminator: ",
-    "ema.decay=2": "ema: decay=2; expected 0 <= decay < 1; ema=none is off",
+    "ema.decay=2": "ema.decay=2; expected 0 <= decay < 1; ema=none is off",
     "schedule.discriminator=0": "expected at least 1 move a player",
-    "generator.width=0": "generator: width=0; expected at least 1",
+    "generator.width=0": "generator.width=0; expected at least 1",
     "generator.norm=bach": "did you mean batch?",
     "generator.resolution=16 dataset.resolution=32": "makes samples of shape [1, 16, 16], but",
     "generator.num_classes=5": "was given no label",
     "trainer.devices=0": "trainer: ",
-    "trainer.accelerator=foo": "trainer: ",
+    "trainer.accelerator=foo": "valid: auto, cpu, cuda, gpu, mps",
     "precision=16": "valid: bf16-mixed, 32-true, auto",
     "hydra/launcher=joblib": "it acts in sweeps; add -m",
     "sweep=losses": "it acts in sweeps; add -m",
@@ -352,7 +352,8 @@ def test_a_system_without_posix_locks_is_told_what_is_needed(tmp_path):
     done = subprocess.run([*python, "run_dir=r"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and not list(tmp_path.iterdir())
     assert done.stderr.splitlines() == [
-        "ganrun: linux: ganrun needs Linux or macOS; on Windows run it in WSL (Linux for Windows)"
+        "ganrun: linux: the command needs Linux or macOS; on Windows run it in WSL; "
+        "from Python, ganrun.load_generator works here"
     ]
     done = subprocess.run([*python, "--version"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0

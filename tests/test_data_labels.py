@@ -134,6 +134,19 @@ def test_splits_are_refused_and_one_can_be_named(opened):
     assert opened([], labels_from="none").notes == []
 
 
+def test_splits_inside_class_folders_are_not_mixed_silently(opened):
+    names = [f"all/{kind}/{split}/1.png" for kind in ("cat", "dog") for split in ("train", "test")]
+    advice = "test, train in cat, dog look like splits .*/all/test/cat; dataset.labels_from=folders reads all"
+    with pytest.raises(UserError, match=advice):
+        opened(names)
+    assert opened([], labels_from="folders").classes == ["cat", "dog"]
+    assert len(opened([], within="all/cat/train")) == 1
+
+
+def test_one_split_in_each_class_folder_mixes_nothing(opened):
+    assert opened([f"{kind}/train/1.png" for kind in ("cat", "dog")]).classes == ["cat", "dog"]
+
+
 def test_a_folder_that_is_not_there(opened):
     with pytest.raises(UserError, match="there is no "):
         opened(["a/1.png"], within="train")

@@ -106,6 +106,7 @@ def test_labels_and_flips_travel_with_their_samples():
     assert torch.equal(mirrored, again)
     assert 10 < mirrored.sum() < 50
     assert not torch.equal(mirrored[numbers[:30].sort().indices], mirrored[30 + numbers[30:].sort().indices])
+    assert not torch.equal(mirrored[:30], mirrored[30:])  # nor do they repeat by place
 
 
 def test_another_epoch_crops_otherwise():
@@ -117,6 +118,7 @@ def test_another_epoch_crops_otherwise():
     order = Rounds(data, batch_size=60, num_batches=1, seed=0, only_index=True)[0]
     first, second = (order["corner"][part][order["index"][part].argsort()] for part in (slice(30), slice(30, 60)))
     assert not torch.equal(first, second)  # the same samples, an epoch later
+    assert not torch.equal(order["corner"][:30], order["corner"][30:60])  # the same places
 
 
 def test_rounds_come_in_any_order():

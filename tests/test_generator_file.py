@@ -158,6 +158,14 @@ def test_refuses_a_number_of_labels(label):
         sampling.sample(3, label=label)
 
 
+@pytest.mark.parametrize("classes", [(), ("cat", "dog", "owl")])
+def test_batches_are_what_sample_makes(classes):
+    sampling, _ = make(MLP, classes=classes)
+    images, labels = zip(*sampling.batches(7, seed=3, batch_size=4), strict=True)
+    torch.testing.assert_close(torch.cat(images), sampling.sample(7, seed=3))
+    assert torch.cat(labels).tolist() == [0, 1, 2, 0, 1, 2, 0] if classes else labels == (None, None)
+
+
 def test_no_two_samples_share_their_noise():
     sampling, _ = make(MLP, classes=("a", "b"))
     drawn = torch.cat([sampling.draw(range(700), seed) for seed in (0, 1)])

@@ -146,15 +146,21 @@ class TestKID:
             KID(subset_size=50, max_samples=40),
             InceptionScore(splits=10, max_samples=5),
         ):
-            with pytest.raises(UserError, match=r"5 samples|40 samples"):
+            with pytest.raises(UserError, match=r"(5|40) samples.*max_samples= of this metric leaves no more"):
                 metric.prepare(few)
+        with pytest.raises(UserError, match=r"10 samples; give more by num_samples=, or .*metric.kid.subset_size=10$"):
+            KID(subset_size=50).prepare(Setting(few.data, 100, 10, False))
+        with pytest.raises(UserError, match=r"give more by evaluate\.num_real="):
+            KID(subset_size=50).prepare(Setting(few.data, 20, 30, False, discriminates=True))
+        with pytest.raises(UserError, match="dataset ring has no more"):
+            KID(subset_size=200).prepare(Setting(few.data, len(few.data), 300, False))
         with pytest.raises(UserError, match="1 sample has no covariance"):
             FID().prepare(few._replace(num_fake=1))
         labels = torch.tensor([0] * 30 + [1])
         with pytest.raises(UserError, match="0 of 31 fakes are of class 2"):
             IntraFID().prepare(few._replace(num_fake=31, conditional=True, labels=labels))
         ring = Ring(name="ring", channels=2, num=100)
-        with pytest.raises(UserError, match=r"subsets of 1000 from 60 samples.*subset_size=<60 or less>"):
+        with pytest.raises(UserError, match=r"subsets of 1000 from 60 samples.*subset_size=60$"):
             KID().prepare(Setting(ring, 100, 60, False))
 
 
@@ -272,17 +278,17 @@ class TestConditional:
     @pytest.mark.parametrize("metric", [ClassAccuracy(), IntraFID()])
     def test_unconditional_fakes_are_refused(self, metric):
         digits = Digits(name="digits", resolution=16, channels=1)
-        with pytest.raises(UserError, match="needs fakes that are made for labels: conditional=label"):
+        with pytest.raises(UserError, match="made for classes, by a generator trained with conditional=label"):
             metric.prepare(Setting(digits, 100, 100, False))
 
     def test_accuracy_needs_a_classifier_of_the_same_classes(self):
         digits = Digits(name="digits", resolution=16, channels=1)
-        with pytest.raises(UserError, match="must be classifier"):
+        with pytest.raises(UserError, match="needs metric/features=classifier, trained on the data set"):
             ClassAccuracy().prepare(Setting(digits, 100, 100, True))
 
     def test_inception_score_needs_classes(self):
         digits = Digits(name="digits", resolution=16, channels=1)
-        with pytest.raises(UserError, match="name no classes"):
+        with pytest.raises(UserError, match="needs metric/features=inception or classifier"):
             InceptionScore().prepare(Setting(digits, 100, 100, False))
 
 

@@ -86,6 +86,17 @@ def test_optimizers_defaults(option):
         assert (name, {key: group[key] for key in settings}, clipped) == (expected, settings, None)
 
 
+@pytest.mark.parametrize("option", options("optimizer"))
+def test_one_players_own_optimizer_has_its_kinds_defaults(option):
+    """Beside another kind, of which it takes only what both have."""
+    other = "sgd" if option == "rmsprop" else "rmsprop"
+    expected, settings = OPTIMIZERS[option]
+    name, group, _ = settings_of(composed(f"optimizer={other}", f"optimizer/generator={option}")[0], "generator")
+    own = settings.keys() - OPTIMIZERS[other][1].keys()
+    assert name == expected and own
+    assert {key: group[key] for key in own} == {key: settings[key] for key in own}
+
+
 def test_everything_elses_defaults():
     cfg = OmegaConf.to_container(composed()[0], resolve=True)
     average = {"decay": 0.999, "warmup": 10, "start": 0, "standing": 0, "statistics": "copied"}

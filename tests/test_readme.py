@@ -26,9 +26,12 @@ FEWER = {
     "evaluate": ["num_samples=40", "metric/features=none", "metric.kid.subset_size=20"],
     "rank": ["of=outputs-of-mine"],
     "clean": ["of=outputs-of-mine"],
+    "explain": ["json=true"],
+    "report": ["neighbours=null"],
     "translate": ["device=cpu"],
 }
 WIDTHS = ["generator.width=8", "discriminator.width=8"]
+FEWER["plan"] = [*SHORT, *WIDTHS, "tries=false", "seconds=0"]
 NARROW = ["dataset.resolution=32", "generator.width=4", "discriminator.width=4"]
 RAY = {"address=auto": "address=null", "num_gpus=1": "num_gpus=0"}  # no cluster, no GPU
 ONE_WORKER = [f"+hydra.launcher.ray.init.{word}" for word in ("num_cpus=1", "include_dashboard=false")]
@@ -115,7 +118,7 @@ def test_from_python(place):
 def test_demo_and_test_scripts(tmp_path):
     demo = [ROOT / "scripts" / "demo", "steps=1", *TINY, f"run_dir={tmp_path / 'demo'}"]
     done = subprocess.run(demo, check=True, capture_output=True, text=True, timeout=300)
-    assert done.stdout.splitlines()[-1] == str(tmp_path / "demo")
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "demo" / "report.html")
     assert "samples/final.png" in done.stdout and "tensorboard --logdir" in done.stdout
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     script = [ROOT / "scripts" / "test", "--collect-only", "-q", "tests/test_seeding.py"]

@@ -4,7 +4,13 @@ from ganrun.files.record import Record
 
 
 def test_lines_of_one_step_are_one_row_and_a_line_cut_off_is_left_out(tmp_path):
-    lines = ('{"step": 10, "d/loss": 1.5}', '{"step": 20, "d/loss": NaN}', '{"step": 10, "score/fid": 3.0}', "[1]")
+    lines = (
+        '{"step": 10, "d/loss": 1.5}',
+        '{"step": 20, "d/loss": NaN}',
+        '{"step": 10, "score/fid": 3.0}',
+        "[1]",
+        '{"step": 20, "a": "text", "b": true, "c": 1' + "0" * 400 + "}",
+    )
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 30, "d/']))
     record = Record(tmp_path)
     assert record.metrics[0] == {"step": 10, "d/loss": 1.5, "score/fid": 3.0}
@@ -39,5 +45,5 @@ def test_a_run_without_readable_files_is_empty(tmp_path):
     (tmp_path / "result.json").write_text("[")
     record = Record(tmp_path)
     assert (record.config, record.overrides, record.result, record.metrics) == ({}, [], {}, [])
-    assert record.status == "no result" and record.names == []
+    assert record.status == "no result" and record.names == record.changes == []
     assert record.steps == 0 and record.newest_grid() is None

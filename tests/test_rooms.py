@@ -16,14 +16,15 @@ FOLDERS = {  # folder -> the folders that it may import; all may import the core
     "recipes": set(),
     "config": set(),
     "files": {"config"},
+    "explaining": {"collapse", "config", "files"},
     "data": {"files"},
     "metrics": {"data", "files"},
     "sampling": {"config", "files", "networks"},
     "callbacks": {"data", "files", "metrics"},
     "collapse": {"callbacks", "data", "metrics"},
     "training": {"callbacks", "collapse", "config", "data", "files", "metrics", "sampling"},
-    "commands": {"callbacks", "config", "data", "files", "metrics", "networks", "sampling", "training"},
-    "api": {"commands", "config", "files", "sampling", "training"},
+    "commands": {"callbacks", "config", "data", "explaining", "files", "metrics", "networks", "sampling", "training"},
+    "api": {"commands", "config", "explaining", "files", "sampling", "training"},
 }
 CORE = {  # file -> the modules of ganrun it may import
     "game.py": set(),

@@ -296,6 +296,7 @@ def test_wheel_runs_anywhere(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     shipped = {f"ganrun/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
+    shipped |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "ganrun" / "commands" / "report" / "page").iterdir()}
     assert shipped <= names
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", site, wheel]

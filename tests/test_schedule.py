@@ -94,7 +94,7 @@ def test_order_of_generates_does_not_matter():
 
 @pytest.mark.parametrize("moves", [{"D": 0, "G": 1}, {"D": -1, "G": 1}, {"D": 1.5, "G": 1}, {"D": "two", "G": 1}])
 def test_refuses_counts(moves):
-    with pytest.raises(UserError, match=r"schedule=\{'D': .*\}; expected at least 1 move"):
+    with pytest.raises(UserError, match=r"schedule\.D=.*; expected at least 1 move"):
         Schedule(moves)
 
 

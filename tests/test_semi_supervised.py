@@ -209,7 +209,7 @@ def test_a_resume_is_exact_and_the_best_is_the_most_accurate(tmp_path):
 MISTAKES = {
     "labelled=5": "labelled=5; expected 10, one of each class, to 100, the images of dataset digits",
     "labelled=101": "labelled=101; expected 10, one of each class, to 100",
-    "labelled=many": "conditional.labels.num=many; expected an integer",
+    "labelled=many": "labelled=many; expected an integer",
     "dataset=gaussian model=mlp": "dataset gaussian has no classes",
     "pairs=invert": "dataset digits has two sides; expected pairs=none",
     "model=cyclegan pairs=invert": "this discriminator has no classes-alone of the label",
@@ -217,7 +217,7 @@ MISTAKES = {
     "discriminator.condition=concatenate": "this discriminator has no classes-alone of the label",
     "recipe=pix2pix pairs=invert noise=none": "conditional: Pix2Pix takes no loss on classes, semi-supervised",
     "metric=[test-accuracy]": "metric=test-accuracy: dataset digits has no test split",
-    "metric=[class-accuracy]": "metric=class-accuracy: it needs fakes that are made for labels",
+    "metric=[class-accuracy]": "metric=class-accuracy: it needs fakes that are made for classes",
 }
 
 

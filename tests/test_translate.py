@@ -216,7 +216,7 @@ REFUSED = {
     "input=images out=own_translators": "out=own_translators is a file; name another place",
     "input=one/a.png out=void.png": "out=void.png is a folder; name another place",
     "input=images direction=b2c": "direction=b2c: there is no such generator; did you mean b2a? valid: b2a, a2b",
-    "input=images device=gpu": "device=gpu; valid: auto, cpu",
+    "input=images device=gpu": "device=gpu; did you mean cuda? valid: auto, cpu",
     "input=images pad=1": "pad=1; expected true or false",
     "input=images max_pixels=0": "max_pixels=0; expected at least 1",
     "input=images size=8": "size: there is no such key",

@@ -3,6 +3,7 @@
 Nothing here starts a thread, which a fork would lose.
 """
 
+import gc
 import os
 from importlib import import_module
 
@@ -10,6 +11,7 @@ import quick
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from sklearn import datasets
 
 from ganrun.config.check import check
 from ganrun.config.groups import config_dir
@@ -25,6 +27,7 @@ LAUNCHERS = ("hydra_plugins.hydra_joblib_launcher._core", "submitit.core._submit
 for name in (*(f"ganrun.{room}" for room in ROOMS + LATE), *FOREIGN, *LAUNCHERS):
     import_module(name)
 quick.start()
+datasets.load_digits()
 with initialize_config_dir(str(config_dir()), version_base="1.3"):  # fills the caches of the parsers
     for name in ("sample", "evaluate"):
         compose(name)
@@ -32,3 +35,4 @@ with initialize_config_dir(str(config_dir()), version_base="1.3"):  # fills the 
 check(cfg)
 OmegaConf.to_container(cfg, resolve=True)
 GlobalHydra.instance().clear()
+gc.freeze()  # collections need not look at a million objects of packages, nor forks copy their pages

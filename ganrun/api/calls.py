@@ -78,7 +78,7 @@ def sweep(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
         args = words_of("train", overrides, keys, config_dir)
         directory, code = start_sweep(args if any(arg.startswith("resume=") for arg in args) else ["-m", *args])
         ended_by(code - 128, f"ganrun.sweep(resume={str(directory)!r})")
-        return [Run(run.path) for run in find_runs([str(directory)])]
+        return [Run(run.path) for run in find_runs(str(directory))]
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None, **keys: Any) -> "DictConfig":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ganrun.commands.evaluate.evaluations import Scored
+    from ganrun.explaining.finding import Finding
     from ganrun.sampling.generator import SamplingGenerator
     from ganrun.sampling.translator import Translator
 
@@ -104,6 +105,17 @@ class Run:
             raise UserError(f"step={step}; {one_of(map(str, found), str(step))}")
         with Image.open(path) as picture:
             return picture.copy()
+
+    def explain(self) -> "list[Finding]":
+        """What its curves mean, in words with numbers, and the command that each finding leads to.
+
+        Example:
+            for finding in run.explain():
+                print(finding.text)
+        """
+        from ganrun.explaining.findings import findings
+
+        return findings(self.record)
 
     def generator(self, at: At = None, *, trust: str | Iterable[str] = ()) -> "SamplingGenerator | Translator":
         """The generator, or of translation the Translator, in eval mode on the CPU.

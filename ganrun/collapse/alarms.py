@@ -3,7 +3,10 @@
 The limits were chosen by measurement; tests/test_collapse.py holds the runs used for it.
 """
 
-from ganrun.collapse.diversity import Diversity
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # its module imports torch
+    from ganrun.collapse.diversity import Diversity
 
 LEAST_SPREAD = 0.125  # of the reals'
 MOST_TWINS = 0.8  # share of the fakes; of 256 fakes 0.92 if a generator knows 100 images by heart, 0.22 for 1,000
@@ -14,7 +17,7 @@ LEAST_LOSS = 0.005  # of the discriminator's loss at chance
 START = 4  # factor of the patience for fakes that were never diverse: all fakes start out alike
 
 
-def sameness(seen: Diversity, best_reach: float) -> list[str]:
+def sameness(seen: "Diversity", best_reach: float) -> list[str]:
     """Signs that the fakes are too much alike. best_reach: the largest so far, this look included."""
     signs = []
     if min(seen.pixel_spread, seen.feature_spread) < LEAST_SPREAD:

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, get_type_hints
@@ -10,7 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganrun.config import rules  # noqa: F401  its resolvers
-from ganrun.config.groups import config_dir, groups, options
+from ganrun.config.groups import bringers, comes_with, config_dir, groups, options
 from ganrun.config.settings import Settings, check_values
 from ganrun.config.typed import check_finite, check_place, check_type, is_ramp, players_of, spelt
 from ganrun.errors import UserError, one_of
@@ -107,6 +108,8 @@ def check_settings(cfg: DictConfig) -> None:
     read = _references(OmegaConf.to_container(cfg, resolve=False))
     for name in cfg:
         if name not in known and not any(path.split(".")[0] == name for path in read):
+            if brought := bringers(str(name)):
+                raise UserError(comes_with(str(name), brought))
             raise UserError(f"{name}: there is no such key; {one_of(known | set(groups()), str(name))}")
     check_values(cfg)
     for key in PLACES:
@@ -131,12 +134,20 @@ def check_parameters(node: DictConfig, path: str) -> None:
     for key in (key for key in node if not str(key).startswith("_")):
         if key not in parameters and not any_key:
             raise UserError(f"{path}.{key}: there is no such key; {one_of(parameters, str(key))}")
+        name = source_of(node, key) or f"{path}.{key}"
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
         found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # such as an image folder's classes
         built = is_option(node[key]) and not is_ramp(node[key])
         if key in hints and not built and not found_later:
-            check_type(f"{path}.{key}", node[key], hints[key])
+            check_type(name, node[key], hints[key])
+
+
+def source_of(node: DictConfig, key: str) -> str | None:
+    """The key of the whole config from which a node's key takes its value, if it only refers to it."""
+    raw = node._get_node(key)
+    found = re.fullmatch(r"\$\{(\w+(?:\.[\w-]+)*)\}", str(raw._value())) if raw is not None else None
+    return found[1] if found else None
 
 
 def signature(target: str, path: str) -> tuple[list[str], dict[str, Any], bool]:
@@ -173,7 +184,10 @@ def check_heads(cfg: DictConfig) -> None:
     """Raises UserError for layers beside the discriminator's last one in a recipe that does not read them."""
     if cfg.head and "head" not in _references(OmegaConf.to_container(cfg.recipe, resolve=False)):
         kind = cfg.recipe._target_.rpartition(".")[2]
-        raise UserError(f"head=[{','.join(cfg.head)}]: {kind} does not read it; its adversary needs heads: ${{head}}")
+        got = f"head=[{','.join(cfg.head)}]"
+        if cfg.recipe._target_.startswith("ganrun."):
+            raise UserError(f"{got}: the discriminator of recipe={kind.lower()} takes none; leave it out")
+        raise UserError(f"{got}: {kind} does not read it; its adversary needs heads: ${{head}}")
 
 
 def check_unread(cfg: DictConfig, typed: dict[str, str]) -> list[str]:

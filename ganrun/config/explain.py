@@ -1,6 +1,7 @@
 """Explains Hydra's errors in one line: the value got, what is valid, nearest first, and what to type instead."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,17 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from ganrun.config.choices import FROM_OTHERS
-from ganrun.config.groups import LAUNCHERS, config_dir, config_dirs_of, defaults, groups, keys, options
+from ganrun.config.groups import (
+    LAUNCHERS,
+    bringers,
+    comes_with,
+    config_dir,
+    config_dirs_of,
+    defaults,
+    groups,
+    keys,
+    options,
+)
 from ganrun.config.own_configs import told
 from ganrun.config.places import quote
 from ganrun.errors import one_of
@@ -24,6 +35,11 @@ def explain(error: Exception, config_name: str, args: list[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return missing(error, args)
     if isinstance(error, OverrideParseException):
+        if found := re.match(r"([+~]*[\w.-]+)\.(\d[\w-]*(?:\.[\w-]+)*)=(.*)", error.override, re.S):
+            name, *below = found[2].split(".")
+            node = f"{name}: " + "".join(f"{{{key}: " for key in below) + found[3] + "}" * len(below)
+            line = shlex.quote(f"{found[1]}={{{node}}}")
+            return f"{error.override}: a name in a key cannot begin with a digit here; give {line}"
         return (
             f"{error.override}: not an override; expected group=option or key=value (+key=value adds a key, ~key "
             "removes it); a value with special characters goes in quotes of its own: \"key='...'\""
@@ -137,6 +153,8 @@ def _unknown(key: str, config_name: str, args: list[str]) -> str | None:
             return f"{key}: {name} is not selected; add {group}=[{name}] to the command"
         if options(f"{group}/{name}"):
             return f"{key}: choose {group}/{name}=<option> too; {one_of(options(f'{group}/{name}'), '')}"
+    if config_name == "train" and key not in known and (brought := bringers(key)):
+        return comes_with(key, brought)
     return None if key in known else _nearest(key, known)
 
 

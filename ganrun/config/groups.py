@@ -1,6 +1,7 @@
 """The config files: their place, groups, options and one-line descriptions. Imports nothing heavy."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,6 +57,20 @@ def options(group: str, extra_dirs: Iterable[Path] = ()) -> dict[str, str]:
     """The options of a group and the first comment line of each one's YAML."""
     files = [f for root in (config_dir(), *extra_dirs) for f in sorted((root / group).glob("*.yaml"))]
     return {file.stem: description(file) for file in files}
+
+
+def bringers(key: str) -> list[str]:
+    """Options, as group=option, whose files set this key of the top level; experiments are left out."""
+    found = []
+    for file in sorted(config_dir().glob("*/*.yaml")):
+        text = "" if file.parent.name == "experiment" else file.read_text(encoding="utf-8")
+        if "@package _global_" in text and re.search(rf"^{re.escape(key)}:", text, re.M):
+            found.append(f"{file.parent.name}={file.stem}")
+    return found
+
+
+def comes_with(key: str, brought: Iterable[str]) -> str:
+    return f"{key}: it comes with {' or '.join(brought)}; nothing reads it here"
 
 
 def groups(extra_dirs: Iterable[Path] = ()) -> list[str]:

@@ -5,12 +5,13 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ganrun.errors import UserError, one_of
+from ganrun.errors import CannotWrite, UserError, one_of
 
 
 def check_known(node: DictConfig, known: Iterable[str], prefix: str = "") -> None:
@@ -52,11 +53,26 @@ def check_place(key: str, path: Any) -> None:
         raise UserError(f"{key}={path}: {getattr(error, 'strerror', None) or error}; name another place") from error
 
 
+def check_parent(out: Path) -> None:
+    """Refuses a place whose folder is not there or cannot be written to, before anything is computed."""
+    if not out.parent.is_dir():
+        raise UserError(f"out={out}: there is no folder {out.parent} to put it in")
+    folder = out if out.is_dir() else out.parent
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        text = f"cannot write in {folder.absolute()}: {error.strerror or error}; out=<path> names another place"
+        raise CannotWrite(f"out={out}: {text}") from error
+
+
 def check_type(key: str, value: Any, annotation: Any) -> None:
     if not matches(value, annotation):
         whole = isinstance(value, float) and value.is_integer() and matches(int(value), annotation)
         advice = f", as {key}={int(value)}" if whole else ""
         advice = ", not a ramp" if is_ramp(value) else advice
+        if not isinstance(value, DictConfig | ListConfig) and value is not None and matches([value], annotation):
+            advice = f", as {key}=[{spelt(value)}]"
         raise UserError(f"{key}={spelt(value)}; expected {readable(annotation)}{advice}")
 
 

@@ -136,7 +136,8 @@ class ArrayFile:
         """Raises UserError for channels that do not become as many as are asked for."""
         if not becomes(got, self.channels):
             have = f"{self._name} is {self._headers[self._name]}, with {got} channels"
-            raise UserError(f"{self.path}: {have}; dataset.channels={self.channels} needs {self.channels} of them")
+            advice = f"dataset.channels={self.channels} needs as many; dataset.channels={got} reads them"
+            raise UserError(f"{self.path}: {have}; {advice}")
         if got in WITH_OPACITY and self.channels in (1, 3):
             self.notes.append(f"{self._name} {self._headers[self._name].shape}: {laid_over(self.channels)}")
 

@@ -65,7 +65,9 @@ class Data(ABC):
         if self.num_classes is None:
             self.num_classes = len(self.classes)
         if self.num_classes != len(self.classes):
-            raise UserError(f"dataset.num_classes={self.num_classes}, but {self.name} has {len(self.classes)} classes")
+            raise UserError(
+                f"dataset.num_classes={self.num_classes}, but {self.name} has {len(self.classes)} classes; leave it out"
+            )
 
     @abstractmethod
     def open(self) -> None:

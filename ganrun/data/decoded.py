@@ -165,7 +165,7 @@ class DecodedImages(Images):
         room = self._room(len(self._names), place)
         undecodable = {} if room is None else self._fill(room, self._names)
         if undecodable and self.on_error == "skip":
-            raise UserError(f"dataset {self.name}: its files have changed while they were read")
+            raise UserError(f"dataset {self.name}: its files have changed while they were read; start again")
         self._leave_out(undecodable)
         return self._kept(room, range(len(self._names)), bad, place)
 

@@ -261,7 +261,7 @@ def member_fault(info: zipfile.ZipInfo) -> str | None:
 
 
 def size_fault(size: int) -> str | None:
-    return f"{size:,} bytes; at most {LARGEST:,} are read" if size > LARGEST else None
+    return f"{size:,} bytes; at most {LARGEST:,} of a file are read; save it smaller" if size > LARGEST else None
 
 
 def leads_out(name: str) -> bool:

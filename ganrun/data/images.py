@@ -17,7 +17,17 @@ from ganrun.data.base import Images, as_labels, limited
 from ganrun.data.channels import to_channels
 from ganrun.data.decoded import ADVICE, DecodedImages
 from ganrun.data.files import LARGEST, Listing, is_image, printable, reason, source
-from ganrun.data.labels import FILE, OTHERWISE, by_file, by_folder, check_splits, first_folder, read_labels, wrapping
+from ganrun.data.labels import (
+    FILE,
+    OTHERWISE,
+    by_file,
+    by_folder,
+    check_splits,
+    check_splits_within,
+    first_folder,
+    read_labels,
+    wrapping,
+)
 from ganrun.data.pixels import fit_images
 from ganrun.data.tabled import Tabled
 from ganrun.depth import to_depth
@@ -139,7 +149,7 @@ class ImageFolder(DecodedImages):
         super().open()
         if self.num_attributes not in (None, len(self.attributes)):
             got = f"dataset.num_attributes={self.num_attributes}"
-            raise UserError(f"{got}, but {self.name} has {len(self.attributes)} attributes")
+            raise UserError(f"{got}, but {self.name} has {len(self.attributes)} attributes; leave it out")
         if isinstance(self._source, ArrayFile):
             self.notes += self._source.notes
             if self.held:
@@ -248,7 +258,9 @@ class ImageFolder(DecodedImages):
         self._top = wrapping([*names, *self._in_folders])  # a bad image beside the folders may have hidden it
         seen = sorted({first_folder(name, self._top) for name in names} - {""})
         if self.labels_from == "auto":
-            note = check_splits(seen, f"{self.path}/{self._top}".rstrip("/"))
+            place = f"{self.path}/{self._top}".rstrip("/")
+            note = check_splits(seen, place)
+            check_splits_within(names, self._top, place)
             self.notes += [printable(note)] if note else []
         if self._numbers:
             self.notes.append(f"no classes: {self._file} is there, and {self._numbers}")

@@ -58,6 +58,26 @@ def check_splits(folders: Sequence[str], place: str) -> str | None:
     )
 
 
+def check_splits_within(names: Iterable[str], top: str, place: str) -> None:
+    """Raises UserError for splits inside the class folders (cat/train, cat/test), whose images would be mixed.
+
+    top: the folders around everything. place: theirs, in messages.
+    """
+    beside: dict[str, set[str]] = {}
+    for path in {name.removeprefix(top).rpartition("/")[0] for name in names}:
+        folders = path.split("/")
+        for i in range(1, len(folders)):
+            if is_split(folders[i], SPLITS | BESIDE_SPLITS):
+                beside.setdefault("/".join(folders[:i]), set()).add(folders[i])
+    holders = sorted(folder for folder, splits in beside.items() if len(splits) > 1 and any(map(is_split, splits)))
+    if holders:
+        splits = sorted(beside[holders[0]])
+        raise UserError(
+            f"dataset.path={place}: {listed(splits)} in {listed(holders)} look like splits of a data set; move the one "
+            f"to use around the classes, as in {place}/{splits[0]}/{holders[0]}; dataset.labels_from=folders reads all"
+        )
+
+
 def by_folder(names: Sequence[str], top: str) -> tuple[list[str] | None, str]:
     """The class of each image, None = no classes, and a note. top: the folders around everything."""
     folders = [first_folder(name, top) for name in names]

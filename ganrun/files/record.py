@@ -11,6 +11,8 @@ import yaml
 
 from ganrun.files.run_dir import RunDir
 
+LARGEST = 2**53  # of whole numbers, as floats hold them
+
 
 class Record:
     """One run, as its files tell it; what cannot be read is empty. Reads each file once, when it is first asked for."""
@@ -48,6 +50,13 @@ class Record:
         return ended if isinstance(ended, int) else max((row["step"] for row in self.metrics), default=0)
 
     @cached_property
+    def changes(self) -> list[dict[str, Any]]:
+        """What resumes have changed, in their order: step, key, had, got of each."""
+        found = _read_yaml(self.run.changes)
+        changes = found if isinstance(found, list) else []
+        return [one for one in changes if isinstance(one, dict) and {"step", "key", "had", "got"} <= one.keys()]
+
+    @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """One row per logged step: its `step` and all that was logged or scored at it, in the order of steps."""
         rows: dict[int, dict[str, float]] = {}
@@ -83,7 +92,7 @@ class Record:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines that have a step; a line cut off by a kill is left out."""
+    """The objects of a file of JSON lines that have a step; what is no number, and a line cut off, is left out."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -94,7 +103,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
+            yield {name: value for name, value in row.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < LARGEST)
 
 
 def _read_yaml(path: Path) -> Any:

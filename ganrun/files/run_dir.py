@@ -136,9 +136,12 @@ def cannot_make(path: Path, error: OSError) -> UserError:
     return UserError(f"run_dir={path}: cannot make this directory: {error.strerror}; {advice}")
 
 
-def find_runs(places: Iterable[str]) -> list[RunDir]:
-    """All runs at or below the places of `of`, each once. Raises UserError for a place without any."""
+def find_runs(of: str | Iterable[str]) -> list[RunDir]:
+    """All runs at or below a place, or several, each once. Raises UserError for none, and for a place without any."""
     found: dict[Path, RunDir] = {}
+    places = [of] if isinstance(of, str) else list(of)
+    if not places:
+        raise UserError("of=[]: it names no run; expected run directories, or folders that hold some")
     for place in map(Path, places):
         place = place.expanduser()
         configs = (

@@ -1,7 +1,7 @@
 """Does a conditional generator make what it was asked for?"""
 
 from ganrun.errors import UserError
-from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.metric import FOR_LABELS, Metric, Score, Setting
 from ganrun.metrics.summaries import Agreement
 
 
@@ -17,12 +17,14 @@ class ClassAccuracy(Metric):
 
     def check(self, setting: Setting) -> None:
         if not setting.conditional:
-            raise UserError("metric=class-accuracy: it needs fakes that are made for labels: conditional=label")
+            raise UserError(f"metric=class-accuracy: {FOR_LABELS}")
 
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)
         if self.features.classifies != setting.data.num_classes:
-            raise UserError("metric=class-accuracy: its features must be classifier, trained on the data set's labels")
+            raise UserError(
+                "metric=class-accuracy: it needs metric/features=classifier, trained on the data set's labels"
+            )
 
     def summary(self):
         return Agreement()

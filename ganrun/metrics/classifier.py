@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ganrun.classes import listed
 from ganrun.data.base import Data
 from ganrun.depth import to_numbers
 from ganrun.errors import UserError
@@ -51,7 +52,8 @@ class Classifier(NetworkFeatures):
         network = make_network(data.shape, data.num_classes)
         if saved.get("classes") != data.classes:
             raise UserError(
-                f"{path}: this classifier knows {saved.get('classes')}; expected {data.classes}; name another"
+                f"{path}: this classifier knows other classes than dataset {data.name}: "
+                f"{listed(saved.get('classes') or [])}; expected {listed(data.classes)}; name another file"
             )
         fit_weights(network, saved.get("weights"), str(path))
         self.classifies = data.num_classes

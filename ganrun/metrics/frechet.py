@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ganrun.errors import UserError
-from ganrun.metrics.metric import Metric, Score, Setting
+from ganrun.metrics.metric import FOR_LABELS, Metric, Score, Setting
 from ganrun.metrics.summaries import ClassMoments, Moments
 
 
@@ -34,7 +34,7 @@ class FID(Metric):
 
     def check(self, setting: Setting) -> None:
         if setting.smaller_side(None) < 2:
-            raise UserError(f"metric=fid: {setting.smaller_side(None)} sample has no covariance; score more samples")
+            raise UserError(f"metric=fid: {setting.smaller_side(None)} sample has no covariance; {setting.more()}")
 
     def summary(self):
         return Moments()
@@ -48,13 +48,12 @@ class IntraFID(Metric):
 
     def check(self, setting: Setting) -> None:
         if not setting.conditional:
-            raise UserError("metric=intra-fid: it needs fakes that are made for labels: conditional=label")
+            raise UserError(f"metric=intra-fid: {FOR_LABELS}")
         counts = None if setting.labels is None else torch.bincount(setting.labels, minlength=setting.data.num_classes)
         if counts is not None and counts.min() < 2:
             name, few = setting.data.classes[int(counts.argmin())], int(counts.min())
-            raise UserError(
-                f"metric=intra-fid: {few} of {setting.num_fake} fakes are of class {name}; score more samples"
-            )
+            got = f"{few} of {setting.num_fake} fakes are of class {name}"
+            raise UserError(f"metric=intra-fid: {got}; expected at least 2; {setting.more(fakes=True)}")
 
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)

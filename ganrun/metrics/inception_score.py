@@ -36,12 +36,15 @@ class InceptionScore(OfKept):
     def check(self, setting: Setting) -> None:
         num = min(setting.num_fake, self.max_samples or setting.num_fake)
         if num < self.splits:
-            raise UserError(f"metric=inception-score: {num} samples in {self.splits} splits are too few")
+            more = setting.more(self.max_samples, fakes=True)
+            raise UserError(f"metric=inception-score: {num} samples are too few for {self.splits} splits; {more}")
 
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)
         if not self.features.classifies:
-            raise UserError("metric=inception-score: these features name no classes; valid: inception, classifier")
+            raise UserError(
+                "metric=inception-score: it needs metric/features=inception or classifier, which name classes"
+            )
 
     def summary(self):
         return Kept(self.max_samples, what="logits")

@@ -41,10 +41,8 @@ class KID(OfKept):
     def check(self, setting: Setting) -> None:
         num = setting.smaller_side(self.max_samples)
         if num < self.subset_size:
-            raise UserError(
-                f"metric=kid: subsets of {self.subset_size} from {num} samples; score more samples, or give "
-                f"metric.kid.subset_size=<{num} or less>"
-            )
+            more = f"{setting.more(self.max_samples)}, or smaller subsets by metric.kid.subset_size={num}"
+            raise UserError(f"metric=kid: subsets of {self.subset_size} from {num} samples; {more}")
 
     def score(self, real, fake):
         rng, values = rng_for("kid"), []

@@ -34,7 +34,7 @@ class Memorisation(OfKept):
 
     def check(self, setting: Setting) -> None:
         if setting.num_real < 2:
-            raise UserError(f"metric=memorisation: {setting.num_real} reals have no neighbours; score more of them")
+            raise UserError(f"metric=memorisation: {setting.num_real} reals have no neighbours; {setting.more()}")
 
     def summary(self):
         return Neighbours(self.max_samples, 1, exact_radii)

@@ -1,5 +1,6 @@
 """The interface of a metric: its features, the summary that it keeps of each side, and the score of two sides."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ class Score(NamedTuple):
     std: float | None = None
 
 
+FOR_LABELS = "it needs fakes that are made for classes, by a generator trained with conditional=label or the like"
+
+
 class Setting(NamedTuple):
     """What a metric has to score. labels: (num_fake,) labels that the fakes are made for, None = none, or unknown.
 
@@ -33,6 +37,16 @@ class Setting(NamedTuple):
     labels: Tensor | None = None
     paired: bool = False
     discriminates: bool = False
+
+    def more(self, max_samples: int | None = None, *, fakes: bool = False) -> str:
+        """What to do about too few samples, of at most `max_samples` of each side. fakes: too few of these alone?"""
+        few_reals = not fakes and self.num_real < self.num_fake
+        if (max_samples or math.inf) < (self.num_real if few_reals else self.num_fake):
+            return "max_samples= of this metric leaves no more"
+        if few_reals and self.num_real == len(self.data):
+            return f"dataset {self.data.name} has no more"
+        name = "num_real" if few_reals else "num_samples"
+        return f"give more by {'evaluate.' if self.discriminates else ''}{name}="
 
     def smaller_side(self, max_samples: int | None) -> int:
         """Samples of the smaller side, if at most `max_samples` are used of each."""

@@ -90,7 +90,7 @@ class Neighbourhoods(OfKept):
     def check(self, setting: Setting) -> None:
         num = setting.smaller_side(self.max_samples)
         if num <= self.k:
-            raise UserError(f"k={self.k}: {num} samples have no {self.k} neighbours; score more samples")
+            raise UserError(f"k={self.k}: {num} samples have no {self.k} neighbours; {setting.more(self.max_samples)}")
 
     def summary(self):
         return Neighbours(self.max_samples, self.k)

@@ -37,7 +37,9 @@ class HistoricalAveraging(Lazy):
         known = recipe.players()
         for name in self.players:
             if name not in known:
-                raise UserError(f"players={name}: there is no such player; {one_of(known, name)}")
+                raise UserError(
+                    f"term.historical-averaging.players=[{name}]: there is no such player; {one_of(known, name)}"
+                )
             self.register_buffer(f"mean_{name}", torch.zeros_like(flat(known[name]), requires_grad=False))
             self.register_buffer(f"num_{name}", torch.zeros((), dtype=torch.int64))
 

@@ -117,10 +117,11 @@ class SamplingGenerator(nn.Module):
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Samples 0 to num - 1 as `sample` makes them, with their labels, so that they need not all fit into memory.
 
-        turn: class indices, or vectors of attributes, that the samples go through, see `turn` below. Raises UserError
-        before the first batch.
+        turn: class indices, or vectors of attributes, that the samples go through, see `turn` below; None = as `sample`
+        does by itself. Raises UserError before the first batch.
         """
         require(1, num=num, batch_size=batch_size)
+        turn = self.turn(None) if turn is None else turn
         self.check_cutoff(truncation, truncation_cutoff)
         parts = (range(num)[start : start + batch_size] for start in range(0, num, batch_size))
         return (self.part(part, seed, turn, truncation, truncation_cutoff) for part in parts)

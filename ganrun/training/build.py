@@ -1,7 +1,6 @@
 """From a checked config to the objects of a run. What cannot be built is reported to the user in one line."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -19,7 +18,7 @@ from ganrun.attributes import KEY as ATTRIBUTES
 from ganrun.config.typed import players_of
 from ganrun.data.base import Data
 from ganrun.data.datamodule import GANDataModule
-from ganrun.errors import UserError, first_line, is_out_of_memory, one_of
+from ganrun.errors import UserError, one_of
 from ganrun.freezing import freeze
 from ganrun.game import Batch, Recipe
 from ganrun.loggers import InRun
@@ -31,6 +30,7 @@ from ganrun.noise import Noise
 from ganrun.schedule import Schedule
 from ganrun.seeding import derive, seed_default_generators
 from ganrun.training.hardware import compile_settings
+from ganrun.training.refusing import refusing
 
 Kind = TypeVar("Kind")
 HEADS = ("concatenate", "projection")  # what a discriminator can do with attributes
@@ -57,13 +57,15 @@ class Parts:
         return self.datamodule.data
 
 
-def build_node(cfg: DictConfig, key: str) -> Any:
+def build_node(cfg: DictConfig, key: str, prefix: str = "") -> Any:
     """Instantiates cfg[key]; None for a node without `_target_`, an option that composes nothing.
 
-    Raises UserError with the reason when the class refuses its arguments.
+    prefix: of the key, for messages. Raises UserError with the reason when the class refuses its arguments.
     """
     node = cfg[key]
-    return refusing(key, instantiate)(node, _convert_="all") if "_target_" in node else None
+    if "_target_" not in node:
+        return None
+    return refusing(f"{prefix}{key}", instantiate, node._get_root())(node, _convert_="all")
 
 
 def build_all(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, group: str) -> list[Kind]:
@@ -74,7 +76,7 @@ def build_all(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, group: str) 
 
 def build_as(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, key: str, prefix: str = "") -> Kind:
     """Instantiates cfg[key], which must make a `kind`, or one of several. prefix: of the key, for messages."""
-    made = build_node(cfg, key)
+    made = build_node(cfg, key, prefix)
     if not isinstance(made, kind):
         got = f"{cfg[key]._target_} makes a {type(made).__name__}" if "_target_" in cfg[key] else "it has no _target_"
         wanted = " or ".join(f"{k.__module__}.{k.__name__}" for k in (kind if isinstance(kind, tuple) else (kind,)))
@@ -82,33 +84,12 @@ def build_as(kind: type[Kind] | tuple[type, ...], cfg: DictConfig, key: str, pre
     return made
 
 
-def refusing(key: str, make: Callable[..., Any]) -> Callable[..., Any]:
-    """`make`, but whatever it raises becomes a UserError that names the key."""
-
-    def made(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return make(*args, **kwargs)
-        except Exception as error:  # a class may refuse its arguments with any exception
-            reason = innermost(error)
-            where = re.search(r"full_key: \S*?(\w[\w-]*)$", str(error), re.M)  # the nested part that refused
-            name = where[1] if where else key
-            raise UserError(reason if reason.startswith(name) else f"{name}: {reason}") from error
-
-    return made
-
-
-def innermost(error: BaseException) -> str:
-    """The first line of the exception that began a chain, or of the first one written for the user."""
-    while error.__cause__ is not None and not isinstance(error, UserError):
-        error = error.__cause__
-    if is_out_of_memory(error):
-        return "so large a tensor needs more memory than there is"
-    return first_line(error)
-
-
 def open_data(cfg: DictConfig) -> Data:
-    """Opens cfg.dataset; `pairs`, if chosen, gives it a source and a real side."""
+    """Opens cfg.dataset, and completes it by what is found; `pairs`, if chosen, gives it a source and a real side."""
     data = build_as(Data, cfg, "dataset")
+    cfg.dataset.num_classes = data.num_classes
+    if data.attributes:
+        cfg.dataset.num_attributes = len(data.attributes)
     pairs = build_node(cfg, "pairs") if cfg.get("pairs") else None
     return refusing("pairs", pairs)(data) if pairs else data
 
@@ -121,7 +102,7 @@ def with_hidden_labels(cfg: DictConfig, data: Data) -> Data:
         raise UserError(
             f"conditional.key={cfg.conditional.key}: few labels are known, so none are given; expected null"
         )
-    return refusing("labelled", build_node(cfg.conditional, "labels"))(data)
+    return refusing("labelled", build_node(cfg.conditional, "labels", "conditional."))(data)
 
 
 def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
@@ -131,9 +112,6 @@ def build(cfg: DictConfig, before: Parts | None = None) -> Parts:
     used again, and the dry run is skipped.
     """
     data = before.data if before else with_hidden_labels(cfg, open_data(cfg))
-    cfg.dataset.num_classes = data.num_classes
-    if data.attributes:
-        cfg.dataset.num_attributes = len(data.attributes)
     check_condition(cfg, data)
     schedule = build_schedule(cfg)
     check_sizes(cfg, data, schedule)
@@ -194,7 +172,7 @@ def build_module(cfg: DictConfig, data: Data, schedule: Schedule) -> GANModule:
         recipe,
         build_as(Noise, cfg, "noise") if "_target_" in cfg.noise else None,
         schedule,
-        {name: refusing(f"optimizer.{name}", build_node(cfg.optimizer, name)) for name in players},
+        {name: refusing(f"optimizer.{name}", build_node(cfg.optimizer, name, "optimizer.")) for name in players},
         batch_size=cfg.batch_size,
         micro_batch=cfg.micro_batch,
         seed=cfg.seed,

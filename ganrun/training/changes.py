@@ -19,11 +19,12 @@ from ganrun.files.storage import replacing
 PLACES = ("data_dir", "cache_dir", "dataset.path", "dataset.source", "dataset.labels",
           "dataset.data_dir", "dataset.cache")  # where, not what  # fmt: skip
 WHEN_ASKED = re.compile(
-    r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term)\.[\w-]+\.weight|metric|micro_batch"
+    r"optimizer\.(\w+\.)?(lr|clip_gradients|clip_weights)|(penalty|term|conditional\.terms)\.[\w-]+\.weight"
+    r"|metric|micro_batch"
 )
 SHOWN = (
     "metric, micro_batch, optimizer.lr, optimizer.<player>.{lr,clip_gradients,clip_weights}, "
-    "{penalty,term}.<name>.weight"
+    "{penalty,term,conditional.terms}.<name>.weight"
 )
 Change = dict[str, Any]  # step: from which it applies; key, had, got
 

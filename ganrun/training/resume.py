@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.config.check import MULTI_SELECT, recheck
 from ganrun.config.explain import flat_keys
-from ganrun.config.places import command
+from ganrun.config.places import command, quote
 from ganrun.config.trust import package_names
 from ganrun.errors import UserError, one_of
 from ganrun.files.checkpoint import load_checkpoint
+from ganrun.files.record import Record
 from ganrun.files.run_dir import RESUMABLE, RunDir, find_run, may_change
 from ganrun.files.storage import owning
 from ganrun.training.changes import (
@@ -51,7 +52,7 @@ def resume(path: str, overrides: list[str], callbacks: Sequence[Any] = ()) -> tu
     change = any(parse(text)[1] is True for text in asked)
     if change:
         refuse_ramps(cfg, overrides)
-    changed = apply(cfg, Asked(path, overrides, change), choices)
+    changed = apply(cfg, Asked(path, overrides, change, Record(run).overrides), choices)
     recheck(cfg)
     from ganrun.training.trainer import make_trainer
 
@@ -132,18 +133,29 @@ class Asked(NamedTuple):
     path: str
     overrides: list[str]
     change: bool
+    started: Sequence[str] = ()  # the overrides that the run was started with
+
+    @property
+    def own(self) -> list[str]:
+        """Those of the run that a new one would take over, since this request says nothing else of their keys."""
+        said = {key_of(text) for text in self.overrides} | {"run_dir", "resume", "init_from"}
+        return [text for text in self.started if key_of(text) not in said]
 
     def refusal(self, refused: list[str], needs_change: bool) -> UserError:
         """The error to raise. refused: keys with got and had. needs_change: would change=true help?"""
-        anew = command(f"init_from={self.path}", *self.overrides)
+        anew = command(*self.own, f"init_from={quote(self.path)}", *self.overrides)
         text = f"a resume cannot change {'; '.join(refused)}"
         if needs_change:
-            asked = command(f"resume={self.path}", *self.overrides, "change=true")
+            asked = command(f"resume={quote(self.path)}", *self.overrides, "change=true")
             return UserError(f"{text} unless it is asked to: {asked}; or start a new run from its weights: {anew}")
         allowed = ", ".join(name + "*" if name.endswith(".") else name for name in RESUMABLE)
         return UserError(
             f"{text}; it may change {allowed}; with change=true {SHOWN}; or start a new run from its weights: {anew}"
         )
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ganrun.adaptive import Adaptive
+from ganrun.config.places import quote
 from ganrun.data.identity import changes
 from ganrun.errors import UserError
 from ganrun.files.checkpoint import damage, load_checkpoint
@@ -46,7 +47,8 @@ def find_start(run: RunDir, named: Path | None = None) -> Start | None:
     good = [path for path in saved if path not in faults]
     if not saved:
         if run.generator.exists():  # a checkpoint was written before the generator file
-            raise UserError(f"{run.path}: its checkpoints are gone; bring them back, or start another run")
+            anew = f"start another run from its generator by init_from={quote(str(run.generator))}"
+            raise UserError(f"{run.path}: its checkpoints are gone; bring them back, or {anew}")
         return None
     if not good:
         raise UserError(f"{run.path}: no checkpoint can be read: {told(faults)}")

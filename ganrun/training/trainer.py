@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from ganrun.errors import UserError, one_of
-from ganrun.training.build import refusing
 from ganrun.training.hardware import device_type, precision_of, tune
+from ganrun.training.refusing import refusing
 from ganrun.training.strategy import STRATEGIES
 from ganrun.training.train_log import LIGHTNING
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 OURS = {  # what the trainer's config may not hold, and what to use instead
     "max_steps": "use steps=",
     "max_epochs": "use steps=",
@@ -68,6 +69,7 @@ def chosen_settings(cfg: DictConfig) -> dict[str, Any]:
     chosen = OmegaConf.to_container(cfg.trainer, resolve=True)
     for name in sorted(chosen.keys() & OURS.keys()):
         raise UserError(f"trainer.{name}: ganrun sets it; {OURS[name] or 'it cannot be changed'}")
+    check_accelerator(chosen["accelerator"])
     device = device_type(chosen["accelerator"])
     check_devices(chosen["devices"], device)
     if chosen.get("sync_batchnorm") and device != "cuda":
@@ -76,7 +78,8 @@ def chosen_settings(cfg: DictConfig) -> dict[str, Any]:
         check_launch(chosen)
         chosen["strategy"] = STRATEGIES[chosen["strategy"]]()
     elif num_devices(chosen["devices"]) not in (0, 1):
-        raise UserError(f"trainer.devices={chosen['devices']}: several devices need trainer=ddp")
+        what = "several devices need" if num_devices(chosen["devices"]) else "all devices that there are need"
+        raise UserError(f"trainer.devices={chosen['devices']}: {what} trainer=ddp; without it expected 1")
     return chosen
 
 
@@ -130,6 +133,15 @@ def num_devices(devices: Any) -> int | None:
     if (numbers := picked(devices)) is not None:
         return len(numbers)
     return int(devices) if re.fullmatch(r"\d+", str(devices)) else None
+
+
+def check_accelerator(name: str) -> None:
+    """Raises UserError for one that is unknown or that this machine does not have."""
+    if name not in ACCELERATORS:
+        raise UserError(f"trainer.accelerator={name}; {one_of(ACCELERATORS, str(name))}")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name, True) or (name == "gpu" and not any(there.values())):
+        raise UserError(f"trainer.accelerator={name}: torch can use none on this machine; expected auto or cpu")
 
 
 def check_devices(devices: Any, device: str) -> None:

@@ -55,6 +55,8 @@ def copy_what_fits(
     misfits = {layer_of(name) for name in own if name not in state or state[name].shape != own[name].shape}
     fitting = {name: state[name] for name in own if layer_of(name) not in misfits}
     if not any(tensor.dim() > 1 for tensor in fitting.values()):
+        if not any(own[name].dim() > 1 for name in own.keys() & state.keys()):
+            raise UserError(f"{key}: its networks are of another kind than those here, which share no layer with them")
         raise UserError(f"{key}: none of its layers has the shape of one here: {difference(own, state)}")
     check_frozen(module, fitting, key)
     module.load_state_dict(fitting, strict=False)

@@ -56,7 +56,7 @@ def unused(cfg: DictConfig) -> list[Unused]:
 
 def runs_in(places: Iterable[str]) -> list[RunDir]:
     there = [place for place in places if place != DEFAULT or Path(place).is_dir()]
-    return find_runs(there)
+    return find_runs(there) if there else []
 
 
 def in_run(run: RunDir) -> Iterator[Unused]:

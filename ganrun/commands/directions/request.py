@@ -7,12 +7,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ganrun.commands.sample.request import check_free, checked, find_generator, place_of
-from ganrun.config.typed import check_minimum
+from ganrun.config.typed import check_minimum, check_parent
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 
 KEYS = {"from": str, "out": str, "overwrite": bool, "num": int, "layers": list[int] | None, "reach": float,
-        "columns": int, "latents": str | None, "seed": int, "label": Any, "device": str,
+        "columns": int, "latents": str | None, "seed": int, "label": Any, "device": str | int,
         "trust": str | list[str]}  # fmt: skip
 MINIMUM = {"num": 1, "columns": 2, "seed": 0}
 MOST = {"num": 1000, "columns": 100}
@@ -60,7 +60,6 @@ def check(cfg: DictConfig) -> Request:
 def check_out(out: Path, overwrite: bool) -> None:
     if out.suffix.lower() != ".png":
         raise UserError(f"out={out}: this makes a .png, and an .npz beside it")
-    if not out.parent.is_dir():
-        raise UserError(f"out={out}: there is no folder {out.parent} to put it in")
+    check_parent(out)
     for path in (out, out.with_suffix(".npz")):
         check_free(str(path), path, overwrite)

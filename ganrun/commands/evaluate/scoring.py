@@ -16,7 +16,7 @@ from ganrun.commands.sample.sampler import KEYS as SAMPLER_KEYS
 from ganrun.commands.sample.sampler import check_sampler, give_sampler
 from ganrun.config.check import check_targets, drop_leftovers
 from ganrun.config.groups import config_dir
-from ganrun.config.typed import check_known, check_minimum, check_place, check_types, spelt
+from ganrun.config.typed import check_known, check_minimum, check_parent, check_place, check_types, spelt
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
@@ -35,9 +35,9 @@ KEYS = {
     "from": str, "path": str | None, "truncation": float | list[float | None] | None,
     "truncation_cutoff": int | None, "standing": int | None,
     "num_samples": int, "num_real": int | None, "split": Literal["train", "test"],
-    "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str,
+    "seed": int, "seeds": int, "floor": bool, "batch_size": int, "device": str | int,
     "data_dir": str, "cache_dir": str, "trust": str | list[str], "out": str | None,
-    "overwrite": bool, "direction": str | None, **SAMPLER_KEYS,
+    "overwrite": bool, "direction": str | None, "max_pixels": int | None, **SAMPLER_KEYS,
 }  # fmt: skip
 MINIMUM = {
     "num_samples": 2,
@@ -47,6 +47,7 @@ MINIMUM = {
     "batch_size": 1,
     "standing": 1,
     "truncation_cutoff": 1,
+    "max_pixels": 1,
 }
 
 
@@ -106,8 +107,7 @@ def check_json(cfg: DictConfig) -> None:
     path = Path(cfg.out).expanduser()
     if path.suffix != ".json" or path.is_dir():
         raise UserError(f"out={cfg.out}; expected the name of a .json file")
-    if not path.parent.is_dir():
-        raise UserError(f"out={cfg.out}: there is no folder {path.parent} to put it in")
+    check_parent(path)
     if path.exists() and not cfg.overwrite:
         raise UserError(f"out={cfg.out} exists; overwrite=true writes over it, or name another place")
 
@@ -126,8 +126,9 @@ def find(cfg: DictConfig) -> Given:
             raise UserError(f"seeds={cfg.seeds}: nothing is drawn from={name}; it is for generators")
         refuse_drawing(cfg, "it is for generators")
         return Given(None, None)
-    if cfg.path:
-        raise UserError(f"path={cfg.path}: it is for from=images")
+    for key in ("path", "max_pixels"):
+        if cfg[key]:
+            raise UserError(f"{key}={cfg[key]}: it is for from=images")
     file, run = find_generator(name)
     return Given(run, file)
 
@@ -192,7 +193,7 @@ def open_source(cfg: DictConfig, given: Given, data: Data, other: Data | None) -
             raise UserError("from=test split=test: the same samples on both sides; leave out split=test")
         return DatasetSource(other, data, cfg.num_samples)
     if cfg["from"] == "images":
-        return DatasetSource(images_at(cfg.path, data), data, cfg.num_samples)
+        return DatasetSource(images_at(cfg.path, data, cfg.max_pixels), data, cfg.num_samples)
     made = open_generator(given.file, given.run, trust=cfg.trust).to(device_of(cfg))
     if isinstance(made, Translator):
         if cfg.seeds != 1:

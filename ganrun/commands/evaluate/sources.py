@@ -20,7 +20,7 @@ from ganrun.game import Batch
 from ganrun.sampling.files import folder_names
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.translator import Translator
-from ganrun.training.build import refusing
+from ganrun.training.refusing import refusing
 
 
 class Source(ABC):
@@ -106,16 +106,21 @@ class GeneratorSource(Source):
         if standing is not None:
             sampling.check_stands(standing)
         if (sampling.value_range is None) != (len(data.shape) == 1):
-            what = "points" if sampling.value_range is None else "images"
-            raise UserError(f"from: the generator makes {what}, but dataset {data.name} has {list(data.shape)}")
+            kinds = ("points", "images") if sampling.value_range is None else ("images", "points")
+            raise UserError(f"from: the generator makes {kinds[0]}, but dataset {data.name} has {kinds[1]}")
         names = [[one.name for one in held] for held in (sampling.attributes, data.attributes)]
         if sampling.attributes and names[0] != names[1]:
             raise UserError(f"from: the generator's attributes {names[0]} are not {names[1]}, those of {data.name}")
         if sampling.classes and sampling.classes != data.classes:
-            raise UserError(f"from: the generator's classes {sampling.classes} are not those of dataset {data.name}")
+            raise UserError(
+                f"from: the generator's classes, {listed(sampling.classes)}, are not those of dataset {data.name}, "
+                f"{listed(data.classes) or 'which has none'}"
+            )
         got = tuple(sampling.sample(1).shape[1:])
         if got != data.shape:
-            raise UserError(f"from: the generator makes {list(got)}, but dataset {data.name} has {list(data.shape)}")
+            raise UserError(
+                f"from: the generator makes {list(got)}, but dataset {data.name} has {list(data.shape)}{fitting(got)}"
+            )
 
     @property
     def about(self) -> dict[str, Any]:
@@ -161,17 +166,26 @@ class DatasetSource(Source):
             yield {"fake": batch["real"]} | label
 
 
-def images_at(path: str, data: Data) -> Data:
+def fitting(shape: tuple[int, ...]) -> str:
+    """What makes images of a data set of the user's choice as large as those of a generator."""
+    if len(shape) != 3:
+        return ""
+    channels, height, width = shape
+    size = f"{height}" if height == width else f"[{height},{width}]"
+    return f"; dataset.resolution={size} dataset.channels={channels} makes them alike, where these are keys"
+
+
+def images_at(path: str, data: Data, max_pixels: int | None = None) -> Data:
     """The images of a folder, .zip or .npz, which must have the data's size. Raises UserError."""
     if len(data.shape) != 3:
-        raise UserError(f"from=images: dataset {data.name} are no images")
+        raise UserError(f"from=images: dataset {data.name} has points, not images; choose a dataset of images")
     channels, *size = data.shape
     about = {"name": f"images of {path}", "path": path, "resolution": size, "channels": channels, "fit": "exact"}
     about |= {"depth": data.depth}
     if Path(path).suffix == ".npz":
         return refusing("path", ImageArray)(**about, names=data.classes)
     try:
-        return refusing("path", ImageFolder)(**about)
+        return refusing("path", ImageFolder)(**about, max_pixels=max_pixels)
     except UserError as error:  # its messages name a key that does not exist here
         told, *_ = re.split(r"; (?=dataset\.(?:on_error|labels_from)=)", str(error))
-        raise UserError(told.replace("path: dataset.", "").replace("dataset.path=", "path=")) from error
+        raise UserError(re.sub(r"\bdataset\.(?=(path|max_pixels)=)|^path: dataset\.", "", told)) from error

@@ -38,7 +38,7 @@ def listed(cfg: DictConfig) -> list[Row]:
     if cfg.sort not in SORTS:
         raise UserError(f"sort={cfg.sort}; {one_of(SORTS, str(cfg.sort))}")
     now = time.time()
-    runs = find_runs([cfg.of] if isinstance(cfg.of, str) else list(cfg.of))
+    runs = find_runs(cfg.of)
     return sorted((row_of(run, now) for run in runs), key=SORTS[cfg.sort])
 
 

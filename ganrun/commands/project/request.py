@@ -13,7 +13,8 @@ from ganrun.files.run_dir import RunDir
 
 KEYS = {"from": str, "input": str, "out": str, "overwrite": bool, "space": Literal["z", "w", "w+"] | None,
         "steps": int, "lr": float, "features": str | None, "weights": str | None, "features_weight": float,
-        "label": Any, "fit": Literal["exact", "crop", "pad", "resize"], "seed": int, "batch_size": int, "device": str,
+        "label": Any, "fit": Literal["exact", "crop", "pad", "resize"], "seed": int, "batch_size": int,
+        "device": str | int,
         "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {"steps": 1, "seed": 0, "batch_size": 1, "max_pixels": 1}
 AUTO, NONE = "auto", "none"  # values of features

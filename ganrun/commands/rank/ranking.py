@@ -18,6 +18,7 @@ KEYS = {"of": str | list[str], "by": str, "source": Literal["evaluation", "evalu
         "group": str | None}  # fmt: skip
 SOURCES = ("evaluation", "final")  # used if none is named; in these no run has picked the best of several scores
 FILES = {"evaluation": "generator.safetensors", "evaluation-best": "best.safetensors"}
+CHOOSING = {"truncation", "sampler"}  # in the protocol of scores of chosen samples
 
 
 class Row(NamedTuple):
@@ -52,9 +53,7 @@ def ranked(cfg: DictConfig) -> list[Row]:
     OmegaConf.set_struct(cfg, False)
     check_known(cfg, KEYS)
     check_types(cfg, KEYS)
-    runs = find_runs([cfg.of] if isinstance(cfg.of, str) else list(cfg.of))
-    if not runs:
-        raise UserError("of=[]: nothing to rank; name runs, or folders that hold some")
+    runs = find_runs(cfg.of)
     rows = rows_of(runs, cfg.by, [cfg.source] if cfg.source else SOURCES)
     for row in rows[1:]:
         unlike = difference(rows[0].protocol, row.protocol)
@@ -130,7 +129,8 @@ def row_of(result: dict[str, Any], run: RunDir, by: str, source: str) -> Row | N
         found = [one for one in evaluations(result, run, source) if one["metric"] == by]
         if not found:
             return None
-        one = next((one for one in reversed(found) if "truncation" not in one["protocol"]), found[-1])  # the newest
+        plain = [one for one in found if not CHOOSING & one["protocol"].keys()]
+        one = (plain or found)[-1]  # the newest
         std = float(one["std"]) if len(one["values"]) > 1 else None
         return checked(Row(run.path, one["mean"], std, one["of"]["steps"], one["better"], source, one["protocol"]))
     score = result.get("scores", {}).get(by)

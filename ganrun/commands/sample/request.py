@@ -11,17 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.commands.sample.sampler import KEYS as SAMPLER_KEYS
 from ganrun.commands.sample.sampler import check_sampler
-from ganrun.config.typed import check_finite, check_known, check_minimum, check_place, check_types
+from ganrun.config.typed import check_finite, check_known, check_minimum, check_parent, check_place, check_types
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir, find_run
 
 KEYS = {"from": str, "out": str | None, "overwrite": bool, "num": int | None, "seed": int, "truncation": float | None,
-        "truncation_cutoff": int | None, "standing": int | None, "label": Any, "batch_size": int, "device": str,
+        "truncation_cutoff": int | None, "standing": int | None, "label": Any, "batch_size": int, "device": str | int,
         "trust": str | list[str], "interpolate": int | None, "space": Literal["z", "w"], "frames": int | None,
         "fps": int | None, "neighbours": int | None, "latents": str | None,
         "data_dir": str | None, **SAMPLER_KEYS}  # fmt: skip
 TRANSLATE = {"from": str, "input": str, "out": str, "overwrite": bool, "direction": str | None, "pad": bool,
-             "device": str, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
+             "device": str | int, "max_pixels": int | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {
     "num": 1,
     "seed": 0,
@@ -127,8 +127,7 @@ def check_apart(input: Path, out: Path) -> None:
         raise UserError(f"input={input}: there is no such folder, .zip or image")
     if out.suffix.lower() not in (FOLDER, ".png"):
         raise UserError(f"out={out}: this makes a folder (no ending) of PNGs, or of one image a .png")
-    if not out.parent.is_dir():
-        raise UserError(f"out={out}: there is no folder {out.parent} to put it in")
+    check_parent(out)
     check_free(str(out), out, overwrite=True)
     if input.is_dir() and input.resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(
@@ -192,9 +191,12 @@ def _made_of(keys: dict[str, Any]) -> str:
     return chosen[0] if chosen else "num"
 
 
-def check_device(name: str) -> None:
+def check_device(name: str | int) -> None:
+    name = str(name)
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise UserError(f"device={name}; valid: auto, cpu, cuda, cuda:<number>, mps")
+        near = {"gpu": "cuda", "cuda:": "cuda"}.get(name, f"cuda:{name}" if name.isdecimal() else None)
+        hint = f"did you mean {near}? " if near else ""
+        raise UserError(f"device={name}; {hint}valid: auto, cpu, cuda, cuda:<number>, mps")
 
 
 def find_generator(path: str) -> tuple[Path, RunDir | None]:
@@ -236,9 +238,8 @@ def check_out(out: str, made_of: str, keys: dict[str, Any]) -> None:
     path = Path(out).expanduser()
     check_suffix(out, made_of, path.suffix.lower())
     check_frames(path.suffix.lower(), keys)
-    if not path.parent.is_dir():
-        raise UserError(f"out={out}: there is no folder {path.parent} to put it in")
     check_free(out, path, keys["overwrite"])
+    check_parent(path)
 
 
 def check_suffix(out: str, made_of: str, suffix: str) -> None:
