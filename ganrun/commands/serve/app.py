@@ -78,7 +78,7 @@ def add_images(app: FastAPI, service: Service) -> None:
         with out_of_memory_told():
             asked = await service.do(lambda: wanted(body, service.live.served, **limits))
             content = await service.do(service.finish, asked, await service.made(asked.jobs))
-        note = "; ".join(asked.notes)[:LONGEST].encode("ascii", "replace").decode()
+        note = " ".join("; ".join(asked.notes).split())[:LONGEST].encode("ascii", "replace").decode()
         return Response(content, media_type=TYPES[asked.format], headers={"Ganrun-Note": note} if note else {})
 
     @app.post("/translate", summary="An image, translated", response_class=Response, openapi_extra=TRANSLATE)

@@ -1,6 +1,7 @@
 """How diverse the samples served of late are, beside the training data and what the generator made at the start."""
 
 import hashlib
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -13,6 +14,7 @@ from ganrun.commands.serve.served import Served
 from ganrun.sampling.translator import Translator
 
 WINDOW = 256  # samples: the first ones of seed 0 as the reference, and the last ones served
+PIXELS = 2**24  # of all images of the reference, which has fewer images if they are large
 FEWEST = 32  # samples served, from which on numbers are told
 AGE = 5.0  # seconds for which they are not computed anew
 SOURCES = ("served", "reference", "training")
@@ -31,7 +33,7 @@ class Drift:
     seeds are left out, and so is a sample that was served before. A narrow choice of labels lowers the spread, too.
     """
 
-    def __init__(self, served: Served):
+    def __init__(self, served: Served, batch_size: int = FEWEST):
         self._lock = threading.Lock()
         self._seen: OrderedDict[bytes, Tensor] = OrderedDict()  # pixels by the digest of what each was made from
         self._prints: deque[int] = deque(maxlen=16 * WINDOW)  # of pixels, as they were served
@@ -41,8 +43,9 @@ class Drift:
         self._reals: Reals | None = None
         if isinstance(served.made, Translator):
             return
-        pixels = torch.cat([part for part, _ in served.made.batches(WINDOW, 0, served.made.turn())])
-        self._reals = Reals(pixels)
+        num = min(WINDOW, max(FEWEST, PIXELS // math.prod(served.shape[-2:])))
+        made = served.made.batches(num, 0, served.made.turn(), batch_size=batch_size)
+        self._reals = Reals(torch.cat([shrunk(part) for part, _ in made]))
         self._fixed = {
             ("spread", "reference"): spread(self._reals.pixels),
             ("twins", "reference"): float(self._reals.twins),

@@ -56,7 +56,7 @@ class OfDrift:
         self.drift = drift
 
     def collect(self) -> Iterator[Metric]:
-        of = "served: the last 256; reference: 256 of seed 0 at the start; training: by the run's metrics.jsonl"
+        of = "served: the last 256; reference: the first of seed 0 at the start; training: by the run's metrics.jsonl"
         told = {
             "spread": GaugeMetricFamily("ganrun_pixel_spread", f"Root of the variance of pixels; {of}.", labels=["of"]),
             "twins": GaugeMetricFamily("ganrun_twins", f"Share of samples with a near twin; {of}.", labels=["of"]),

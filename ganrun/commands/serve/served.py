@@ -81,7 +81,7 @@ class Live:
 
     def is_newer(self) -> bool:
         """Are the files others than those that were read last?"""
-        return stamp(*find_generator(self.source)) != self._stamp
+        return stamp(*find_generator(self.source, tell=False)) != self._stamp
 
     def _load(self) -> Served:
         try:
@@ -89,8 +89,8 @@ class Live:
             self._stamp = stamp(file, run)  # before they are read: what is written meanwhile is newer
             made = open_generator(file, run, trust=self.trust).to(self.device)
             return Served(made, file, shape_of(made, file), figures_of(run, made.trained.get("steps")))
-        except OSError as error:
-            raise UserError(f"from={self.source}: cannot be read: {first_line(error)}") from error
+        except (OSError, RuntimeError, MemoryError) as error:  # gone, or there is no memory for two
+            raise UserError(f"from={self.source}: cannot be loaded: {first_line(error)}") from error
 
 
 def stamp(file: Path, run: RunDir | None) -> Stamp:

@@ -28,7 +28,7 @@ class Service:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.live = Live(settings.source, settings.device, settings.trust)
-        self.drift = Drift(self.live.served)
+        self.drift = Drift(self.live.served, settings.batch_size)
         self.batcher = Batcher(batch_size=settings.batch_size, wait=settings.wait, queue=settings.queue)
         self.figures = Figures(self.drift, lambda: self.batcher.waiting, self.steps)
         self.batcher.saw = self.figures.saw_batch

@@ -54,7 +54,7 @@ def check_serve(cfg: DictConfig) -> Settings:
         raise UserError(f"watch={keys['watch']}; expected at least 0.1 seconds, or null")
     if keys["most"] > keys["queue"]:
         raise UserError(f"most={keys['most']} queue={keys['queue']}: a request of so many images would never find room")
-    find_generator(keys["from"])
+    find_generator(keys["from"], tell=False)
     token = check_token(os.environ.get(TOKEN))
     if token is None and not is_loopback(keys["host"]):
         told = f"set {TOKEN} to a secret that clients then send as `Authorization: Bearer <token>`, or use 127.0.0.1"
