@@ -17,7 +17,6 @@ WINDOW = 256  # samples: the first ones of seed 0 as the reference, and the last
 PIXELS = 2**24  # of all images of the reference, which has fewer images if they are large
 FEWEST = 32  # samples served, from which on numbers are told
 AGE = 5.0  # seconds for which they are not computed anew
-SOURCES = ("served", "reference", "training")
 
 
 class Drift:
@@ -68,7 +67,7 @@ class Drift:
                 whole = hash(values.numpy().tobytes())
                 duplicates += whole in self._known
                 self._note(whole)
-                self._seen[key] = values
+                self._seen[key] = values.clone()  # without the rest of its batch
                 if len(self._seen) > WINDOW:
                     self._seen.popitem(last=False)
         return duplicates
@@ -82,7 +81,7 @@ class Drift:
         self._known.add(whole)
 
     def told(self) -> dict[tuple[str, str], float]:
-        """By (spread or twins, one of SOURCES): what is known of them."""
+        """By (spread or twins, served, reference or training): what is known of them."""
         with self._lock:
             when, found = self._told
             seen = list(self._seen.values())
