@@ -11,7 +11,7 @@ from ganrun.commands.sample.request import checked, find_generator
 from ganrun.config.typed import check_minimum
 from ganrun.errors import UserError
 
-KEYS = {"from": str, "host": str, "port": int, "device": str, "batch_size": int, "wait": float, "queue": int,
+KEYS = {"from": str, "host": str, "port": int, "device": str | int, "batch_size": int, "wait": float, "queue": int,
         "most": int, "max_bytes": int, "max_pixels": int, "watch": float | None, "trust": str | list[str]}  # fmt: skip
 MINIMUM = {"port": 0, "batch_size": 1, "wait": 0, "queue": 1, "most": 1, "max_bytes": 1024, "max_pixels": 1}
 MAXIMUM = {"port": 65535, "batch_size": 10**4, "wait": 1000, "queue": 10**6, "most": 10**5, "max_bytes": 2**30}
