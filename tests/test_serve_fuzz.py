@@ -160,5 +160,5 @@ def test_nothing_that_is_sent_is_an_error_of_the_server(kind, tmp_path):
             status = raw_status(port, content)
             assert status is None or status // 100 in (2, 4), content[:80]
         assert server.client.get("/health").status_code == 200
-        assert counts[2] > 10 and sum(counts.values()) > 220, counts
+        assert counts[2] >= 5 and sum(counts.values()) > 220, counts
         assert "Traceback" not in server.run.err, server.run.err

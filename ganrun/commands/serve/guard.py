@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from ganrun.commands.serve.figures import Figures
 from ganrun.commands.serve.settings import TOKEN, Settings
 
@@ -120,11 +122,13 @@ class Guard:
 
 
 async def in_time(reading: Any) -> Any:
-    """The result of reading a body. Raises Refused if that takes too long."""
+    """The result of reading a body. Raises Refused if that takes too long, or the client goes away."""
     try:
         return await asyncio.wait_for(reading, IDLE)
     except asyncio.TimeoutError as error:
         raise Refused(408, f"the body has not come within {IDLE:.0f} s") from error
+    except ClientDisconnect as error:  # nobody will read this
+        raise Refused(400, "the connection was closed before the end of the body") from error
 
 
 def shown(text: str) -> str:
