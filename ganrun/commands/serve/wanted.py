@@ -11,7 +11,7 @@ from torch import Tensor
 from ganrun.commands.sample.draw import Layout, layout
 from ganrun.commands.serve.batching import Job
 from ganrun.commands.serve.served import Served
-from ganrun.config.typed import check_finite, check_known, check_type, readable
+from ganrun.config.typed import check_finite, check_known, check_type
 from ganrun.errors import UserError
 from ganrun.sampling import codes
 from ganrun.sampling.files import CHANNELS
@@ -21,7 +21,8 @@ from ganrun.sampling.translator import Translator
 LARGEST_SEED = 2**63 - 1
 MOST_SAMPLES = 10**9
 MOST_VALUES = 2**26  # numbers in the images of one answer
-LONGEST_LABEL = 1000  # characters
+LONGEST_LABEL = 300  # characters
+MOST_LABELS = 1000  # in one request
 LABEL = str | int | list | dict | None
 
 
@@ -133,22 +134,16 @@ def checked(body: dict[str, Any]) -> dict[str, Any]:
 
 def check_label(label: Any) -> None:
     """Raises UserError unless it is text, an integer, numbers by name, or a list of these, of bounded size."""
-    items = label if isinstance(label, list) else [label]
-    if len(items) > LONGEST_LABEL:
-        raise UserError(f"label=: {len(items):,} labels; expected at most {LONGEST_LABEL:,}")
+    items = label if isinstance(label, list) else [] if label is None else [label]
+    if len(items) > MOST_LABELS:
+        raise UserError(f"label=: {len(items):,} labels; expected at most {MOST_LABELS:,}")
     for item in items:
-        by_name = item if isinstance(item, dict) else {}
-        parts = (*by_name, *by_name.values()) if by_name else (item,)
-        if any(isinstance(part, str) and len(part) > LONGEST_LABEL for part in parts):
-            raise UserError(f"label=: text of more than {LONGEST_LABEL:,} characters; expected fewer")
-        plain = item is None or (isinstance(item, str | int) and not isinstance(item, bool))
-        numbers = all(isinstance(value, str | int | float | None) for value in by_name.values())
-        if (item is None and isinstance(label, list)) or not (plain or (isinstance(item, dict) and numbers)):
-            raise UserError(
-                f"label={short(label)}; expected {readable(str)}, an integer, attributes, or a list of these"
-            )
-        if any(isinstance(part, int) and abs(part) >= 2**63 for part in parts):
-            raise UserError("label=: an integer beyond 64 bits; expected the index of a class, or an attribute's value")
+        values = [*item.values()] if isinstance(item, dict) else [item]
+        kinds = str | int | float | None if isinstance(item, dict) else str | int
+        if not all(isinstance(value, kinds) and not isinstance(value, bool) for value in values):
+            raise UserError(f"label={short(label)}; expected text, an integer, attributes, or a list of these")
+        if any(len(str(text)) > LONGEST_LABEL for text in (*values, *(item if isinstance(item, dict) else ()))):
+            raise UserError(f"label=: more than {LONGEST_LABEL:,} characters in a name or number; expected fewer")
 
 
 def short(value: Any) -> str:
@@ -163,8 +158,7 @@ def wanted(body: dict[str, Any], served: Served, *, most: int, batch_size: int) 
     num, label, format = keys["num"], keys["label"], keys["format"]
     check_number(num, served, most)
     check_format(format, num, served)
-    truncated = keys["truncation"], keys["truncation_cutoff"]
-    made.check_cutoff(*truncated)
+    made.check_cutoff(keys["truncation"], keys["truncation_cutoff"])
     notes += made.ambiguities(label)
     asked = made.turn(label)
     plan = None
@@ -173,17 +167,22 @@ def wanted(body: dict[str, Any], served: Served, *, most: int, batch_size: int) 
         asked, num = plan.turn, plan.num
         if plan.names and keys["first"] % len(asked):
             raise UserError(f"first={keys['first']}: it would shift the columns; expected a multiple of {len(asked)}")
-    numbers = range(keys["first"], keys["first"] + num)
-    jobs = []
-    for start in range(0, num, batch_size):
+    jobs = jobs_of(keys, served, range(keys["first"], keys["first"] + num), asked, batch_size)
+    usual = keys["truncation"] is None and keys["to"] is None
+    return Wanted(served, num, keys["first"], format, asked, plan, notes, jobs, usual)
+
+
+def jobs_of(keys: dict[str, Any], served: Served, numbers: range, turn: Tensor | None, batch_size: int) -> list[Job]:
+    """The forward passes for the samples with these numbers, each with its noise. turn: what labels go through."""
+    made, truncated, jobs = served.made, (keys["truncation"], keys["truncation_cutoff"]), []
+    for start in range(0, len(numbers), batch_size):
         some = numbers[start : start + batch_size]
         z = drawn(made, some, keys["seed"], keys["to"], keys["at"], truncated[0])
-        rows = None if asked is None else asked[torch.tensor([number % len(asked) for number in some])]
+        rows = None if turn is None else turn[torch.tensor([number % len(turn) for number in some])]
         if made.codes and rows is not None:
             z, rows = codes.put(z, rows), None
         jobs.append(Job(*how(served, truncated, rows is None), (z, rows), len(some)))
-    usual = truncated[0] is None and keys["to"] is None
-    return Wanted(served, num, keys["first"], format, asked, plan, notes, jobs, usual)
+    return jobs
 
 
 def check_number(num: int, served: Served, most: int) -> None:
