@@ -11,6 +11,7 @@ import slurm
 from conftest import GANRUN, ROOT, TINY
 from forked import run
 from shards import write_parquet, write_shards
+from serving import serving
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -81,6 +82,10 @@ def test_command_runs(command, place, request, tmp_path):
     places["<hub name, folder, .parquet or .arrow>"] = "train.parquet"
     words = shlex.split(re.sub("|".join(places), lambda found: places[found[0]], command))
     words = [re.sub(r"range\(0,\d+\)", "range(0,2)", word) for word in words]
+    if words[1] == "serve" and "--help" not in words:
+        with serving(place / "run", *words[3:]) as server:
+            assert "<html" in server.client.get("/").text
+        return
     if "run_dir=sweep" in words:
         words[words.index("run_dir=sweep")] = f"run_dir=sweep-of-{len(command)}"
     if not {*LIGHT, "resume=sweep", "of=sweep"} & set(words):

@@ -23,7 +23,18 @@ FOLDERS = {  # folder -> the folders that it may import; all may import the core
     "callbacks": {"data", "files", "metrics"},
     "collapse": {"callbacks", "data", "metrics"},
     "training": {"callbacks", "collapse", "config", "data", "files", "metrics", "sampling"},
-    "commands": {"callbacks", "config", "data", "explaining", "files", "metrics", "networks", "sampling", "training"},
+    "commands": {
+        "callbacks",
+        "collapse",
+        "config",
+        "data",
+        "explaining",
+        "files",
+        "metrics",
+        "networks",
+        "sampling",
+        "training",
+    },
     "api": {"commands", "config", "explaining", "files", "sampling", "training"},
 }
 CORE = {  # file -> the modules of ganrun it may import

@@ -84,7 +84,7 @@ def is_key(name: str) -> bool:
     """Is it a key or group of any command?"""
     own = {
         key.partition("=")[0]
-        for command in ("train", "sample", "translate", "evaluate", "rank", "ls", "project", "directions")
+        for command in ("train", "sample", "translate", "serve", "evaluate", "rank", "ls", "project", "directions")
         for key in keys(command)
     }
     return name in own or name in groups() or (name.split(".")[0] in groups() and "." in name)

@@ -104,7 +104,15 @@ def write_npz(
 
     Written batch by batch. Raises CannotWrite.
     """
-    with replacing(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(out) as file:
+        put_npz(file, batches, num=num, classes=classes, attributes=attributes, depth=depth)
+
+
+def put_npz(
+    file: IO[bytes], batches: Batches, *, num: int, classes: list[str], attributes: Sequence[Attribute], depth: int
+) -> None:
+    """The same into an open file."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
             labels = write_rows(member, batches, num, depth)
         extra = {"labels": np.concatenate(labels), "classes": np.array(classes)} if labels else {}

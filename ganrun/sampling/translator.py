@@ -82,12 +82,17 @@ def padded(images: Tensor, network: nn.Module) -> Tensor:
     Its `multiple` and `least` say which sides it takes, in pixels; a network without them takes all. Images that
     already have such a size are returned as they are.
     """
-    multiple, least = getattr(network, "multiple", 1), getattr(network, "least", 1)
     height, width = images.shape[-2:]
-    wanted = tuple(-(-max(side, least) // multiple) * multiple for side in (height, width))
+    wanted = taken(images.shape[-2:], network)
     if wanted == (height, width):
         return images
     return images[..., reflected(height, wanted[0])[:, None], reflected(width, wanted[1])]
+
+
+def taken(size: Sequence[int], network: nn.Module) -> tuple[int, ...]:
+    """The smallest sides, none smaller than those of `size`, that a network takes."""
+    multiple, least = getattr(network, "multiple", 1), getattr(network, "least", 1)
+    return tuple(-(-max(side, least) // multiple) * multiple for side in size)
 
 
 def reflected(num: int, wanted: int) -> Tensor:

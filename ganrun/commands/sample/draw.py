@@ -1,9 +1,9 @@
 """Makes the output of `ganrun sample`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -61,8 +61,8 @@ def load(request: Request) -> SamplingGenerator:
         raise UserError(f"from={request.file}: this generator turns images into images; use ganrun translate")
     if sampling.value_range is None:
         check_vectors(request)
-    for note in sampling.ambiguities(request.label):
-        print(f"note: {note}", file=sys.stderr)
+    for remark in sampling.ambiguities(request.label):
+        note(remark)
     sampling.to(device)
     if request.latents is not None:
         where = f"latents={request.latents}"
@@ -99,7 +99,7 @@ def files(request: Request, sampling: SamplingGenerator) -> None:
     labelled = sampling.latents is None or sampling.latents.labels is not None
     classes, attributes = (sampling.classes, sampling.attributes) if labelled else ([], [])
     if request.kind == ".npy" and (classes or attributes):
-        print("note: an .npy holds no labels; an .npz does", file=sys.stderr)
+        note("an .npy holds no labels; an .npz does")
     write(request.out, made, num=num, classes=classes, attributes=attributes, depth=sampling.depth)
 
 
@@ -109,19 +109,49 @@ def picture(request: Request, sampling: SamplingGenerator) -> None:
         made = samples(request, sampling, number(request, sampling, POINTS), sampling.turn(request.label))
         save(scatter(made), request)
         return
-    num, size = number(request, sampling, IMAGES), sampling.sample(1).shape[-2:]
-    turn, names, columns = classes_in_turn(request, sampling, most_classes(num, size)), None, max(1, round(num**0.5))
+    num = request.num if sampling.latents is None else number(request, sampling, IMAGES)
+    plan = layout(sampling, request.label, num, sampling.sample(1).shape[-2:], note)
+    check_room(plan.num)
+    made = samples(request, sampling, plan.num, plan.turn)
+    save(plan.drawn(made, sampling), request)
+
+
+class Layout(NamedTuple):
+    """Of a grid. turn: the classes or vectors that samples go through. names: of the columns."""
+
+    num: int
+    turn: Tensor | None
+    columns: int
+    names: list[str] | None
+
+    def drawn(self, made: Tensor, sampling: SamplingGenerator) -> Image.Image:
+        """Images (num, C, H, W) in [-1, 1] as a picture."""
+        return grid(made / 2 + 0.5, columns=self.columns, names=self.names, shown=sampling.shown)
+
+
+def layout(
+    sampling: SamplingGenerator, label: Any, given: int | None, size: Sequence[int], tell: Callable[[str], None]
+) -> Layout:
+    """A column for each class or vector that is drawn in turn. given: the number of images, None = about IMAGES.
+
+    size: of an image, (H, W). tell: is told what the user should know.
+    """
+    num = given or IMAGES
+    turn = classes_in_turn(label, sampling, most_classes(num, size), tell)
+    names, columns = None, max(1, round(num**0.5))
     if turn is not None and len(turn) > 1:
-        num = request.num or max(1, num // len(turn)) * len(turn)  # whole rows, and every requested class
-        columns, names = min(num, len(turn)), headed(sampling, turn)
+        num = given or max(1, num // len(turn)) * len(turn)  # whole rows, and every requested class
+        columns, names = min(num, len(turn)), headed(sampling, turn, tell)
     if columns > MOST_COLUMNS:
         columns, names = max(1, round(num**0.5)), None
-    check_room(num)
-    made = samples(request, sampling, num, turn)
-    save(grid(made / 2 + 0.5, columns=columns, names=names, shown=sampling.shown), request)
+    return Layout(num, turn, columns, names)
 
 
-def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
+def note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def headed(sampling: SamplingGenerator, turn: Tensor, tell: Callable[[str], None]) -> list[str]:
     """The headings of a grid's columns."""
     if sampling.codes:
         return code_headings(turn, sampling.codes)
@@ -129,25 +159,27 @@ def headed(sampling: SamplingGenerator, turn: Tensor) -> list[str]:
         return heads(sampling.classes, turn.tolist())
     values = in_units(turn, sampling.attributes)
     varying = in_turn(sampling.attributes, values)
-    print(f"note: the columns are values of {varying or 'several attributes'}", file=sys.stderr)
+    tell(f"the columns are values of {varying or 'several attributes'}")
     return headings(values)
 
 
-def classes_in_turn(request: Request, sampling: SamplingGenerator, most: int) -> Tensor | None:
+def classes_in_turn(
+    label: Any, sampling: SamplingGenerator, most: int, tell: Callable[[str], None] = note
+) -> Tensor | None:
     """The requested classes or vectors; by default all classes, in display order, or `most` evenly spaced ones.
 
     None for latents, which have their own.
     """
     if sampling.latents is not None:
         return None
-    if request.label is None and sampling.codes and not sampling.sampler:  # which would choose the code, too
+    if label is None and sampling.codes and not sampling.sampler:  # which would choose the code, too
         return sampling.turn(sampling.codes.names[0])
-    if request.label is not None or not sampling.classes:
-        return sampling.turn(request.label)
+    if label is not None or not sampling.classes:
+        return sampling.turn(label)
     found = spaced(by_number(sampling.classes), most)
     if len(found) < len(sampling.classes) and most > 1:
         told = f"{len(found)} of {len(sampling.classes)} classes, evenly spaced; label=[...] chooses others"
-        print(f"note: the picture shows {told}", file=sys.stderr)
+        tell(f"the picture shows {told}")
     return torch.tensor(found)
 
 
@@ -169,7 +201,7 @@ def interpolation(request: Request, sampling: SamplingGenerator) -> None:
         frames=frames,
         closed=not still,
         seed=request.seed,
-        turn=classes_in_turn(request, sampling, walks),
+        turn=classes_in_turn(request.label, sampling, walks),
         space=request.space,
         **truncated(request),
         batch_size=request.batch_size,
@@ -193,7 +225,7 @@ def neighbours(request: Request, sampling: SamplingGenerator) -> None:
 
     num = number(request, sampling, ROWS)
     check_room(num * (1 + request.neighbours))
-    made = samples(request, sampling, num, classes_in_turn(request, sampling, num))
+    made = samples(request, sampling, num, classes_in_turn(request.label, sampling, num))
     data = data_of(request.run, trust=request.trust, data_dir=request.data_dir)
     rows, _ = beside_neighbours(made, data, request.neighbours)
     names = ["sample", "nearest", *(f"{i}." for i in range(2, request.neighbours + 1))]

@@ -201,8 +201,11 @@ def check_device(name: str | int) -> None:
         raise UserError(f"device={name}; {hint}valid: auto, cpu, cuda, cuda:<number>, mps")
 
 
-def find_generator(path: str) -> tuple[Path, RunDir | None]:
-    """The generator file or checkpoint that `from` means, and the run that it belongs to, if any; hf:// is fetched."""
+def find_generator(path: str, *, tell: bool = True) -> tuple[Path, RunDir | None]:
+    """The generator file or checkpoint that `from` means, and the run that it belongs to, if any; hf:// is fetched.
+
+    tell: say so if a checkpoint stands in for a generator file.
+    """
     if is_address(path):
         return fetched(path), None
     check_place("from", path)
@@ -210,7 +213,7 @@ def find_generator(path: str) -> tuple[Path, RunDir | None]:
     if not path or not given.exists():
         raise UserError(f"from={path}: there is no such run directory, .safetensors file or checkpoint")
     if given.is_dir():
-        return of_run(path, RunDir(given))
+        return of_run(path, RunDir(given), tell)
     if given.suffix == ".ckpt":
         run, file = find_run(path, "from")
         return file, run
@@ -222,7 +225,7 @@ def find_generator(path: str) -> tuple[Path, RunDir | None]:
     return given, run if run.config.exists() else None
 
 
-def of_run(path: str, run: RunDir) -> tuple[Path, RunDir | None]:
+def of_run(path: str, run: RunDir, tell: bool) -> tuple[Path, RunDir | None]:
     """The generator file of a run directory; if there is none yet, its newest checkpoint."""
     is_run = run.config.exists()
     if run.generator.exists():
@@ -232,7 +235,8 @@ def of_run(path: str, run: RunDir) -> tuple[Path, RunDir | None]:
     saved = run.saved_checkpoints()
     if not saved:
         raise UserError(f"from={path}: the run has no generator yet; it is written with the first checkpoint")
-    print(f"{path} has no generator.safetensors yet; taking {saved[0]}", file=sys.stderr)
+    if tell:
+        print(f"{path} has no generator.safetensors yet; taking {saved[0]}", file=sys.stderr)
     return saved[0], run
 
 
