@@ -20,6 +20,7 @@ from ganrun.data.channels import NAMES, OF_FILES
 from ganrun.data.files import LARGEST, printable, reason
 from ganrun.data.formats import FRAMES, Frames, quiet
 from ganrun.data.identity import digest_of
+from ganrun.data.known import CHECKS, Check
 from ganrun.data.levels import (
     LOOKED_AT,
     Depth,
@@ -64,6 +65,8 @@ class DecodedImages(Images):
                 mapped from then on. None = off: sets of at most 1 GiB are decoded whenever they are opened, unless
                 there are workers, each of which would keep its own copy; otherwise each image is decoded when it is
                 read. The same happens, with a warning, if the default folder cannot be written
+    check:      of a folder with a cache: fast = a file is not looked at while its folder is as it was, see known.Known;
+                full = each file's size and times are looked at
     range:      [low, high], the stored values that become black and white; values outside are clipped, with a note.
                 None = all that the pixels' depth can hold, 0..255 or 0..65535; pixels of more than 8 bits that use less
                 than 1/8 of it are refused (noted with depth=16, which loses nothing), and floats, signed and wider
@@ -76,13 +79,14 @@ class DecodedImages(Images):
     on_error: Literal["refuse", "skip"] = "refuse"
     depth: int = 8
     cache: str | None = None
+    check: Check = "fast"
     range: Sequence[float] | str | None = None
     frames: Frames = "refuse"
     max_pixels: int | None = None
     half = None  # of each image, see Decoding
 
     def open(self) -> None:
-        for key, valid in {"on_error": ("refuse", "skip"), "frames": FRAMES}.items():
+        for key, valid in {"on_error": ("refuse", "skip"), "frames": FRAMES, "check": CHECKS}.items():
             if getattr(self, key) not in valid:
                 raise UserError(f"dataset.{key}={getattr(self, key)}; valid: {', '.join(valid)}")
         if self.max_pixels is not None and self.max_pixels < 1:

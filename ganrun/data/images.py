@@ -153,7 +153,9 @@ class ImageFolder(DecodedImages):
         if not self.path:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images, .npy or .npz>")
         wants_file = self.labels_from == "auto" and not self._table
-        self._source, found = arrays(self.path, self.channels) or source(self.path, FILE if wants_file else "")
+        self._source, found = arrays(self.path, self.channels) or source(
+            self.path, FILE if wants_file else "", cache=self.cache, check=self.check
+        )
         self._in_folders = [name for name in [*found.files, *found.faults] if "/" in name and is_image(name)]
         self._top = wrapping(found.files or self._in_folders)
         self._file = self._find_file(found)
@@ -163,7 +165,7 @@ class ImageFolder(DecodedImages):
         if not found.files and not found.faults:
             told = unused or "image files end in .png, .jpg, .webp, ..."
             raise UserError(f"dataset.path={self.path}: no images in it; {told}")
-        self.notes += [unused] if unused else []
+        self.notes += [text for text in (unused, found.unseen) if text]
         self._folders = found.folders
         return sorted(found.files), found.faults
 
@@ -259,7 +261,8 @@ class ImageFolder(DecodedImages):
             return None, []
         within = [name for name in self._folders if f"{name}/".startswith(self._top)]
         self._leave_out_classes({first_folder(f"{name}/", self._top) for name in within} - {"", *seen})
-        return as_labels([seen.index(folder) for folder in folders]), seen
+        numbers = {folder: number for number, folder in enumerate(seen)}
+        return as_labels([numbers[folder] for folder in folders]), seen
 
     def _leave_out_classes(self, empty: set[str]) -> None:
         names = [printable(name) for name in sorted(empty)]

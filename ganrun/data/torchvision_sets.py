@@ -17,6 +17,7 @@ from ganrun.data.base import Data, as_labels
 from ganrun.data.decoded import DecodedImages
 from ganrun.data.files import LARGEST, Folder
 from ganrun.data.images import ImagesInMemory
+from ganrun.data.known import Known
 from ganrun.errors import UserError, one_of
 
 
@@ -118,7 +119,10 @@ class CelebA(DecodedImages):
 
     def find(self):
         found = open_torchvision("CelebA", self.name, self.data_dir, self.arguments)
-        self._folder = Folder(f"{found.root}/{found.base_folder}/img_align_celeba")
+        place = f"{found.root}/{found.base_folder}/img_align_celeba"
+        self._folder = Folder(place, known=Known(place, self.cache, self.check))
+        unseen = self._folder.find().unseen  # finds the stamps of all files
+        self.notes += [unseen] if unseen else []
         return list(found.filename), {}
 
     def content(self, name, most=LARGEST):
