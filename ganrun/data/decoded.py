@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from operator import itemgetter
 from typing import Literal
 
@@ -33,9 +34,9 @@ from ganrun.data.levels import (
     whole_range,
     without_range,
 )
-from ganrun.data.many import THREADS, faults, in_parts, spaced
+from ganrun.data.many import THREADS, each, in_parts, spaced
 from ganrun.data.pixels import DECODER, Decoding
-from ganrun.data.prepared import Prepared
+from ganrun.data.prepared import Prepared, room_for
 from ganrun.depth import DTYPES
 from ganrun.depth import rows as rows_of
 from ganrun.errors import UserError
@@ -147,7 +148,8 @@ class DecodedImages(Images):
 
     def _decode_all(self, names: list[str], known: dict[str, str], place: Prepared | None) -> Tensor | None:
         """The chosen images (num, C, H, W); None if there is no room for them."""
-        bad = faults(names, self._check_header, what=f"{self.name}: checking", max_pixels=self.max_pixels)
+        said, bad = each(names, self._check_header, what=f"{self.name}: checking", max_pixels=self.max_pixels)
+        self._said += chain(*said)
         self._leave_out(known | bad)
         names, room = [name for name in names if name not in bad], None
         self._look(names)
@@ -189,20 +191,20 @@ class DecodedImages(Images):
             print(f"dataset {self.name}: preparing {num:,} images once, {size / 2**20:,.1f} MiB in {place.pixels}")
             return place.allocate(num)
         if self.num_workers == 0 and size <= IN_MEMORY:
-            return torch.empty(num, *self.shape, dtype=DTYPES[self.depth]).contiguous(memory_format=torch.channels_last)
+            return room_for(num, self.shape, self.depth)
         return None
 
     def _fill(self, room: Tensor | None, names: list[str]) -> dict[str, str]:
         """Decodes all; returns the files that cannot be decoded, with the reason."""
 
-        def keep(index: int) -> None:
+        def keep(index: int) -> int | None:
             image, clipped = self._decode(names[index])
-            if clipped:
-                self._clipped.append(clipped)
             if room is not None:
                 room[index] = image
+            return clipped or None
 
-        found = faults(range(len(names)), keep, what=f"{self.name}: decoding", max_pixels=self.max_pixels)
+        clipped, found = each(range(len(names)), keep, what=f"{self.name}: decoding", max_pixels=self.max_pixels)
+        self._clipped += clipped
         return {names[i]: why for i, why in found.items()}
 
     def check_channels(self) -> None:
@@ -279,13 +281,14 @@ class DecodedImages(Images):
         """The depth of a file's pixels, their lowest and their highest value."""
         return self._decoding.look(self.content(name))
 
-    def _check_header(self, name: str) -> None:
+    def _check_header(self, name: str) -> list[tuple[str, str]] | None:
+        """Remarks about how a file is read, each with its name; None if there are none."""
         said = None
         with suppress(Exception):  # some formats need the whole file
             said = self._decoding.check(self.content(name, HEADER), whole=False)
         if said is None:
             said = self._decoding.check(self.content(name), whole=True)
-        self._said += [(text, name) for text in said]
+        return [(text, name) for text in said] or None
 
     def _look(self, names: list[str]) -> None:
         """Checks the range of evenly spaced images, and finds that of dataset.range=auto."""
@@ -308,12 +311,12 @@ class DecodedImages(Images):
             raise UserError(f"dataset {self.name}: {error}") from error
 
     def _ranges(self, names: list[str]) -> dict[Depth, Seen]:
-        looked_at: list[tuple[str, Depth, float, float]] = []
+        def look(name: str) -> tuple[str, Depth, float, float]:
+            return (name, *self._range_of(name))
 
-        def look(name: str) -> None:
-            looked_at.append((name, *self._range_of(name)))
-
-        faults(names, look, what=f"{self.name}: range of", max_pixels=self.max_pixels)  # bad ones are dealt with later
+        looked_at, _ = each(
+            names, look, what=f"{self.name}: range of", max_pixels=self.max_pixels
+        )  # bad: dealt with later
         found: dict[Depth, Seen] = {}
         for name, depth, low, high in sorted(looked_at, key=itemgetter(0)):
             found.setdefault(depth, Seen(low, high, first=name)).add(low, high)

@@ -159,7 +159,7 @@ class Folder:
     def _look(
         self, folder: str, when: int, status: os.stat_result, images: list[os.DirEntry], found: Listing
     ) -> list[str]:
-        """Adds a folder's images; returns those that are known. A link may lead elsewhere without its folder's change."""
+        """Adds a folder's images; returns those that are known, never links: they may lead to what has changed."""
         within = f"{folder}/" if folder else ""
         files = [image for image in images if not image.is_symlink()]
         names, inodes = [file.name for file in files], [file.inode() for file in files]
@@ -262,6 +262,12 @@ class Zip:
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"archive": None, "_opened_by": None}
+
+
+def renew_lock() -> None:
+    """In a forked process nobody else reads, but another thread of its parent may have held the lock."""
+    global READING
+    READING = threading.Lock()
 
 
 def source(
