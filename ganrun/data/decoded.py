@@ -36,7 +36,7 @@ from ganrun.data.levels import (
 )
 from ganrun.data.many import THREADS, each, in_parts, spaced
 from ganrun.data.pixels import DECODER, Decoding
-from ganrun.data.prepared import Prepared, room_for
+from ganrun.data.prepared import Prepared, Ready, room_for
 from ganrun.depth import DTYPES
 from ganrun.depth import rows as rows_of
 from ganrun.errors import UserError
@@ -102,11 +102,9 @@ class DecodedImages(Images):
         self._said: list[tuple[str, str]] = []  # remarks about how a file is read, and the file
         self._clipped: list[int] = []  # number of clipped values, for each file that has any
         self._digest: str | None = None
+        self._unseen: str | None = None  # in words, the files that `find` did not look at
         names, known = self.find()
-        place = Prepared(self.cache, self._about(names), self.shape, self.depth) if self.cache else None
-        ready = place.load() if place else None
-        if place and not ready and not place.can_be_made():
-            place = None
+        place, ready = self._prepared(names)
         with place.owned() if place and not ready else nullcontext():
             ready = ready or (place.load(tell=True) if place else None)  # another process may have prepared it
             if ready:
@@ -116,10 +114,22 @@ class DecodedImages(Images):
                 self._remarks = ready.notes
             else:
                 pixels = self._decode_all(names, known, place)
-        self.notes += self._remarks
+        self.notes += [*self._remarks, *filter(None, [self._unseen])]
         self.skipped.sort()
         if pixels is not None:
             self.held = {"real": pixels} | self._beside
+
+    def _prepared(self, names: list[str]) -> tuple[Prepared | None, Ready | None]:
+        """The place of the decoded pixels, None if they are not kept; and what lies there."""
+        if not self.cache:
+            return None, None
+        place = Prepared(self.cache, self._about(names), self.shape, self.depth)
+        ready = place.load()
+        if ready or not self._unseen:
+            return (place if ready or place.can_be_made() else None), ready
+        self.look_at_all()  # they will be read anyway
+        self._unseen = None
+        return self._prepared(names)
 
     def _about(self, names: list[str]) -> Iterator[str]:
         """Everything that decides which pixels the set has."""
@@ -230,6 +240,9 @@ class DecodedImages(Images):
     @abstractmethod
     def stamp(self, name: str) -> str:
         """A text that changes whenever a file's content does, found without reading the file."""
+
+    def look_at_all(self) -> None:
+        """Looks at the files that `find` did not look at, and so finds their stamps anew."""
 
     @property
     def class_labels(self) -> Tensor | None:

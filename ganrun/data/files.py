@@ -98,15 +98,23 @@ class Folder:
 
     def find(self) -> Listing:
         found, trusted = self._walk()
-        looked_at = self._looked_at(trusted)
-        if looked_at is None:
-            self._known.forget()
-            (found, trusted), looked_at = self._walk(), 0
-        num = len(found.files) + len(found.faults)
-        self._known.save(num)
-        if len(trusted) > looked_at:
-            found.unseen = self._known.said(len(trusted) - looked_at, num)
+        num = self._looked_at(trusted)
+        if num is None:
+            return self.look_at_all()
+        self._save(found)
+        if len(trusted) > num:
+            found.unseen = self._known.said(len(trusted) - num, len(found.files) + len(found.faults))
         return found
+
+    def look_at_all(self) -> Listing:
+        """As `find`, whatever is known."""
+        self._known.forget()
+        found, _ = self._walk()
+        self._save(found)
+        return found
+
+    def _save(self, found: Listing) -> None:
+        self._known.save(len(found.files) + len(found.faults))
 
     def _looked_at(self, trusted: list[str]) -> int | None:
         """Looks at known files; returns at how many, None if one of them has changed."""

@@ -165,7 +165,8 @@ class ImageFolder(DecodedImages):
         if not found.files and not found.faults:
             told = unused or "image files end in .png, .jpg, .webp, ..."
             raise UserError(f"dataset.path={self.path}: no images in it; {told}")
-        self.notes += [text for text in (unused, found.unseen) if text]
+        self.notes += [unused] if unused else []
+        self._unseen = found.unseen
         self._folders = found.folders
         return sorted(found.files), found.faults
 
@@ -275,6 +276,9 @@ class ImageFolder(DecodedImages):
 
     def stamp(self, name):
         return self._source.stamp(name)
+
+    def look_at_all(self):
+        self._source.look_at_all()
 
     def name_in_messages(self, name):
         return printable(name.removeprefix(self._top))

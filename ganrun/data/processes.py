@@ -67,12 +67,13 @@ def working(task: Task, items: Sequence[Item], num: int, what: str) -> Iterator[
     begun = context.Value("q", 0)  # items that somebody has taken
     processes: dict[Connection, BaseProcess] = {}
     try:
-        for _ in range(num):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(task, items, begun, shared, theirs), daemon=True)
-            process.start()
-            theirs.close()  # so that its end is noticed
-            processes[ours] = process
+        with _signals_later():  # so that no process is missed here, and all leave signals to this one
+            for _ in range(num):
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(task, items, begun, shared, theirs), daemon=True)
+                process.start()
+                theirs.close()  # so that its end is noticed
+                processes[ours] = process
         yield _received(processes, what)
     finally:
         for process in processes.values():
@@ -81,10 +82,20 @@ def working(task: Task, items: Sequence[Item], num: int, what: str) -> Iterator[
             process.join()
 
 
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Signals are delivered after it; to processes that are started within it, never."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _received(processes: dict[Connection, BaseProcess], what: str) -> Iterator[Part]:
     running = dict(processes)
     while running:
-        for connection in wait(list(running)):
+        for connection in wait(list(running), timeout=1):  # a signal may have come to another thread
             try:
                 yield connection.recv()
             except EOFError:
@@ -101,8 +112,6 @@ def _cause(code: int) -> str:
 
 
 def _work(task: Task, items: Sequence[Item], begun: Any, shared: Memory, connection: Connection) -> None:
-    for each in SIGNALS:  # left to the process that started it
-        signal.signal(each, signal.SIG_IGN)
     end_with_parent()
     MEMORY.join(shared)
     files.renew_lock()

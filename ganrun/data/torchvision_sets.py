@@ -121,8 +121,7 @@ class CelebA(DecodedImages):
         found = open_torchvision("CelebA", self.name, self.data_dir, self.arguments)
         place = f"{found.root}/{found.base_folder}/img_align_celeba"
         self._folder = Folder(place, known=Known(place, self.cache, self.check))
-        unseen = self._folder.find().unseen  # finds the stamps of all files
-        self.notes += [unseen] if unseen else []
+        self._unseen = self._folder.find().unseen  # and the stamps of all files
         return list(found.filename), {}
 
     def content(self, name, most=LARGEST):
@@ -130,3 +129,6 @@ class CelebA(DecodedImages):
 
     def stamp(self, name):
         return self._folder.stamp(name)
+
+    def look_at_all(self):
+        self._folder.look_at_all()
