@@ -9,7 +9,16 @@ from html import escape
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 log = logging.getLogger("ganrun")
 T = TypeVar("T")
@@ -61,6 +70,18 @@ class Cell:
             self._shown = display(content, raw=True, display_id=True)
 
 
+class Rate(ProgressColumn):
+    """How many a second: 512 images/s; empty until it is known."""
+
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "")
+
+
 def time_left(done: int, total: int, seconds: float) -> str:
     """Time left for the rest of `total`, when `done` took `seconds`: 1:02:03; empty while nothing is done."""
     return str(timedelta(seconds=round(seconds / done * (total - done)))) if done else ""
@@ -76,7 +97,7 @@ def tracked(
     them an item counts for, such as len for batches.
     """
     console = Console(stderr=True, highlight=False, markup=False)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit), TimeRemainingColumn()]
     began, pace, done = clock(), Pace(clock), 0
     cell = Cell(Pace(clock, seconds=OFTEN)) if console.is_jupyter else None
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -10,8 +10,8 @@ import pytest
 import slurm
 from conftest import GANRUN, ROOT, TINY
 from forked import run
-from shards import write_parquet, write_shards
 from serving import serving
+from shards import write_parquet, write_shards
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from operator import itemgetter
 from typing import Literal
 
@@ -20,6 +21,7 @@ from ganrun.data.channels import NAMES, OF_FILES
 from ganrun.data.files import LARGEST, printable, reason
 from ganrun.data.formats import FRAMES, Frames, quiet
 from ganrun.data.identity import digest_of
+from ganrun.data.known import CHECKS, Check
 from ganrun.data.levels import (
     LOOKED_AT,
     Depth,
@@ -32,9 +34,9 @@ from ganrun.data.levels import (
     whole_range,
     without_range,
 )
-from ganrun.data.many import THREADS, faults, in_parts, spaced
+from ganrun.data.many import THREADS, each, in_parts, spaced
 from ganrun.data.pixels import DECODER, Decoding
-from ganrun.data.prepared import Prepared
+from ganrun.data.prepared import Prepared, Ready, room_for
 from ganrun.depth import DTYPES
 from ganrun.depth import rows as rows_of
 from ganrun.errors import UserError
@@ -64,6 +66,8 @@ class DecodedImages(Images):
                 mapped from then on. None = off: sets of at most 1 GiB are decoded whenever they are opened, unless
                 there are workers, each of which would keep its own copy; otherwise each image is decoded when it is
                 read. The same happens, with a warning, if the default folder cannot be written
+    check:      of a folder with a cache: fast = a file is not looked at while its folder is as it was, see known.Known;
+                full = each file's size and times are looked at
     range:      [low, high], the stored values that become black and white; values outside are clipped, with a note.
                 None = all that the pixels' depth can hold, 0..255 or 0..65535; pixels of more than 8 bits that use less
                 than 1/8 of it are refused (noted with depth=16, which loses nothing), and floats, signed and wider
@@ -76,13 +80,14 @@ class DecodedImages(Images):
     on_error: Literal["refuse", "skip"] = "refuse"
     depth: int = 8
     cache: str | None = None
+    check: Check = "fast"
     range: Sequence[float] | str | None = None
     frames: Frames = "refuse"
     max_pixels: int | None = None
     half = None  # of each image, see Decoding
 
     def open(self) -> None:
-        for key, valid in {"on_error": ("refuse", "skip"), "frames": FRAMES}.items():
+        for key, valid in {"on_error": ("refuse", "skip"), "frames": FRAMES, "check": CHECKS}.items():
             if getattr(self, key) not in valid:
                 raise UserError(f"dataset.{key}={getattr(self, key)}; valid: {', '.join(valid)}")
         if self.max_pixels is not None and self.max_pixels < 1:
@@ -97,11 +102,9 @@ class DecodedImages(Images):
         self._said: list[tuple[str, str]] = []  # remarks about how a file is read, and the file
         self._clipped: list[int] = []  # number of clipped values, for each file that has any
         self._digest: str | None = None
+        self._unseen: str | None = None  # in words, the files that `find` did not look at
         names, known = self.find()
-        place = Prepared(self.cache, self._about(names), self.shape, self.depth) if self.cache else None
-        ready = place.load() if place else None
-        if place and not ready and not place.can_be_made():
-            place = None
+        place, ready = self._prepared(names)
         with place.owned() if place and not ready else nullcontext():
             ready = ready or (place.load(tell=True) if place else None)  # another process may have prepared it
             if ready:
@@ -111,10 +114,22 @@ class DecodedImages(Images):
                 self._remarks = ready.notes
             else:
                 pixels = self._decode_all(names, known, place)
-        self.notes += self._remarks
+        self.notes += [*self._remarks, *filter(None, [self._unseen])]
         self.skipped.sort()
         if pixels is not None:
             self.held = {"real": pixels} | self._beside
+
+    def _prepared(self, names: list[str]) -> tuple[Prepared | None, Ready | None]:
+        """The place of the decoded pixels, None if they are not kept; and what lies there."""
+        if not self.cache:
+            return None, None
+        place = Prepared(self.cache, self._about(names), self.shape, self.depth)
+        ready = place.load()
+        if ready or not self._unseen:
+            return (place if ready or place.can_be_made() else None), ready
+        self.look_at_all()  # they will be read anyway
+        self._unseen = None
+        return self._prepared(names)
 
     def _about(self, names: list[str]) -> Iterator[str]:
         """Everything that decides which pixels the set has."""
@@ -143,7 +158,8 @@ class DecodedImages(Images):
 
     def _decode_all(self, names: list[str], known: dict[str, str], place: Prepared | None) -> Tensor | None:
         """The chosen images (num, C, H, W); None if there is no room for them."""
-        bad = faults(names, self._check_header, what=f"{self.name}: checking", max_pixels=self.max_pixels)
+        said, bad = each(names, self._check_header, what=f"{self.name}: checking", max_pixels=self.max_pixels)
+        self._said += chain(*said)
         self._leave_out(known | bad)
         names, room = [name for name in names if name not in bad], None
         self._look(names)
@@ -185,20 +201,20 @@ class DecodedImages(Images):
             print(f"dataset {self.name}: preparing {num:,} images once, {size / 2**20:,.1f} MiB in {place.pixels}")
             return place.allocate(num)
         if self.num_workers == 0 and size <= IN_MEMORY:
-            return torch.empty(num, *self.shape, dtype=DTYPES[self.depth]).contiguous(memory_format=torch.channels_last)
+            return room_for(num, self.shape, self.depth)
         return None
 
     def _fill(self, room: Tensor | None, names: list[str]) -> dict[str, str]:
         """Decodes all; returns the files that cannot be decoded, with the reason."""
 
-        def keep(index: int) -> None:
+        def keep(index: int) -> int | None:
             image, clipped = self._decode(names[index])
-            if clipped:
-                self._clipped.append(clipped)
             if room is not None:
                 room[index] = image
+            return clipped or None
 
-        found = faults(range(len(names)), keep, what=f"{self.name}: decoding", max_pixels=self.max_pixels)
+        clipped, found = each(range(len(names)), keep, what=f"{self.name}: decoding", max_pixels=self.max_pixels)
+        self._clipped += clipped
         return {names[i]: why for i, why in found.items()}
 
     def check_channels(self) -> None:
@@ -224,6 +240,9 @@ class DecodedImages(Images):
     @abstractmethod
     def stamp(self, name: str) -> str:
         """A text that changes whenever a file's content does, found without reading the file."""
+
+    def look_at_all(self) -> None:
+        """Looks at the files that `find` did not look at, and so finds their stamps anew."""
 
     @property
     def class_labels(self) -> Tensor | None:
@@ -275,13 +294,14 @@ class DecodedImages(Images):
         """The depth of a file's pixels, their lowest and their highest value."""
         return self._decoding.look(self.content(name))
 
-    def _check_header(self, name: str) -> None:
+    def _check_header(self, name: str) -> list[tuple[str, str]] | None:
+        """Remarks about how a file is read, each with its name; None if there are none."""
         said = None
         with suppress(Exception):  # some formats need the whole file
             said = self._decoding.check(self.content(name, HEADER), whole=False)
         if said is None:
             said = self._decoding.check(self.content(name), whole=True)
-        self._said += [(text, name) for text in said]
+        return [(text, name) for text in said] or None
 
     def _look(self, names: list[str]) -> None:
         """Checks the range of evenly spaced images, and finds that of dataset.range=auto."""
@@ -304,12 +324,12 @@ class DecodedImages(Images):
             raise UserError(f"dataset {self.name}: {error}") from error
 
     def _ranges(self, names: list[str]) -> dict[Depth, Seen]:
-        looked_at: list[tuple[str, Depth, float, float]] = []
+        def look(name: str) -> tuple[str, Depth, float, float]:
+            return (name, *self._range_of(name))
 
-        def look(name: str) -> None:
-            looked_at.append((name, *self._range_of(name)))
-
-        faults(names, look, what=f"{self.name}: range of", max_pixels=self.max_pixels)  # bad ones are dealt with later
+        looked_at, _ = each(
+            names, look, what=f"{self.name}: range of", max_pixels=self.max_pixels
+        )  # bad: dealt with later
         found: dict[Depth, Seen] = {}
         for name, depth, low, high in sorted(looked_at, key=itemgetter(0)):
             found.setdefault(depth, Seen(low, high, first=name)).add(low, high)

@@ -4,15 +4,17 @@ import os
 import re
 import stat
 import threading
+import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from ganrun.data.known import Check, Known, parts, stamp_of
 from ganrun.errors import UserError
 
 NOT_DECODED = {".pdf", ".mpg", ".mpeg", ".h5", ".hdf"}  # Pillow lists these endings but reads no pixels from them
@@ -41,6 +43,7 @@ class Listing:
     tables:  files with the requested name, and the reason why one must not be read; None = it may be
     others:  number of other files, by ending
     hidden:  hidden files and folders, without those that operating systems leave behind
+    unseen:  in words, how many files were not looked at as they are known; None = none
     """
 
     files: list[str] = field(default_factory=list)
@@ -49,6 +52,7 @@ class Listing:
     tables: dict[str, str | None] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
     hidden: set[str] = field(default_factory=set)
+    unseen: str | None = None
 
     def add(self, name: str, fault: str | None) -> None:
         if fault is None:
@@ -83,45 +87,110 @@ class Listing:
 class Folder:
     """A folder's images at any depth, also through symbolic links; links to a parent folder are left out.
 
-    table: name of another file to look for; "" = none.
+    table: name of another file to look for; "" = none. known: what was found earlier; None = each file is looked at.
     """
 
-    def __init__(self, root: Path | str, table: str = ""):
+    def __init__(self, root: Path | str, table: str = "", known: Known | None = None):
         self.root, self.table = Path(root), table
+        self._known = known or Known(root)
         self._place = os.path.realpath(root)
+        self._stamps: dict[str, str] = {}  # of files that `stamp` was not asked for yet
 
     def find(self) -> Listing:
-        found = Listing()
+        found, trusted = self._walk()
+        num = self._looked_at(trusted)
+        if num is None:
+            return self.look_at_all()
+        self._save(found)
+        if len(trusted) > num:
+            found.unseen = self._known.said(len(trusted) - num, len(found.files) + len(found.faults))
+        return found
+
+    def look_at_all(self) -> Listing:
+        """As `find`, whatever is known."""
+        self._known.forget()
+        found, _ = self._walk()
+        self._save(found)
+        return found
+
+    def _save(self, found: Listing) -> None:
+        self._known.save(len(found.files) + len(found.faults))
+
+    def _looked_at(self, trusted: list[str]) -> int | None:
+        """Looks at known files; returns at how many, None if one of them has changed."""
+        num = 0
+        for some in parts(trusted):
+            if any(looked_up(f"{self.root}/{name}")[0] != self._stamps[name] for name in some):
+                return None
+            num += len(some)
+        return num
+
+    def _walk(self) -> tuple[Listing, list[str]]:
+        """What is there, and the files that were not looked at, as they are known."""
+        found, trusted, self._stamps = Listing(), [], {}
         pending: list[tuple[str, tuple]] = [("", ())]  # a folder, and the identities of its parents
         while pending:
             folder, above = pending.pop()
+            place, when = f"{self.root}/{folder}" if folder else str(self.root), time.time_ns()
             try:
-                status = os.stat(self.root / folder)
-                names = os.listdir(self.root / folder)
+                status = os.stat(place)
+                with os.scandir(place) as entries:
+                    entries = sorted(entries, key=attrgetter("name"))
             except OSError as error:
                 found.add(folder or ".", reason(error))
                 continue
             own = (status.st_dev, status.st_ino)
             if own not in above:
                 found.folders.add(folder)
-                within = [f"{folder}/{name}" if folder else name for name in names]
-                pending += [(name, (*above, own)) for name in self._sort_out(within, found)]
-        return found
+                within = f"{folder}/" if folder else ""
+                images, folders = self._sort_out(within, entries, found)
+                pending += [(f"{within}{name}", (*above, own)) for name in folders]
+                trusted += self._look(folder, when, status, images, found)
+        return found, trusted
 
-    def _sort_out(self, names: list[str], found: Listing) -> Iterator[str]:
-        """Adds the files; yields the folders."""
-        for name in names:
-            path = self.root / name
-            if is_hidden(name):
-                found.add_hidden(name)
-            elif os.path.isdir(path):  # unlike Path.is_dir, False if access is denied
-                yield name
-            elif is_image(name):
-                found.add(name, file_fault(path))
-            elif path.name == self.table:
-                found.tables[name] = file_fault(path)
+    def _sort_out(self, within: str, entries: list[os.DirEntry], found: Listing) -> tuple[list[os.DirEntry], list[str]]:
+        """The images and the names of the folders in a folder; adds other files."""
+        images, folders = [], []
+        for entry in entries:
+            if is_hidden(entry.name):
+                found.add_hidden(f"{within}{entry.name}")
+            elif is_folder(entry):
+                folders.append(entry.name)
+            elif has_ending(entry.name):
+                images.append(entry)
+            elif entry.name == self.table:
+                found.tables[f"{within}{entry.name}"] = file_fault(entry.path)
             else:
-                found.add_other(name)
+                found.add_other(entry.name)
+        return images, folders
+
+    def _look(
+        self, folder: str, when: int, status: os.stat_result, images: list[os.DirEntry], found: Listing
+    ) -> list[str]:
+        """Adds a folder's images; returns those that are known, never links: they may lead to what has changed."""
+        within = f"{folder}/" if folder else ""
+        files = [image for image in images if not image.is_symlink()]
+        names, inodes = [file.name for file in files], [file.inode() for file in files]
+        known = self._known.stamps(folder, status, names, inodes)
+        trusted = {f"{within}{name}": stamp for name, stamp in zip(names, known, strict=False) if stamp}
+        self._stamps |= trusted
+        found.files += trusted
+        stamps = [self._stamps.get(f"{within}{name}") or self._look_at(f"{within}{name}", found) for name in names]
+        if not trusted:
+            self._known.add(folder, when, status, names, inodes, stamps)
+        for image in images:
+            if image.is_symlink():
+                self._look_at(f"{within}{image.name}", found)
+        return list(trusted)
+
+    def _look_at(self, name: str, found: Listing) -> str:
+        """Adds one image; returns its stamp, "" if it must not be read."""
+        stamp, fault = looked_up(f"{self.root}/{name}")
+        found.add(name, fault)
+        if fault:
+            return ""
+        self._stamps[name] = stamp
+        return stamp
 
     def read(self, name: str, most: int = LARGEST) -> bytes:
         """The first `most` bytes of a file."""
@@ -129,13 +198,9 @@ class Folder:
             return file.read(most)
 
     def stamp(self, name: str) -> str:
-        """Identity, size and modification times of the file; "" if there is none."""
-        try:
-            status = os.stat(self.root / name)
-        except OSError:
-            return ""
-        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-        return f"{self._place} {status.st_dev} {status.st_ino} {status.st_size} {times}"
+        """Identity, size and modification times of the file, as `find` saw it; "" if there is none."""
+        stamp = self._stamps.pop(name, "") or looked_up(f"{self.root}/{name}")[0]
+        return stamp and f"{self._place} {stamp}"
 
 
 class Zip:
@@ -153,7 +218,7 @@ class Zip:
         found = Listing()
         for info in self._open().infolist():
             spelt = info.filename.replace("\\", "/")
-            name = PurePosixPath(spelt).as_posix()
+            name = tidy(spelt)
             if leads_out(name):
                 if has_ending(name):
                     found.faults[name] = "its name leads out of the .zip"
@@ -161,7 +226,7 @@ class Zip:
                 self._sort_out(name[len(self.within) :], spelt.endswith("/"), info.filename, found)
         for name, spelt in self._members.items():  # the last of several members with the same name counts
             fault = member_fault(self.archive.getinfo(spelt))
-            if is_image(name):
+            if has_ending(name):
                 found.add(name, fault)
             else:
                 found.tables[name] = fault
@@ -175,7 +240,7 @@ class Zip:
         found.folders.add(name if is_folder else name.rpartition("/")[0])
         if is_folder:
             return
-        if is_image(name) or PurePosixPath(name).name == self.table:
+        if has_ending(name) or name.rpartition("/")[2] == self.table:
             self._members[name] = spelt
         else:
             found.add_other(name)
@@ -207,16 +272,24 @@ class Zip:
         return self.__dict__ | {"archive": None, "_opened_by": None}
 
 
-def source(path: str, table: str = "") -> tuple[Folder | Zip, Listing]:
+def renew_lock() -> None:
+    """In a forked process nobody else reads, but another thread of its parent may have held the lock."""
+    global READING
+    READING = threading.Lock()
+
+
+def source(
+    path: str, table: str = "", *, cache: str | None = None, check: Check = "fast"
+) -> tuple[Folder | Zip, Listing]:
     """A folder, a .zip or a folder within one (x.zip/train), and its content. Raises UserError for anything else.
 
-    table: name of another file to look for beside the images; "" = none.
+    table: name of another file to look for beside the images; "" = none. cache, check: of a folder, see Known.
     """
     root, within = within_zip(Path(path).expanduser())
     if not root.exists():
         raise UserError(f"dataset.path={path}: there is no such folder or .zip")
     if root.is_dir():
-        found = Folder(root, table)
+        found = Folder(root, table, Known(root, cache, check))
         return found, found.find()
     if not root.is_file() or not zipfile.is_zipfile(root):
         what = "a damaged or cut off" if root.is_file() and begins_as_zip(root) else "neither a folder nor a"
@@ -244,15 +317,26 @@ def begins_as_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def file_fault(path: Path) -> str | None:
-    """Why a file of a folder must not be read; None if it may be."""
+def looked_up(path: Path | str) -> tuple[str, str | None]:
+    """A file's identity, size and times, "" if it is not there; why it must not be read, None if it may be."""
     try:
         status = os.stat(path)
     except OSError as error:
-        return "a broken symbolic link" if path.is_symlink() else reason(error)
-    if not stat.S_ISREG(status.st_mode):
-        return "not a regular file"
-    return size_fault(status.st_size)
+        return "", "a broken symbolic link" if os.path.islink(path) else reason(error)
+    return stamp_of(status), size_fault(status.st_size) if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
+def file_fault(path: Path | str) -> str | None:
+    """Why a file of a folder must not be read; None if it may be."""
+    return looked_up(path)[1]
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Unlike its own is_dir, False if access is denied."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def member_fault(info: zipfile.ZipInfo) -> str | None:
@@ -266,18 +350,27 @@ def size_fault(size: int) -> str | None:
 
 def leads_out(name: str) -> bool:
     """Is the name absolute, on a drive, or does it contain ..?"""
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) is not None
+    above = ".." in name and ".." in PurePosixPath(name).parts
+    return name.startswith("/") or above or re.match("[A-Za-z]:", name) is not None
+
+
+def tidy(name: str) -> str:
+    """The name without empty parts, "." and a slash at the end."""
+    plain = name and "//" not in name and "/." not in f"/{name}" and not name.endswith("/")
+    return name if plain else PurePosixPath(name).as_posix()
 
 
 def is_hidden(name: str) -> bool:
     """Is it a hidden file or folder, or one that macOS adds to archives?"""
+    if "/." not in f"/{name}" and "__MACOSX" not in name:  # nearly all: taking a path apart is slow
+        return False
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def has_ending(name: str) -> bool:
     """Does the name have the ending of an image?"""
-    suffix = PurePosixPath(name).suffix.lower()
+    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
+    suffix = f".{ending.lower()}" if stem and dot else ""
     return suffix in Image.registered_extensions() and suffix not in NOT_DECODED
 
 

@@ -168,7 +168,7 @@ class PairedImages(TwoFolders):
         """The image files of one side, readable or not, each with its name without the ending."""
         path = self.source if key == "source" else self.path
         try:
-            read, listing = arrays(path, self._channels_of(key)) or source(path)
+            read, listing = arrays(path, self._channels_of(key)) or source(path, cache=self.cache, check=self.check)
         except UserError as error:
             raise UserError(self._told(str(error), key)) from error
         if isinstance(read, ArrayFile):

@@ -6,7 +6,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from ctypes import c_longlong
+from typing import Any, Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
 
@@ -131,11 +132,18 @@ def memory_needed(image: Image.Image, full: int) -> int:
 
 
 class Memory:
-    """Memory that several threads share: each waits until there is room for it."""
+    """Memory that several threads share: each waits until there is room for it.
 
-    def __init__(self) -> None:
-        self._used = 0
-        self._changed = threading.Condition()
+    changed, used: a condition and a number in shared memory, for several processes; None = for threads.
+    """
+
+    def __init__(self, changed: Any = None, used: Any = None):
+        self._changed = changed or threading.Condition()
+        self._used = c_longlong(0) if used is None else used
+
+    def join(self, other: "Memory") -> None:
+        """From now on it is shared with the other one."""
+        self._changed, self._used = other._changed, other._used
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
@@ -145,13 +153,13 @@ class Memory:
             room = f"half of the memory is {total / 2**30:,.1f} GiB"
             raise ValueError(f"decoding it takes {size / 2**30:,.1f} GiB; {room}; save it smaller")
         with self._changed:
-            self._changed.wait_for(lambda: self._used + size <= total)
-            self._used += size
+            self._changed.wait_for(lambda: self._used.value + size <= total)
+            self._used.value += size
         try:
             yield
         finally:
             with self._changed:
-                self._used -= size
+                self._used.value -= size
                 self._changed.notify_all()
 
 

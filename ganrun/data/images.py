@@ -163,7 +163,9 @@ class ImageFolder(DecodedImages):
         if not self.path:
             raise UserError("dataset=image-folder needs dataset.path=<folder or .zip of images, .npy or .npz>")
         wants_file = self.labels_from == "auto" and not self._table
-        self._source, found = arrays(self.path, self.channels) or source(self.path, FILE if wants_file else "")
+        self._source, found = arrays(self.path, self.channels) or source(
+            self.path, FILE if wants_file else "", cache=self.cache, check=self.check
+        )
         self._in_folders = [name for name in [*found.files, *found.faults] if "/" in name and is_image(name)]
         self._top = wrapping(found.files or self._in_folders)
         self._file = self._find_file(found)
@@ -174,6 +176,7 @@ class ImageFolder(DecodedImages):
             told = unused or "image files end in .png, .jpg, .webp, ..."
             raise UserError(f"dataset.path={self.path}: no images in it; {told}")
         self.notes += [unused] if unused else []
+        self._unseen = found.unseen
         self._folders = found.folders
         return sorted(found.files), found.faults
 
@@ -271,7 +274,8 @@ class ImageFolder(DecodedImages):
             return None, []
         within = [name for name in self._folders if f"{name}/".startswith(self._top)]
         self._leave_out_classes({first_folder(f"{name}/", self._top) for name in within} - {"", *seen})
-        return as_labels([seen.index(folder) for folder in folders]), seen
+        numbers = {folder: number for number, folder in enumerate(seen)}
+        return as_labels([numbers[folder] for folder in folders]), seen
 
     def _leave_out_classes(self, empty: set[str]) -> None:
         names = [printable(name) for name in sorted(empty)]
@@ -284,6 +288,9 @@ class ImageFolder(DecodedImages):
 
     def stamp(self, name):
         return self._source.stamp(name)
+
+    def look_at_all(self):
+        self._source.look_at_all()
 
     def name_in_messages(self, name):
         return printable(name.removeprefix(self._top))

@@ -59,7 +59,7 @@ def to_levels(
     if not (span or depth.full):
         raise ValueError(without_range(depth, Seen(values.min().item(), values.max().item())))
     low, high = span or depth.full
-    if depth is COLOUR and span:
+    if depth == COLOUR and span:
         why = "16-bit colour is read in 8 bits, so dataset.range cannot choose among its values"
         raise ValueError(f"{why}; dataset.depth=16 keeps 16" if bits == 8 else why)
     top, kind = 2**bits - 1, np.uint8 if bits == 8 else np.uint16
@@ -116,7 +116,7 @@ def check(found: dict[Depth, Seen], total: int, bits: int = 8) -> list[str]:
         pixels += f" ({seen.num:,} of {total:,} images looked at)"
         if used(depth, seen) >= LEAST_USED:
             notes += [f"{pixels}{kept(depth, bits)}"] if (depth is not EIGHT or bits > 8) else []
-        elif depth is COLOUR:
+        elif depth == COLOUR:
             raise UserError(f"{pixels}: they would be black or flat; save the files in 8 bits")
         elif depth is not EIGHT and bits == 8:
             raise UserError(f"{pixels}: they would be black or flat; give {advice(seen)}")
@@ -128,7 +128,7 @@ def check(found: dict[Depth, Seen], total: int, bits: int = 8) -> list[str]:
 def kept(depth: Depth, bits: int) -> str:
     """What becomes of pixels when `bits` are kept; "" if nothing is lost or added."""
     if bits == 16:
-        return ": scaled to 16 bits" if depth is EIGHT else ""
+        return ": scaled to 16 bits" if depth == EIGHT else ""
     return ": read in 8 bits; dataset.depth=16 keeps 16" if depth in DEEPER else ""
 
 

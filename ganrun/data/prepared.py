@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import os
 import sys
 import tempfile
@@ -62,7 +63,7 @@ class Prepared:
         self.partial = self.folder / f"{self.pixels.stem}-{os.getpid()}{PARTIAL}"
         channels, height, width = shape
         self.row = (height, width, channels)
-        self.kind = np.dtype(np.uint8 if depth == 8 else np.uint16)
+        self.kind = kind_of(depth)
         self.row_bytes = prod(self.row) * self.kind.itemsize
 
     def can_be_made(self) -> bool:
@@ -177,6 +178,19 @@ def reserve(file: BinaryIO, size: int) -> None:
     else:
         for start in range(0, size, BLOCK):
             file.write(bytes(min(BLOCK, size - start)))
+
+
+def kind_of(depth: int) -> np.dtype:
+    """How a pixel of that many bits is stored."""
+    return np.dtype(np.uint8 if depth == 8 else np.uint16)
+
+
+def room_for(num: int, shape: tuple[int, int, int], depth: int) -> Tensor:
+    """Memory for images (num, C, H, W) in channels_last, which forked processes share."""
+    channels, height, width = shape
+    kind, size = kind_of(depth), num * prod(shape)
+    memory = mmap.mmap(-1, max(1, size) * kind.itemsize)
+    return as_images(np.frombuffer(memory, kind, size).reshape(num, height, width, channels))
 
 
 def as_images(mapped: np.ndarray) -> Tensor:

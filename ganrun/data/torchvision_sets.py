@@ -17,6 +17,7 @@ from ganrun.data.base import Data, as_labels
 from ganrun.data.decoded import DecodedImages
 from ganrun.data.files import LARGEST, Folder
 from ganrun.data.images import ImagesInMemory
+from ganrun.data.known import Known
 from ganrun.errors import UserError, one_of
 
 
@@ -118,7 +119,9 @@ class CelebA(DecodedImages):
 
     def find(self):
         found = open_torchvision("CelebA", self.name, self.data_dir, self.arguments)
-        self._folder = Folder(f"{found.root}/{found.base_folder}/img_align_celeba")
+        place = f"{found.root}/{found.base_folder}/img_align_celeba"
+        self._folder = Folder(place, known=Known(place, self.cache, self.check))
+        self._unseen = self._folder.find().unseen  # and the stamps of all files
         return list(found.filename), {}
 
     def content(self, name, most=LARGEST):
@@ -126,3 +129,6 @@ class CelebA(DecodedImages):
 
     def stamp(self, name):
         return self._folder.stamp(name)
+
+    def look_at_all(self):
+        self._folder.look_at_all()

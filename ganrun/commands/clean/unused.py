@@ -20,7 +20,7 @@ from ganrun.files.storage import PARTIAL, hold, is_owned
 KEYS = {"of": str | list[str], "cache_dir": str, "what": str | list[str], "days": int | float, "yes": bool}
 DEFAULT = "outputs"  # as in configs/clean.yaml; it need not be there
 CACHED = {  # what a file of cache_dir is, by its whole name
-    "prepared": re.compile(r"[0-9a-f]{32}(\.pixels|\.json|\.index|-\d+\.partial)"),
+    "prepared": re.compile(r"[0-9a-f]{32}(\.pixels|\.json|\.files|\.index|-\d+\.partial)"),
     "features": re.compile(r"real-[0-9a-f]{32}\.ckpt|classifier-[0-9a-f]{16}\.ckpt|weights-inception-[\w-]+\.pth"),
 }
 KINDS = ("checkpoints", *CACHED)
