@@ -26,6 +26,8 @@ FEWER = {
     "rank": ["of=outputs-of-mine"],
     "clean": ["of=outputs-of-mine"],
     "translate": ["device=cpu"],
+    "export": ["overwrite=true"],
+    "share": ["overwrite=true"],
 }
 WIDTHS = ["generator.width=8", "discriminator.width=8"]
 NARROW = ["dataset.resolution=32", "generator.width=4", "discriminator.width=4"]
