@@ -115,12 +115,11 @@ def bare(made: SamplingGenerator, num: int, seconds: float) -> float:
 
 
 def served(port: int, num: int, format: str, seconds: float) -> float:
-    """Images a second of the answers that come within these seconds."""
+    """Images a second of the answers to requests that are sent within these seconds, until the last one has come."""
     clients, began = Clients(port, CLIENTS[num], {"num": num, "seed": 0, "format": format}), time.perf_counter()
     time.sleep(seconds)
-    done, took = len(clients.seconds), time.perf_counter() - began
     clients.stop()
-    return done * num / took
+    return len(clients.seconds) * num / (time.perf_counter() - began)
 
 
 def speeds(port: int, made: SamplingGenerator, options: argparse.Namespace) -> None:

@@ -199,8 +199,8 @@ MISTAKES = {
     "from=run format=pt2 out=x.onnx": "expected a file that ends in .pt2",
     "from=run format=tflite": "expected one of onnx, pt2",
     "from=run out=no/x.onnx": "there is no folder no",
-    "from=run direction=a2b": "it is for translators",
-    "from=run truncation_cutoff=2": "it needs a style-based generator",
+    "from=run out=x.onnx direction=a2b": "it is for translators",
+    "from=run out=x.onnx truncation_cutoff=2": "it needs a style-based generator",
 }
 
 

@@ -30,6 +30,8 @@ FEWER = {
     "explain": ["json=true"],
     "report": ["neighbours=null"],
     "translate": ["device=cpu"],
+    "export": ["overwrite=true"],
+    "share": ["overwrite=true"],
 }
 WIDTHS = ["generator.width=8", "discriminator.width=8"]
 FEWER["plan"] = [*SHORT, *WIDTHS, "tries=false", "seconds=0"]

@@ -156,6 +156,7 @@ def test_nothing_that_is_sent_is_an_error_of_the_server(kind, tmp_path):
             if status // 100 == 4 and content:
                 line = json.loads(content)["detail"] if content.startswith(b"{") else content.decode()
                 assert line and "\n" not in line and len(line) < 700 and "Traceback" not in line, line
+        connection.close()
         for content in RAW:
             status = raw_status(port, content)
             assert status is None or status // 100 in (2, 4), content[:80]

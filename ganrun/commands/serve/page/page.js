@@ -12,7 +12,7 @@ function element(tag, properties, ...children) {
 /** The images that the slider chooses: one, then squares, or whole rows of all classes; as far as a request may go. */
 function numbers() {
   const columns = byId("label").value === "" ? state.about.classes.length : 0;
-  const rows = columns > 1 && columns <= 20 ? [1, 2, 3, 4, 6, 8, 10].map((num) => num * columns) : [4, 9, 16, 25, 36, 64, 100];
+  const rows = columns > 1 && columns <= 20 ? [1, 2, 3, 4, 6, 8, 10].map((num) => num * columns) : [2, 4, 9, 16, 25, 36, 64];
   return [1, ...rows.filter((num) => num <= state.about.limits.most)];
 }
 
@@ -63,7 +63,7 @@ async function post(path, content, type) {
 /** By how much a small picture is enlarged: a whole number, so that its pixels stay square. */
 function enlarged(picture) {
   const wide = byId("pictures").clientWidth / (byId("source").hidden ? 1 : 2) - 10;
-  const high = (0.46 * innerHeight) / picture.naturalHeight;
+  const high = ((innerWidth > 800 ? 0.6 : 0.46) * innerHeight) / picture.naturalHeight;
   return Math.max(1, Math.floor(Math.min(Math.min(wide, 420) / picture.naturalWidth, high)));
 }
 
