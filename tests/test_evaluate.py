@@ -268,7 +268,7 @@ def test_real_test_data_score_at_the_floor(place, data_dir):
     [
         ("", "from must be given: from=<value>"),
         ("from=nothing", "from=nothing: there is no such run directory, .safetensors file or checkpoint"),
-        ("from=run/train.log", "expected a run directory, a .safetensors file or a checkpoint"),
+        ("from=run/train.log", "expected a run directory, a .safetensors file, a checkpoint (.ckpt) or hf:"),
         ("from=test", "give dataset=<name>"),
         ("from=images dataset=digits", "from=images needs path="),
         ("from=images dataset=digits path=nothing", "there is no such folder or .zip"),

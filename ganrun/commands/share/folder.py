@@ -8,7 +8,7 @@ import yaml
 
 from ganrun.commands.share.card import card
 from ganrun.commands.share.places import hidden, hidden_config, hidden_word
-from ganrun.commands.share.request import Request
+from ganrun.commands.share.request import MADE, Request
 from ganrun.config.places import is_place
 from ganrun.config.trust import package_names
 from ganrun.files.checkpoint import load_checkpoint, save_checkpoint
@@ -34,6 +34,8 @@ def write(request: Request) -> None:
     )
     with writing(request.out):
         request.out.mkdir(exist_ok=True)
+        for name in MADE:  # an earlier share may have held more
+            remove(request.out / name)
     for file in (run.generator, run.best_generator):
         if file.exists():
             copy_pair(file, request.out)
@@ -91,6 +93,13 @@ def hydra_of(run: RunDir) -> dict[str, Any]:
     about = read_yaml(run.hydra / "hydra.yaml")
     choices = about.get("hydra", {}).get("runtime", {}).get("choices", {})
     return {"hydra": {"runtime": {"choices": hidden(choices)}}, **{key: about[key] for key in about if key != "hydra"}}
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -15,6 +15,10 @@ KEYS = {"from": str, "out": str, "overwrite": bool, "license": str | None, "titl
         "trust": str | list[str]}  # fmt: skip
 MORE = ("discriminator", "checkpoint")
 REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.A)
+WEIGHTS = ("generator", "best", "discriminator")
+MADE = {"README.md", "config.yaml", "samples.png", ".hydra", "checkpoints",
+        *(f"{name}{end}" for name in WEIGHTS for end in (".safetensors", ".yaml"))}  # fmt: skip
+OF_GIT = {".git", ".gitattributes", ".gitignore"}  # of a clone, which is kept
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -71,14 +75,15 @@ def check_push(keys: dict) -> None:
 
 
 def check_out(out: Path, run: RunDir, overwrite: bool) -> None:
-    """Raises UserError for a place that is no new or empty folder, and for one in the run."""
+    """Raises UserError for a place that is no new or empty folder or earlier share, and for one in the run."""
     if not out.parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent} to put it in")
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file; expected a folder")
     if run.path.resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(f"out={out} is in the run; name a folder outside")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(
-            f"out={out} exists and is not empty; overwrite=true writes over its files, or name another place"
-        )
+    there = {child.name for child in out.iterdir()} if out.is_dir() else set()
+    if there and not overwrite:
+        raise UserError(f"out={out} exists and is not empty; overwrite=true makes it anew, or name another place")
+    if strangers := sorted(there - MADE - OF_GIT):
+        raise UserError(f"out={out} holds {strangers[0]}, which is of no shared run; name another place")
