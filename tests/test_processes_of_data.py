@@ -51,8 +51,11 @@ def files_of(cache: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in cache.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip"])
-@pytest.mark.parametrize("settings", [{"limit": 9}, {"depth": 16, "range": None}, {"cache": None}], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("folder", {"limit": 9}), ("zip", {}), ("folder", {"depth": 16, "range": None}), ("folder", {"cache": None})],
+    ids=str,
+)
 def test_equal_to_one_process_to_the_byte(tmp_path, started, monkeypatch, kind, settings):
     path, settings = written(tmp_path, kind, CONTENTS | BAD | CLEAR), dict(settings)
     places = [None if "cache" in settings else tmp_path / name for name in ("several", "one")]
