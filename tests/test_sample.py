@@ -405,7 +405,7 @@ MISTAKES = {
     "from=.": "from=.: not a run",
     "from=RUNS": "not a run; expected a directory with a generator.safetensors in it",
     "from=3": "from=3: there is no such run directory",
-    "from=RUNS/plain/generator.yaml": "expected a run directory, a .safetensors file or a checkpoint",
+    "from=RUNS/plain/generator.yaml": "expected a run directory, a .safetensors file, a checkpoint (.ckpt) or hf:",
     "from=RUNS/bare.ckpt": "a checkpoint needs its run, which says what networks it holds",
     "from=PLAIN/checkpoints/others.ckpt": "was not made by this run's config",
     "from=PLAIN/checkpoints/cut.ckpt": "no checksum at its end: truncated",
