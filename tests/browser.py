@@ -23,8 +23,8 @@ class Browser:
 
     def set(self, name: str, value) -> None:
         """Gives an input a value, as a user's hand does."""
-        self.run("void (byId(arguments[0]).value = arguments[1], byId(arguments[0]).dispatchEvent(new Event('input')))",
-                 name, value)  # fmt: skip
+        act = "arguments[0].value = arguments[1], arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
+        self.driver.execute_script(act, self.run("byId(arguments[0])", name), value)
 
     def errors(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser")]

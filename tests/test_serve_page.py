@@ -99,6 +99,7 @@ def test_a_refused_request_is_told_in_the_servers_words(browser, server):
     shot(browser, "refused")
     assert browser.run("byId('said').classList.contains('bad')")
     assert after(browser, lambda: browser.set("seed", 5)).startswith("16 in ")
+    assert all("422" in line for line in browser.errors())
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
