@@ -24,6 +24,7 @@ from ganrun.signals import SIGNALS, end_with_parent
 FAILED = 17  # exit code of a further process that raised and reported why
 GRACE = 20  # seconds that a process gets to notice by itself that another one has ended
 NOTICED = 2  # seconds until the end of a process shows
+LOST = ("Connection closed by peer", "Connection reset by peer")  # as torch says that another process is ending
 Work = Callable[[dict[str, Any], RunDir, Path | None], None]
 
 
@@ -53,7 +54,7 @@ def further_processes(
             yield
             wait_for(others, GRACE)
         except Exception as error:
-            wait_for(others, NOTICED)
+            wait_for(others, GRACE if any(text in str(error) for text in LOST) else NOTICED)
             ended = [process.exitcode for process in others if process.exitcode]
             if ended and not isinstance(error, Failure):  # the error raised here only follows from it
                 how = "failed, as told above" if ended[0] == FAILED else f"died with exit code {ended[0]}"
