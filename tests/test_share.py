@@ -66,6 +66,12 @@ def test_the_folder_has_what_was_asked_for(place):
     assert torch.equal(ours.sample(4), theirs.sample(4))
 
 
+def test_sharing_anew_leaves_nothing_of_an_earlier_share(place):
+    shutil.copytree(place / "elsewhere" / "whole", place / "anew")
+    ganrun("share", "from=run", "out=anew", "overwrite=true", cwd=place)
+    assert {file.name for file in (place / "anew").iterdir()} == {file.name for file in (place / "plain").iterdir()}
+
+
 def test_nothing_says_whose_machine_it_was(place):
     for folder in ("plain", "elsewhere/whole"):
         for file in filter(Path.is_file, (place / folder).rglob("*")):
@@ -236,6 +242,7 @@ def test_commands_take_addresses(place, hub, tmp_path):
         "from=run/checkpoints/last.ckpt out=x": "a checkpoint; expected its run",
         "from=run out=run/x": "is in the run",
         "from=run out=plain": "exists and is not empty; overwrite=true",
+        "from=run out=elsewhere overwrite=true": "holds whole, which is of no shared run",
         "from=run out=x license=MIT": "as the hub spells it",
         "from=run out=x push=me": "expected <owner>/<name>",
         "from=run out=x private=true": "it acts with push= only",
