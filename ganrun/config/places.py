@@ -16,6 +16,11 @@ SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)", re.S)
 ELEMENT = re.compile(rf"\s*((?:{QUOTED.pattern})(?=\s*(?:,|$))|(?:\$\{{[^}}]*\}}|[^,])+)\s*(?:,|$)", re.S)
 
 
+def key_of(override: str) -> str:
+    """The key of an override, without Hydra's signs before it."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def quoted(args: Iterable[str]) -> list[str]:
     """A command line in which every value that is a path is quoted for Hydra's grammar, if it needs to be.
 

@@ -1,14 +1,10 @@
 """Commands that a finding proposes: the run again with other words, or on from where it is."""
 
-from ganrun.config.places import command
+from ganrun.config.places import command, key_of
 from ganrun.explaining.course import Course, is_number
 from ganrun.files.record import Record
 
 DROPPED = ("run_dir", "resume", "hydra", "sweep")  # words that belong to where and how a run was started
-
-
-def key_of(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
 
 
 def again(record: Record, *words: str) -> str | None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.config.check import MULTI_SELECT, recheck
 from ganrun.config.explain import flat_keys
-from ganrun.config.places import command, quote
+from ganrun.config.places import command, key_of, quote
 from ganrun.config.trust import package_names
 from ganrun.errors import UserError, one_of
 from ganrun.files.checkpoint import load_checkpoint
@@ -152,10 +152,6 @@ class Asked(NamedTuple):
         return UserError(
             f"{text}; it may change {allowed}; with change=true {SHOWN}; or start a new run from its weights: {anew}"
         )
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def apply(cfg: DictConfig, asked: Asked, choices: dict[str, str]) -> set[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ganrun.config.choices import chosen
 from ganrun.config.hydra_main import composed, parsed, refuse_flags, run_hydra
+from ganrun.config.places import key_of
 from ganrun.config.typed import check_minimum, check_types
 from ganrun.errors import UserError
 from ganrun.signals import terminated
@@ -31,7 +32,7 @@ class Request(NamedTuple):
 
 def run(args: list[str]) -> int:
     """Prints what it will take and returns the exit code."""
-    own = [word for word in args if word.lstrip("+").partition("=")[0] in KEYS]
+    own = [word for word in args if key_of(word) in KEYS]
     words = chosen([word for word in args if word not in own])
     for word in words:
         if word.startswith("resume=") and word not in ("resume=", "resume=null"):

@@ -10,6 +10,7 @@ from ganrun.commands.plan.trials import Trials
 from ganrun.commands.train.jobs import combinations, searches
 from ganrun.commands.train.sweep import check_installed, settings_of, with_space
 from ganrun.config.hydra_main import parsed, refuse_flags
+from ganrun.config.places import key_of
 from ganrun.errors import Failure, UserError
 
 WORTH_COMPILING = 120  # seconds of steps below which compiling cannot pay
@@ -130,7 +131,7 @@ def jobs_of(args: Sequence[str]) -> tuple[list[list[str]], list[str]]:
 
 def cost_key(job: Sequence[str]) -> tuple[str, ...]:
     """What two jobs that cost the same have in common: all words but those whose values cost nothing."""
-    return tuple(sorted(word for word in job if word.lstrip("+").partition("=")[0] not in NO_COST))
+    return tuple(sorted(word for word in job if key_of(word) not in NO_COST))
 
 
 def of_sweep(plans: Sequence[Plan], failed: Sequence[Plan], left_out: int) -> Plan:

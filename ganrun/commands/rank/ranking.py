@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganrun.commands.evaluate.evaluations import weights_of
 from ganrun.commands.train.jobs import read_overrides
+from ganrun.config.places import key_of
 from ganrun.config.typed import check_known, check_types
 from ganrun.errors import UserError, one_of
 from ganrun.files.run_dir import RunDir, find_runs
@@ -84,10 +85,6 @@ def grouped(rows: list[Row], key: str) -> list[Row]:
         std = stdev(values) if len(values) > 1 else None
         found.append(some[0]._replace(value=fmean(values), std=std, step=None, name=name, values=values))
     return found
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def rows_of(runs: list[RunDir], by: str, sources: Iterable[str]) -> list[Row]:

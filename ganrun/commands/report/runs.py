@@ -8,7 +8,7 @@ from typing import Any
 
 from ganrun.commands.report.scores import Scores, settled
 from ganrun.commands.train.jobs import FILE, jobs_of, read_lines
-from ganrun.config.places import command
+from ganrun.config.places import command, key_of
 from ganrun.errors import CannotWrite, UserError
 from ganrun.explaining.finding import Finding
 from ganrun.explaining.findings import findings
@@ -109,7 +109,7 @@ def signs_of(record: Record) -> list[str]:
 def commands_of(view: View) -> dict[str, str]:
     """What to paste into a shell, by what it is for."""
     path, steps = str(view.path), view.number_of("steps")
-    words = [word for word in view.record.overrides if word.lstrip("+").partition("=")[0] != "run_dir"]
+    words = [word for word in view.record.overrides if key_of(word) != "run_dir"]
     found = {"Repeat it": command(*words)} if words or view.record.config else {}
     if view.status == "finished" and steps:
         found["Train it twice as long"] = command(f"resume={path}", f"steps={2 * int(steps)}")

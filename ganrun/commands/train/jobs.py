@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 
 from ganrun import __version__
 from ganrun.config.hydra_main import parsed
+from ganrun.config.places import key_of
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 from ganrun.files.storage import replacing
@@ -69,7 +70,7 @@ def identity(overrides: Iterable[str]) -> tuple[str, ...]:
 def name_of(overrides: Sequence[str], axes: Iterable[str]) -> str:
     """A job's directory: its values on the axes, hashed where a file name cannot hold them."""
     axes = set(axes)
-    words = [text.partition("=") for text in overrides if text.lstrip("+~").partition("=")[0] in axes]
+    words = [text.partition("=") for text in overrides if key_of(text) in axes]
     exact = ",".join(f"{key.replace('/', '.')}={value}" for key, _, value in words) or "run"
     safe = re.sub(r"[^\w.,=+-]", "_", exact, flags=re.ASCII)
     if safe == exact and len(exact) <= LONGEST:
