@@ -7,7 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
+from multiprocessing import connection, get_context
 
 import fresh
 import pytest
@@ -19,6 +21,7 @@ from torch import distributed
 from ganrun.callbacks.watch import Watch
 from ganrun.files.checkpoint import load_checkpoint
 from ganrun.signals import Signals
+from ganrun.training.processes import failures
 
 ARGS = [*TINY, "run_dir=run", "dataset.limit=100", "log_every=2", "sample_every=4", "evaluate.every=4"]
 ARGS += ["checkpoint.every=4", "steps=8", "precision=32-true"]
@@ -252,6 +255,27 @@ def test_what_only_another_process_raises_is_told(tmp_path):
     done = run(*own_loss(tmp_path, LAME), *ARGS, *TWO, cwd=tmp_path, check=1)
     assert "ganrun: process 1: ValueError: only here" in done.err
     assert done.err.splitlines()[-1].startswith("ganrun: another process of this run failed, as told above")
+
+
+def test_an_exit_code_that_another_thread_reads_at_this_moment_counts(monkeypatch):
+    """That thread alone is told by the system; until it has noted the code, Python says None to all others."""
+    process = get_context("fork").Process(target=os._exit, args=(17,))
+    process.start()
+    process_has_ended = connection.wait([process.sentinel], timeout=60)
+    told, waitpid = threading.Event(), os.waitpid
+
+    def late(*args):
+        found = waitpid(*args)
+        told.set()
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(os, "waitpid", late)
+    thread = threading.Thread(target=lambda: process.exitcode)
+    thread.start()
+    assert process_has_ended and told.wait(60) and process.exitcode is None
+    assert failures([process]) == [17]
+    thread.join()
 
 
 def test_infinity_in_another_process_is_told_by_the_first(tmp_path):

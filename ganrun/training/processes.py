@@ -55,7 +55,7 @@ def further_processes(
             wait_for(others, GRACE)
         except Exception as error:
             wait_for(others, GRACE if any(text in str(error) for text in LOST) else NOTICED)
-            ended = [process.exitcode for process in others if process.exitcode]
+            ended = failures(others)
             if ended and not isinstance(error, Failure):  # the error raised here only follows from it
                 how = "failed, as told above" if ended[0] == FAILED else f"died with exit code {ended[0]}"
                 raise Failure(f"another process of this run {how}") from error
@@ -71,6 +71,12 @@ def wait_for(processes: list[BaseProcess], seconds: float) -> None:
     until = time.monotonic() + seconds
     for process in processes:
         process.join(max(0, until - time.monotonic()))
+
+
+def failures(processes: list[BaseProcess]) -> list[int]:
+    """The exit codes, other than 0, of those that have ended."""
+    ended = [process for process in processes if connection.wait([process.sentinel], timeout=0)]
+    return [code for code in map(exit_code, ended) if code]
 
 
 @contextmanager
