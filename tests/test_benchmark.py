@@ -45,10 +45,13 @@ def test_costs(tmp_path, monkeypatch):
     assert costs.sizes(steps=25, rounds=1)["ratio"] > 0
     assert costs.sampling(num=20)["images_per_second"] > 0
     assert sorted(costs.memory(steps=8)) == [1, 2, 4, 6, 8]
+    assert all(seconds > 0 for seconds in costs.command("--help"))
+    monkeypatch.setattr(
+        costs, "command", partial(started_in_a_moment, tmp_path)
+    )  # the real one takes seconds
     assert all(seconds > 0 for seconds in costs.start(rounds=1).values())
     monkeypatch.setattr(costs, "JOBS", 2)
     monkeypatch.setattr(costs, "STEPS", 2)
-    monkeypatch.setattr(costs, "command", partial(started_in_a_moment, tmp_path))  # start() has used the real one
     found = costs.sweep()  # differences of times, which a busy machine may turn around
     assert found["seconds"] > 0 and found["a_job"] == (found["seconds"] - found["single"]) / 1
 
@@ -58,7 +61,8 @@ def started_in_a_moment(folder, *args):
     place = folder / str(time.monotonic_ns())
     place.mkdir()
     forked.run(*args, cwd=place)
-    return time.perf_counter() - began, 0.0
+    seconds = time.perf_counter() - began
+    return seconds, seconds
 
 
 @pytest.mark.parametrize("wrong", [["--rows", "nothing"], ["--steps", "0"], ["--costs", "no"], ["--peer", "/"]])
