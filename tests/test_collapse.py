@@ -201,8 +201,9 @@ def test_provoked_collapse_is_found(name, tmp_path):
 
 
 def test_generator_that_comes_to_know_few_images_is_found(tmp_path):
-    """Ten moves of the generator to one of the discriminator, from a healthy run's weights."""
-    ganrun(*DIGITS, "steps=400", "evaluate.every=0", "run_dir=healthy", cwd=tmp_path)
+    """Ten moves of the generator to one of the discriminator, from the weights of a run that raised no alarm."""
+    ganrun(*DIGITS, "steps=1000", "evaluate.every=100", "run_dir=healthy", cwd=tmp_path)
+    assert findings(tmp_path / "healthy") == []
     ahead = ["schedule.generator=10", "optimizer.generator.lr=1e-3", "init_from=healthy", "steps=120"]
     ganrun(*DIGITS, *LOOK, *ahead, "run_dir=run", cwd=tmp_path)
     found = [finding for finding in findings(tmp_path / "run") if finding["kind"] == "diversity"]
@@ -213,7 +214,6 @@ def test_generator_that_comes_to_know_few_images_is_found(tmp_path):
 
 WGAN_GP = ["loss=wgan-gp", "steps=600"]
 HEALTHY = {
-    "digits non-saturating": [*DIGITS, "steps=1000", "seed=0"],
     "digits hinge": [*DIGITS, "loss=hinge", "steps=1000", "seed=1"],
     "digits lsgan": [*DIGITS, "loss=lsgan", "steps=1000", "seed=2"],
     "digits relativistic": [*DIGITS, "loss=relativistic-pairing", "steps=1000", "seed=3"],
@@ -230,7 +230,7 @@ HEALTHY = {
     "ring r1": [*RING, "penalty=[r1]", "steps=2000", "seed=15"],
     "grid non-saturating": ["dataset=grid", "model=mlp", "sample_every=0", "steps=2000", "seed=16"],
 }
-QUICK = ("digits non-saturating", "ring non-saturating")
+QUICK = ("ring non-saturating",)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.soak) for n in HEALTHY])
