@@ -27,6 +27,12 @@ OFTEN = 1.0  # seconds between two states of a notebook's bar, at least
 Clock = Callable[[], float]
 
 
+def console() -> Console:
+    """Standard output; without a terminal it is plain, and wide enough not to wrap lines. In a notebook it is HTML."""
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal or found.is_jupyter else Console(highlight=False, markup=False, width=200)
+
+
 class Pace:
     """Lets something happen at most every `seconds`. first: True = the first time at once."""
 

@@ -42,11 +42,11 @@ from rich.table import Table
 from style_loops import PeerStyles, PlainStyles
 from torch.nn.functional import conv2d
 
+from ganrun.progress import console
 from ganrun.styles import StyleBased
 from ganrun.training.build import Parts
 from ganrun.training.flops import Flops
 from ganrun.training.hardware import device_type, multiplies_bf16
-from ganrun.training.report import console
 
 # Nothing beside the steps, and an average that is the same at every step.
 QUIET = ["metric=[]", "on_collapse=null", "sample_every=0", "checkpoint.every=0", "evaluate.every=0", "ema.warmup=1"]

@@ -23,11 +23,11 @@ from ganrun.config.groups import config_dir
 from ganrun.data.base import Data
 from ganrun.data.datamodule import Rounds
 from ganrun.files.run_dir import RunDir
+from ganrun.progress import console
 from ganrun.sampling.generator_file import SamplingGenerator
 from ganrun.signals import Signals
 from ganrun.training.build import Parts, build
 from ganrun.training.fit import Fit
-from ganrun.training.report import console
 from ganrun.training.train_log import logging_to
 
 GANRUN = Path(sys.executable).parent / "ganrun"

@@ -46,9 +46,7 @@ def test_costs(tmp_path, monkeypatch):
     assert costs.sampling(num=20)["images_per_second"] > 0
     assert sorted(costs.memory(steps=8)) == [1, 2, 4, 6, 8]
     assert all(seconds > 0 for seconds in costs.command("--help"))
-    monkeypatch.setattr(
-        costs, "command", partial(started_in_a_moment, tmp_path)
-    )  # the real one takes seconds
+    monkeypatch.setattr(costs, "command", partial(started_in_a_moment, tmp_path))  # the real one takes seconds
     assert all(seconds > 0 for seconds in costs.start(rounds=1).values())
     monkeypatch.setattr(costs, "JOBS", 2)
     monkeypatch.setattr(costs, "STEPS", 2)

@@ -5,8 +5,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ganrun.errors import UserError, first_line
 from ganrun.files.storage import replacing
 
@@ -18,6 +16,8 @@ CHUNK = 2**20  # bytes
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
     """Writes tensors and plain containers beside `path`, syncs, then renames. Raises CannotWrite."""
+    import torch
+
     buffer = io.BytesIO()  # torch turns a full disk into errors of its own; writing to memory first avoids them
     torch.save(content, buffer)
     data = buffer.getbuffer()
@@ -31,6 +31,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises UserError for a damaged file or another format.
     """
+    import torch
+
     fault = damage(path)
     if fault:
         raise UserError(f"{path}: {fault}")

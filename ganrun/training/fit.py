@@ -20,13 +20,13 @@ from ganrun.collapse.callback import Collapse
 from ganrun.errors import OutOfMemory, UserError, is_out_of_memory
 from ganrun.files.run_dir import RunDir
 from ganrun.loggers import InRun
+from ganrun.progress import console
 from ganrun.sampling.discriminator_file import save_discriminator
 from ganrun.sampling.generator_file import save_generator
 from ganrun.signals import Signals
 from ganrun.training.build import Parts
 from ganrun.training.of_checkpoint import averages_stand, header, of_discriminators
 from ganrun.training.outcome import outcome
-from ganrun.training.report import console
 from ganrun.training.rollback import best_step, set_attempt
 from ganrun.training.run_config import flatten
 from ganrun.training.state import Start, config_digest

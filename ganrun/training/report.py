@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from ganrun.attributes import KEY as ATTRIBUTES
@@ -20,12 +19,6 @@ from ganrun.training.norm import norm_notes
 from ganrun.training.trainer import rows_a_pass
 
 SHOWN = 3  # skipped files that the summary names
-
-
-def console() -> Console:
-    """Standard output; without a terminal it is plain, and wide enough not to wrap lines. In a notebook it is HTML."""
-    found = Console(highlight=False, markup=False)
-    return found if found.is_terminal or found.is_jupyter else Console(highlight=False, markup=False, width=200)
 
 
 def plain_table() -> Table:

@@ -13,6 +13,7 @@ from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 from ganrun.files.storage import link, remove_partial
 from ganrun.lazy import Lazy
+from ganrun.progress import console
 from ganrun.signals import Signals, requeue
 from ganrun.training.build import Parts, build
 from ganrun.training.failing import died, failing
@@ -20,7 +21,7 @@ from ganrun.training.fit import Fit
 from ganrun.training.hardware import precision_of
 from ganrun.training.norm import norm_notes
 from ganrun.training.processes import further_processes
-from ganrun.training.report import console, result_table, summary
+from ganrun.training.report import result_table, summary
 from ganrun.training.rollback import rolled_back, save_rolled_back
 from ganrun.training.state import Start, find_start
 from ganrun.training.train_log import log, logging_to

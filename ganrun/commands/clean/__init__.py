@@ -17,7 +17,7 @@ def _clean(cfg: DictConfig) -> None:
 
     from ganrun.commands.clean.unused import delete, unused
     from ganrun.commands.ls.listing import age, size
-    from ganrun.training.report import console
+    from ganrun.progress import console
 
     found = unused(cfg)
     screen, total = console(), size(sum(each.bytes for each in found))

@@ -92,7 +92,7 @@ def print_table(cfg: DictConfig, scores: list["Scored"]) -> None:
     from rich.table import Table
 
     from ganrun.metrics.protocol import short
-    from ganrun.training.report import console
+    from ganrun.progress import console
 
     screen = console()
     if OmegaConf.is_list(cfg.truncation):

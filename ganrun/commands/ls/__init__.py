@@ -16,7 +16,7 @@ def _ls(cfg: DictConfig) -> None:
     from rich.table import Table
 
     from ganrun.commands.ls.listing import age, listed, size
-    from ganrun.training.report import console
+    from ganrun.progress import console
 
     rows = listed(cfg)
     table = Table("run", "status", "step", "score", "age", "size")

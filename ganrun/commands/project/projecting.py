@@ -19,7 +19,7 @@ from ganrun.errors import NotFinite, UserError, is_out_of_memory
 from ganrun.files.storage import replacing, writing
 from ganrun.networks.frozen import LITE0, FrozenFeatures, path_of_lite0
 from ganrun.pictures import side_by_side
-from ganrun.progress import tracked
+from ganrun.progress import console, tracked
 from ganrun.sampling.files import check_channels
 from ganrun.sampling.generator import SamplingGenerator
 from ganrun.sampling.latents import save
@@ -27,7 +27,6 @@ from ganrun.sampling.projection import Projected, project
 from ganrun.styles import style_based
 from ganrun.training.hardware import device_named
 from ganrun.training.of_checkpoint import open_generator
-from ganrun.training.report import console
 
 FOUND, BESIDE, LATENTS = "found", "beside", "latents.npz"  # in the output folder
 

@@ -18,7 +18,7 @@ def _rank(cfg: DictConfig) -> None:
     from ganrun.commands.rank.ranking import ranked
     from ganrun.commands.train.significance import verdict
     from ganrun.metrics.protocol import short
-    from ganrun.training.report import console
+    from ganrun.progress import console
 
     rows = ranked(cfg)
     table = Table("", cfg.by, "n" if cfg.group else "step", f"without {cfg.group}" if cfg.group else "run")

@@ -131,7 +131,7 @@ def print_table(rows: list[Row]) -> None:
 def show(columns: list[str], lines: Iterable[list[Any]], caption: str = "") -> None:
     from rich.table import Table
 
-    from ganrun.training.report import console
+    from ganrun.progress import console
 
     table = Table(*columns, caption=caption or None, caption_justify="left")
     for cells in lines:
