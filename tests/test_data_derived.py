@@ -18,7 +18,7 @@ from ganrun.data.images import Digits, ImagesInMemory
 from ganrun.data.pixels import to_channels
 from ganrun.data.vectors import Ring
 from ganrun.errors import UserError
-from ganrun.training.build import open_data
+from ganrun.training.nodes import open_data
 
 OF_COLOUR = {
     "colorize": Colorize(source_channels=1),

@@ -15,7 +15,7 @@ from ganrun.data import decoded
 from ganrun.data.datamodule import GANDataModule, Rounds
 from ganrun.data.folders import PairedImages, UnpairedImages
 from ganrun.errors import UserError
-from ganrun.training.build import open_data
+from ganrun.training.nodes import open_data
 
 
 def image(number: int, channels: int = 3) -> np.ndarray:

@@ -24,7 +24,7 @@ from torchvision import datasets
 
 from ganrun.config.groups import config_dir
 from ganrun.errors import UserError
-from ganrun.training.build import build_node
+from ganrun.training.nodes import build_node
 from ganrun.training.refusing import innermost, refusing
 
 RNG = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from ganrun.data.derived import Invert
 from ganrun.data.folders import UnpairedImages
 from ganrun.errors import UserError
 from ganrun.seeding import derive
-from ganrun.training.build import open_data
+from ganrun.training.nodes import open_data
 
 
 def unpaired(place, num_source: int = 5, num_real: int = 8, **settings) -> UnpairedImages:

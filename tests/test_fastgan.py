@@ -23,7 +23,7 @@ from ganrun.penalties import R2, input_gradient
 from ganrun.recipes.fastgan import FastGAN
 from ganrun.recipes.gan import GAN
 from ganrun.reconstruction import Reconstruction
-from ganrun.training.build import build_node
+from ganrun.training.nodes import build_node
 
 COUNTS = {256: (29_127_846, 11_526_160), 512: (29_174_392, 11_526_496), 1024: (29_176_512, 11_528_192)}
 TINY = {"channels": 3, "width": 4}

@@ -13,7 +13,8 @@ from test_configs import SMALL, composed
 from torch import nn
 
 from ganrun.config.groups import options
-from ganrun.training.build import build, build_node
+from ganrun.training.build import build
+from ganrun.training.nodes import build_node
 from ganrun.training.norm import norm_notes
 
 ADAM = ("Adam", {"lr": 2e-4, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 0})  # DCGAN, section 4

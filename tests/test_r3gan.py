@@ -16,7 +16,7 @@ from ganrun.game import Now
 from ganrun.networks.r3gan import Block, Discriminator, Downsample, Generator, Projection, Upsample
 from ganrun.penalties import R1
 from ganrun.ramps import Constant, Linear, at
-from ganrun.training.build import build_node
+from ganrun.training.nodes import build_node
 
 CIFAR = {"channels": 3, "resolution": 32}
 IMAGENET = {"channels": 3, "width": 1536, "group_width": 32, "num_classes": 1000}

@@ -14,7 +14,8 @@ from ganrun.config.hydra_main import refuse_flags
 from ganrun.config.typed import check_parent, check_type
 from ganrun.errors import CannotWrite, UserError
 from ganrun.files.run_dir import RunDir
-from ganrun.training.build import build, open_data
+from ganrun.training.build import build
+from ganrun.training.nodes import open_data
 from ganrun.training.refusing import known_as, refusing, told
 from ganrun.training.resume import Asked
 from ganrun.training.trainer import chosen_settings

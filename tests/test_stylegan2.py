@@ -26,7 +26,7 @@ from ganrun.networks.minibatch_std import minibatch_std
 from ganrun.networks.modulated import Modulated, StyledConv
 from ganrun.networks.stylegan2 import Discriminator, Generator
 from ganrun.networks.stylegan2_blocks import DiscriminatorBlock, Projection
-from ganrun.training.build import build_node
+from ganrun.training.nodes import build_node
 
 CIFAR = {"resolution": 32}
 CLASSES = CIFAR | {"num_classes": 10}

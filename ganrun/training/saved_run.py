@@ -6,7 +6,7 @@ from ganrun.config.trust import package_names
 from ganrun.data.base import Data
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
-from ganrun.training.build import open_data
+from ganrun.training.nodes import open_data
 from ganrun.training.run_config import load_config
 
 

@@ -23,8 +23,9 @@ from ganrun.files.run_dir import RunDir
 from ganrun.metrics.metric import Metric, Score
 from ganrun.metrics.scorer import Scorer
 from ganrun.sampling.translator import Translator
-from ganrun.training.build import build_metrics, open_data
+from ganrun.training.build import build_metrics
 from ganrun.training.hardware import device_named
+from ganrun.training.nodes import open_data
 from ganrun.training.of_checkpoint import open_generator
 from ganrun.training.outcome import versions
 from ganrun.training.resume import parse
