@@ -73,9 +73,10 @@ def recheck(cfg: DictConfig) -> None:
 
 def refuse_lists(overrides: Iterable[str]) -> None:
     """Refuses lists such as loss=[hinge,wgan], which Hydra would merge."""
+    single = set(groups()) - set(MULTI_SELECT)
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
-        if group in set(groups()) - set(MULTI_SELECT) and value.startswith("["):
+        if group in single and value.startswith("["):
             raise UserError(f"{override}: {group} takes one option; to sweep over several: -m {group}={value[1:-1]}")
 
 
@@ -137,10 +138,11 @@ def check_parameters(node: DictConfig, path: str) -> None:
         name = source_of(node, key) or f"{path}.{key}"
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} must be given: {path}.{key}=<value>")
-        found_later = node[key] is None and OmegaConf.is_interpolation(node, key)  # such as an image folder's classes
-        built = is_option(node[key]) and not is_ramp(node[key])
+        value = node[key]
+        found_later = value is None and OmegaConf.is_interpolation(node, key)  # such as an image folder's classes
+        built = is_option(value) and not is_ramp(value)
         if key in hints and not built and not found_later:
-            check_type(name, node[key], hints[key])
+            check_type(name, value, hints[key])
 
 
 def source_of(node: DictConfig, key: str) -> str | None:
