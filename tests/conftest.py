@@ -26,6 +26,12 @@ if not os.environ.get("GANRUN_TEST_GPU"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    several = getattr(config.option, "numprocesses", None) and not config.option.collectonly
+    if several and "PYTEST_XDIST_WORKER" not in os.environ:
+        forked.share()
+
+
 def ganrun(*args: str, cwd: Path, check: int | None = 0) -> subprocess.CompletedProcess:
     """Runs the command to its end in a process of its own; `check` is the exit code that it must end with."""
     done = forked.run(*args, cwd=cwd, check=check)
