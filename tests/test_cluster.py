@@ -20,7 +20,7 @@ from test_sweep import assert_same_weights, begun, table
 from ganrun.commands.train import workers
 from ganrun.commands.train.workers import share_gpus
 
-ARGS = [*TINY, "dataset.limit=64", "steps=200", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
+ARGS = [*TINY, "dataset.limit=64", "steps=100", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
 SEEDS = (1, 2)
 SWEEP = ["-m", "seed=1,2", *ARGS, "run_dir=sweep"]
 
