@@ -1,12 +1,14 @@
 """What whole-command tests share: the real console script, small runs made once, and a data directory."""
 
 import atexit
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import forked
@@ -26,10 +28,30 @@ if not os.environ.get("GANRUN_TEST_GPU"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    several = getattr(config.option, "numprocesses", None) and not config.option.collectonly
+    if several and "PYTEST_XDIST_WORKER" not in os.environ:
+        forked.share()
+
+
 def ganrun(*args: str, cwd: Path, check: int | None = 0) -> subprocess.CompletedProcess:
     """Runs the command to its end in a process of its own; `check` is the exit code that it must end with."""
     done = forked.run(*args, cwd=cwd, check=check)
     return subprocess.CompletedProcess(args, done.wait(), done.out, done.err)
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills. The first test process that asks makes it, and no test changes it."""
+    folder = Path(os.environ["GANRUN_CACHE"]) / "once" / name
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.with_suffix(".made").exists():  # the first, or the one before has failed
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
 
 
 def own_loss(folder: Path, code: str, **settings: object) -> list[str]:

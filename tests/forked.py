@@ -16,6 +16,7 @@ CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["warm", "forked", "fresh"]
 )  # what it fails to import it leaves out in silence; see main
+SHARED = "GANRUN_TESTS_SERVER"
 STARTING = ("trainer", "hydra/launcher=", "resume=", "plan")  # words of commands that may start Python; see fresh.py
 
 
@@ -60,11 +61,29 @@ class Run:
         return self._files[1].read_text()
 
 
-def start(process: BaseProcess) -> None:
-    """Starts a process of CONTEXT."""
+def serve() -> None:
+    """Starts the server, which then takes its time to import."""
     here = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     with patch.dict(os.environ, PYTHONPATH=here):  # where the server looks for its modules; see warm.py
         forkserver.ensure_running()
+
+
+def share() -> None:
+    """From now on the processes that this one starts use its server: each server takes seconds and memory."""
+    if sys.version_info < (3, 14):  # later ones ask for a key
+        serve()
+        os.environ[SHARED] = forkserver._forkserver._forkserver_address
+
+
+def start(process: BaseProcess) -> None:
+    """Starts a process of CONTEXT."""
+    server = forkserver._forkserver
+    if SHARED not in os.environ:
+        serve()
+    elif server._forkserver_address is None:
+        server._forkserver_address = os.environ[SHARED]
+        server._forkserver_alive_fd = os.open(os.devnull, os.O_WRONLY)  # it lives as long as the process that shares it
+        server.ensure_running = lambda: None
     process.start()
 
 

@@ -161,6 +161,7 @@ def be_fresh(
         own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         sys.path[1:1] = [folder for folder in own if folder and folder not in sys.path]
         forget_the_server()
+        share_of_threads()
         install()
         for number in ignored:
             signal.signal(number, signal.SIG_IGN)
@@ -212,6 +213,13 @@ def forget_the_server() -> None:
     process._children.clear()
     tracker = resource_tracker._resource_tracker
     tracker._fd = tracker._pid = None
+
+
+def share_of_threads() -> None:
+    """torch takes as many threads as when it is imported with these variables."""
+    if "torch" in sys.modules:
+        cores = len(os.sched_getaffinity(0))
+        sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cores))
 
 
 def interpret(words: list[str]) -> None:

@@ -9,17 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import slurm
 import torch
-from conftest import GANRUN, TINY, ganrun
+from conftest import TINY, ganrun
 from forked import Run
 from test_sweep import assert_same_weights, begun, table
 
 from ganrun.commands.train import workers
 from ganrun.commands.train.workers import share_gpus
 
-ARGS = [*TINY, "dataset.limit=64", "steps=200", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
+ARGS = [*TINY, "dataset.limit=64", "steps=100", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
 SEEDS = (1, 2)
 SWEEP = ["-m", "seed=1,2", *ARGS, "run_dir=sweep"]
 
@@ -169,11 +170,11 @@ def test_threads_are_shared_out_among_jobs_side_by_side(tmp_path):
         "        print(f'threads {torch.get_num_threads()}', flush=True)\n"
     )
     (tmp_path / "my" / "callbacks" / "threads.yaml").write_text("threads: {_target_: own.Threads}\n")
-    words = ["--config-dir", "my", "callbacks=[threads]", *SWEEP, "steps=2", "hydra/launcher=joblib"]
-    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    done = subprocess.run(
-        [GANRUN, *words, "hydra.launcher.n_jobs=2"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    (tmp_path / "script.py").write_text(
+        "import os\nos.environ.pop('OMP_NUM_THREADS', None)\nfrom ganrun import cli\ncli.main()\n"
     )
+    words = ["--config-dir", "my", "callbacks=[threads]", *SWEEP, "steps=2", "hydra/launcher=joblib"]
+    done = forked.run(*words, "hydra.launcher.n_jobs=2", cwd=tmp_path, script=tmp_path / "script.py")
     cores = len(os.sched_getaffinity(0))
-    assert done.stdout.count(f"threads {max(1, cores // 2)}") == 2, done.stdout + done.stderr
+    assert done.out.count(f"threads {max(1, cores // 2)}") == 2, done.out + done.err
     assert torch.get_num_threads() >= 1

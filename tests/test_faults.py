@@ -192,7 +192,7 @@ def test_signal_stops_jobs_side_by_side(to, tmp_path):
 
 def test_a_killed_process_of_a_launcher_takes_no_job_with_it(tmp_path):
     """All of the pool's processes end then; the jobs go on from what they have saved."""
-    args = [*ARGS, "steps=200", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
+    args = [*ARGS, "steps=100", "checkpoint.every=10", "sample_every=0", "evaluate.every=0"]
     going = side_by_side(tmp_path, *args)
     os.kill(json.loads((tmp_path / "sweep" / "seed=1" / ".lock").read_text())["pid"], signal.SIGKILL)
     assert going.wait(timeout=200) == 0 and going.out.splitlines()[-1] == "sweep"

@@ -128,9 +128,10 @@ def folder(tmp_path_factory):
 
 
 class TestClassifier:
-    @pytest.fixture(autouse=True)
-    def short(self, monkeypatch):
-        monkeypatch.setattr("ganrun.metrics.classifier.STEPS", 100)
+    @pytest.fixture
+    def hasty(self, monkeypatch):
+        """Training that ends before it knows anything."""
+        monkeypatch.setattr("ganrun.metrics.classifier.STEPS", 2)
 
     def test_it_is_trained_once_and_knows_digits(self, tmp_path, capsys):
         before = torch.get_rng_state()
@@ -146,6 +147,8 @@ class TestClassifier:
         assert (seen.logits.argmax(1) == data.held["label"][:200]).float().mean() > 0.9
 
     def test_what_is_held_back_is_not_trained_on(self, monkeypatch):
+        monkeypatch.setattr("ganrun.metrics.classifier.STEPS", 40)
+
         class Watched(Digits):
             def read(self, indices):
                 trained_on.update(indices.tolist())
@@ -156,13 +159,13 @@ class TestClassifier:
         train(Watched(name="digits", resolution=16, channels=1), CPU)
         assert len(held) == 179 and len(trained_on) > 1500 and not held & trained_on
 
-    def test_other_data_get_another_one(self, folder, tmp_path):
+    def test_other_data_get_another_one(self, hasty, folder, tmp_path):
         one, other = Classifier(cache=folder), Classifier(cache=str(tmp_path))
         one.prepare(digits(), CPU)
         other.prepare(digits(limit=300), CPU)
         assert one.protocol["weights"] != other.protocol["weights"]
 
-    def test_a_damaged_file_is_made_again(self, folder, tmp_path, capsys):
+    def test_a_damaged_file_is_made_again(self, hasty, folder, tmp_path, capsys):
         Classifier(cache=folder).prepare(digits(), CPU)
         capsys.readouterr()
         (file,) = Path(folder).glob("*.ckpt")
@@ -172,7 +175,7 @@ class TestClassifier:
         Classifier(cache=folder).prepare(digits(), CPU)
         assert "training a classifier" in capsys.readouterr().out
 
-    def test_a_file_from_elsewhere_is_used(self, folder, tmp_path, capsys):
+    def test_a_file_from_elsewhere_is_used(self, hasty, folder, tmp_path, capsys):
         Classifier(cache=folder).prepare(digits(), CPU)
         (file,) = Path(folder).glob("*.ckpt")
         capsys.readouterr()

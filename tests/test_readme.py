@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 import slurm
-from conftest import GANRUN, ROOT, TINY
+from conftest import GANRUN, ROOT, TINY, made_once
 from forked import run
 from serving import serving
 from shards import write_parquet, write_shards
@@ -48,8 +48,16 @@ def code_block(language, marker):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A user's folder: a finished run, a translator, own images, and the README's own loss."""
-    path = tmp_path_factory.mktemp("readme")
+    """A user's folder, which each test process has for itself."""
+    made, path = made_once("readme", make_place), tmp_path_factory.mktemp("readme") / "place"
+    shutil.copytree(made, path)
+    sweep = path / "sweep" / "sweep.yaml"
+    sweep.write_text(sweep.read_text().replace(str(made), str(path)))  # where it was started
+    return path
+
+
+def make_place(path):
+    """A finished run, a translator, own images, and the README's own loss."""
     run(*SHORT, *WIDTHS, "run_dir=run", cwd=path)
     shutil.copytree(path / "run", path / "outputs-of-mine" / "one")
     run("-m", *SHORT, *WIDTHS, "seed=1,2", "run_dir=sweep", cwd=path)
@@ -68,7 +76,6 @@ def place(tmp_path_factory):
     run(*tabled, *SHORT, *WIDTHS, "run_dir=tabled", cwd=path)
     write_shards(path / "shards", [40, 40])
     write_parquet(path / "train.parquet", 80)
-    return path
 
 
 def test_the_readme_has_commands():

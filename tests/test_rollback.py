@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import signal
+import time
 
 import pytest
 import torch
@@ -247,7 +248,7 @@ def test_end_around_a_rollback(text, number, rolled, tmp_path):
     killed = Run(*BACK, cwd=tmp_path)
     log = tmp_path / "run" / "train.log"
     while killed.process.is_alive() and not (log.exists() and text in log.read_text()):
-        pass
+        time.sleep(0.001)
     killed.kill(number)
     killed.wait()
     run("resume=run", cwd=tmp_path)
@@ -280,7 +281,7 @@ def test_two_processes_killed_while_they_go_back(tmp_path):
     killed = Run(*BACK, *TWO, cwd=tmp_path / "other")
     log = tmp_path / "other" / "run" / "train.log"
     while killed.process.is_alive() and not (log.exists() and "back at step" in log.read_text()):
-        pass
+        time.sleep(0.001)
     killed.kill()
     killed.wait()
     run("resume=run", cwd=tmp_path / "other")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -289,6 +288,23 @@ def test_sweep_over_experiments(tmp_path):
     assert float(rows[0]["sliced-wasserstein"]) != float(rows[1]["sliced-wasserstein"])
 
 
+FROM_SITE = """
+import sys
+from pathlib import Path
+
+def ours():
+    return [name for name in sys.modules if name.partition(".")[0] == "ganrun"]
+
+for name in ours():  # this process was forked with them
+    del sys.modules[name]
+sys.path.insert(0, sys.argv[1])
+from ganrun import cli
+code = cli.run(sys.argv[2:])
+assert all(Path(sys.modules[name].__file__).is_relative_to(sys.argv[1]) for name in ours())
+sys.exit(code)
+"""
+
+
 def test_wheel_runs_anywhere(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, ROOT]
     subprocess.run(build, check=True, timeout=300)
@@ -303,10 +319,9 @@ def test_wheel_runs_anywhere(tmp_path):
     subprocess.run(install, check=True, timeout=300)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    code = "import ganrun, sys; from ganrun import cli; assert 'site/ganrun' in ganrun.__file__; cli.main()"
-    args = [*TINY, "steps=2", "dataset.limit=64", "run_dir=run"]
-    env = {**os.environ, "PYTHONPATH": str(site)}
-    subprocess.run([sys.executable, "-c", code, *args], cwd=elsewhere, env=env, check=True, timeout=300)
+    (tmp_path / "script.py").write_text(FROM_SITE)
+    args = [str(site), *TINY, "steps=2", "dataset.limit=64", "run_dir=run"]
+    run_forked(*args, cwd=elsewhere, script=tmp_path / "script.py")
     assert (elsewhere / "run" / "generator.safetensors").exists()
 
 

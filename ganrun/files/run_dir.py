@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ganrun.config.places import command
 from ganrun.errors import UserError
 from ganrun.files.storage import replacing
@@ -17,6 +19,7 @@ RESUMABLE = ("steps", "log_every", "sample_every", "num_samples", "checkpoint.",
              "dataset.source", "dataset.labels", "dataset.cache", "dataset.num_workers", "dataset.shown",
              "on_collapse", "collapse.patience", "collapse.rollbacks")  # fmt: skip
 FORMAT = 2  # of run directories; 1 had no protocols
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of configs that ganrun wrote: eight times as fast
 NOT_RESUMABLE = ("trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm")  # exceptions: they change the draws
 
 

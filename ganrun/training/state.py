@@ -13,7 +13,7 @@ from ganrun.config.places import quote
 from ganrun.data.identity import changes
 from ganrun.errors import UserError
 from ganrun.files.checkpoint import damage, load_checkpoint
-from ganrun.files.run_dir import RunDir, find_run, may_change
+from ganrun.files.run_dir import LOADER, RunDir, find_run, may_change
 from ganrun.module import GANModule
 from ganrun.training.build import Parts
 from ganrun.training.run_config import flatten
@@ -116,7 +116,7 @@ def config_digest(run: RunDir) -> str:
     """Changes with everything in the run's config that a resume may not change."""
     if not run.config.exists():  # in processes that write nothing
         return ""
-    config = flatten(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+    config = flatten(yaml.load(run.config.read_text(encoding="utf-8"), LOADER))
     kept = {key: value for key, value in config.items() if not (may_change(key) or key in PLACES)}
     return hashlib.blake2b(json.dumps(kept, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 

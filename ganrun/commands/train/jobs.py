@@ -16,13 +16,12 @@ from ganrun import __version__
 from ganrun.config.hydra_main import parsed
 from ganrun.config.places import key_of
 from ganrun.errors import UserError
-from ganrun.files.run_dir import RunDir
+from ganrun.files.run_dir import LOADER, RunDir
 from ganrun.files.storage import replacing
 
 FILE = "sweep.yaml"  # in a sweep's directory: the command lines that it was made by
 FORMAT = 1
 LONGEST = 120  # characters of a job's name
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a thousand jobs are read at once
 OVER = ("finished", "collapsed", "pruned")  # statuses of jobs that a sweep leaves alone
 
 
