@@ -1,5 +1,8 @@
 """Compiled networks play the same game: every model, every penalty, the same names, resumed and shown."""
 
+import logging
+from functools import lru_cache
+
 import pytest
 import torch
 from conftest import TINY, ganrun
@@ -42,14 +45,25 @@ def fitted(*overrides, **compiled):
     return parts.module
 
 
-@pytest.fixture(autouse=True)
-def forget_what_is_compiled():
-    yield
+@pytest.fixture(scope="module", autouse=True)
+def traced():
+    """Nothing is left uncompiled, and pytest does not record torch's traces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch._logging._internal, "trace_log", logging.Logger("unheard"))
+        patch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+        yield
+    torch.compiler.reset()
+
+
+@lru_cache(1)
+def begin(what):
+    """Forgets what is compiled of anything else. Penalties of a model share it, as far as torch's guards allow."""
     torch.compiler.reset()
 
 
 @pytest.mark.parametrize(("model", "penalty"), CASES)
 def test_every_model_and_every_penalty(model, penalty):
+    begin(model)
     case = ["conditional=label"] if penalty == "conditional" else [f"penalty=[{penalty}]"]
     case += [*MODELS[model], "schedule.discriminator=2"]
     plain, compiled = fitted(*case), fitted(*case, backend="aot_eager")
@@ -62,6 +76,7 @@ def test_every_model_and_every_penalty(model, penalty):
 
 
 def test_it_is_the_compiled_network_that_plays_and_not_the_one_that_shows():
+    begin("counted")
     calls = []
 
     def backend(graph, _):
