@@ -1,7 +1,10 @@
 """From Python: overrides to the letter, the command line's bits, one class of errors, and a process left as it was."""
 
+import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +187,18 @@ assert [one.path.name for one in ganrun.runs(".")[-4:-2]] == ["one", "two"]
     script(tmp_path, code)
     for name in ("one", "three", "four"):
         assert_same_state(tmp_path / "cli", tmp_path / name)
+
+
+def test_what_another_thread_sets_while_it_is_at_work_does_not_stay(monkeypatch):
+    """The second call waits for its turn meanwhile."""
+    waiting = threading.Thread(target=package.compose, args=["seed=1"])
+    with turn():
+        monkeypatch.setenv("GANRUN_AT_WORK", "1")
+        waiting.start()
+        time.sleep(0.2)
+        monkeypatch.delenv("GANRUN_AT_WORK")
+    waiting.join()
+    assert "GANRUN_AT_WORK" not in os.environ
 
 
 def test_failures_have_one_class_and_their_run(tmp_path):

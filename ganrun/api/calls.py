@@ -124,8 +124,8 @@ def ended_by(signal: int | None, go_on: str, run: Run | None = None) -> None:
 @contextmanager
 def called() -> Iterator[None]:
     """What each call that composes needs: its turn, a process left as it was, and one class of errors."""
-    environ = dict(os.environ)
     with turn(), raising():
+        environ = dict(os.environ)  # once no other thread is changing it
         from ganrun.training.as_before import as_before
 
         with as_before(environ), told():
