@@ -45,6 +45,13 @@ def check_minimum(cfg: DictConfig, minimum: dict[str, int]) -> None:
             raise UserError(f"{key}={value}; expected at least {least}")
 
 
+def check_maximum(cfg: DictConfig, maximum: dict[str, int]) -> None:
+    for key, most in maximum.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value > most:
+            raise UserError(f"{key}={value}; expected at most {most:,}")
+
+
 def check_place(key: str, path: Any) -> None:
     """Refuses values that cannot name a file, before a folder is made for a run."""
     try:

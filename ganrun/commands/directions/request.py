@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ganrun.commands.sample.request import check_free, checked, find_generator, place_of
-from ganrun.config.typed import check_minimum, check_parent
+from ganrun.config.typed import check_maximum, check_minimum, check_parent
 from ganrun.errors import UserError
 from ganrun.files.run_dir import RunDir
 
@@ -15,7 +15,7 @@ KEYS = {"from": str, "out": str, "overwrite": bool, "num": int, "layers": list[i
         "columns": int, "latents": str | None, "seed": int, "label": Any, "device": str | int,
         "trust": str | list[str]}  # fmt: skip
 MINIMUM = {"num": 1, "columns": 2, "seed": 0}
-MOST = {"num": 1000, "columns": 100}
+MAXIMUM = {"num": 1000, "columns": 100}
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ def check(cfg: DictConfig) -> Request:
     """Raises UserError for the first error; changes no file."""
     keys = checked(cfg, KEYS)
     check_minimum(cfg, MINIMUM)
-    for key, most in MOST.items():
-        if keys[key] > most:
-            raise UserError(f"{key}={keys[key]}; expected at most {most:,}")
+    check_maximum(cfg, MAXIMUM)
     if not keys["reach"] > 0:
         raise UserError(f"reach={keys['reach']}; expected more than 0")
     if keys["layers"] is not None and len(keys["layers"]) != 2:

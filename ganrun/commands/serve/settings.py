@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from omegaconf import DictConfig
 
 from ganrun.commands.sample.request import checked, find_generator
-from ganrun.config.typed import check_minimum
+from ganrun.config.typed import check_maximum, check_minimum
 from ganrun.errors import UserError
 
 KEYS = {"from": str, "host": str, "port": int, "device": str | int, "batch_size": int, "wait": float, "queue": int,
@@ -47,9 +47,7 @@ def check_serve(cfg: DictConfig) -> Settings:
     """Raises UserError for the first error."""
     keys = checked(cfg, KEYS)
     check_minimum(cfg, MINIMUM)
-    for key, most in MAXIMUM.items():
-        if keys[key] > most:
-            raise UserError(f"{key}={keys[key]}; expected at most {most:,}")
+    check_maximum(cfg, MAXIMUM)
     if keys["watch"] is not None and keys["watch"] < 0.1:
         raise UserError(f"watch={keys['watch']}; expected at least 0.1 seconds, or null")
     if keys["most"] > keys["queue"]:
